@@ -1,0 +1,2 @@
+//! The program `palmtop`.
+fn main() {}

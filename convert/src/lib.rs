@@ -1,0 +1,3 @@
+//! Checkpoints in, `.palm` files out.
+
+pub mod tokenizer;

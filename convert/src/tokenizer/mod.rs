@@ -1,0 +1,1 @@
+//! Builds the tokenizer table of a `.palm` file from `tokenizer.json` or `tokenizer.model`.

@@ -1,0 +1,35 @@
+//! What can go wrong, by whose fault it is.
+
+use std::path::PathBuf;
+
+use crate::image::ImageError;
+use crate::tokenizer::TokenizerError;
+
+/// The result of a fallible call of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error of this library.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The image cannot be used: broken, of an unsupported kind, or larger than the limits.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The tokenizer table of a model file is broken, or a text cannot be encoded within the limits.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The caller asked for something that this model or session cannot do.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file that was being worked on.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The call was cancelled, or its deadline passed, before it was done.
+    #[error("cancelled")]
+    Cancelled,
+}
