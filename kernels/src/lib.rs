@@ -1,3 +1,4 @@
 //! Arithmetic of palmtop: quantized matrix products, norms, attention and
 //! elementwise functions. Knows no files and no models.
-#![warn(missing_docs)]
+
+pub mod layout;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::format::FormatError;
 use crate::image::ImageError;
 use crate::tokenizer::TokenizerError;
 
@@ -12,6 +13,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The model file is damaged, incomplete or of another version.
+    #[error("cannot use model file {}", path.display())]
+    File {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// The model's contents do not fit together.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The image cannot be used: broken, of an unsupported kind, or larger than the limits.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -22,7 +34,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(String),
     /// The operating system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     Io {
         /// The file that was being worked on.
         path: PathBuf,

@@ -2,7 +2,9 @@
 //!
 //! A [`Model`](https://docs.rs) maps a `.palm` file; a session owns all memory that answering needs.
 
+pub mod config;
 pub mod error;
+pub mod format;
 pub mod image;
 pub mod tasks;
 pub mod tokenizer;

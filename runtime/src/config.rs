@@ -1,0 +1,385 @@
+//! The architecture of a model: sizes, constants and the tensors that follow from them.
+
+use crate::format::{FormatError, Metadata, Value};
+
+/// Which Gemma decodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// PaliGemma: Gemma 1.
+    Gemma1,
+    /// PaliGemma 2: Gemma 2, with norms behind attention and MLP, soft-caps and sliding windows.
+    Gemma2,
+}
+
+/// Everything that a model's numbers depend on, besides its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// SigLIP image encoder.
+    pub vision: VisionConfig,
+    /// Gemma decoder.
+    pub text: TextConfig,
+    /// From pixels to the encoder's input.
+    pub image: ImageConfig,
+    /// Token ids with a meaning of their own.
+    pub tokens: TokenIds,
+}
+
+/// Sizes of the image encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VisionConfig {
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width between the two MLP matrices.
+    pub intermediate: usize,
+    /// Encoder layers.
+    pub layers: usize,
+    /// Attention heads; each `hidden / heads` wide.
+    pub heads: usize,
+    /// Pixels of a side of the square input.
+    pub image_size: usize,
+    /// Pixels of a side of a patch.
+    pub patch_size: usize,
+    /// Epsilon of the layer norms.
+    pub norm_eps: f64,
+}
+
+impl VisionConfig {
+    /// Patches, and so image tokens.
+    pub fn patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Width of an attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden / self.heads
+    }
+
+    /// Values of a patch: three colours times its pixels.
+    pub fn patch_values(&self) -> usize {
+        3 * self.patch_size * self.patch_size
+    }
+}
+
+/// Sizes and constants of the decoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextConfig {
+    /// Gemma 1 or 2.
+    pub generation: Generation,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width of the gate and of the up projection.
+    pub intermediate: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Rows of the embedding, which is also the head.
+    pub vocab: usize,
+    /// Epsilon of the RMS norms.
+    pub norm_eps: f64,
+    /// Base of the rotary position embedding.
+    pub rope_theta: f64,
+    /// Queries are scaled by this to the power of -1/2.
+    pub query_scalar: f64,
+    /// Soft-cap of attention scores, if any.
+    pub attention_softcap: Option<f64>,
+    /// Soft-cap of logits, if any.
+    pub final_softcap: Option<f64>,
+    /// Per layer: how many last positions a generated token sees, itself included; `None` for all.
+    pub windows: Vec<Option<usize>>,
+}
+
+impl TextConfig {
+    /// Outputs of the fused query, key and value projection.
+    pub fn qkv(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// How a picture becomes numbers: `(value · rescale - mean) / std`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageConfig {
+    /// Per colour, red first.
+    pub mean: [f64; 3],
+    /// Per colour, red first.
+    pub std: [f64; 3],
+    /// Applied to 0..=255.
+    pub rescale: f64,
+}
+
+/// Token ids with a meaning of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenIds {
+    /// Begins every prompt.
+    pub bos: u32,
+    /// Any of these ends an answer.
+    pub eos: Vec<u32>,
+    /// Padding.
+    pub pad: u32,
+    /// Stands for one image token.
+    pub image: u32,
+}
+
+/// The part of the model to which a tensor belongs; recipes choose a weight format per part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Patch embedding: small, at the very start, fed with pixels.
+    PatchEmbedding,
+    /// Image encoder.
+    Vision,
+    /// The linear map from image features to the decoder's width.
+    Projector,
+    /// Decoder layers.
+    Text,
+    /// Token embedding and head, which are one matrix.
+    Embedding,
+}
+
+/// A tensor that the architecture needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    /// Name in the `.palm` file.
+    pub name: String,
+    /// Dimensions, outermost first; a matrix is `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    /// Packed matrix of this part, or plain f32 if `None`.
+    pub matrix: Option<Part>,
+}
+
+impl Config {
+    /// All tensors in the order in which answering about a picture reads them.
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let (v, t) = (&self.vision, &self.text);
+        let mut out = Vec::new();
+        let plain = |out: &mut Vec<TensorSpec>, name: String, shape: &[usize]| {
+            out.push(TensorSpec { name, shape: shape.to_vec(), matrix: None });
+        };
+        let matrix = |out: &mut Vec<TensorSpec>, name: String, part, rows, cols| {
+            out.push(TensorSpec { name, shape: vec![rows, cols], matrix: Some(part) });
+        };
+        let o = &mut out;
+        matrix(o, "vision.patch_embed.weight".into(), Part::PatchEmbedding, v.hidden, v.patch_values());
+        plain(o, "vision.patch_embed.bias".into(), &[v.hidden]);
+        plain(o, "vision.position".into(), &[v.patches(), v.hidden]);
+        for i in 0..v.layers {
+            let at = |name: &str| format!("vision.layer.{i}.{name}");
+            plain(o, at("norm1.weight"), &[v.hidden]);
+            plain(o, at("norm1.bias"), &[v.hidden]);
+            matrix(o, at("attn.qkv.weight"), Part::Vision, 3 * v.hidden, v.hidden);
+            plain(o, at("attn.qkv.bias"), &[3 * v.hidden]);
+            matrix(o, at("attn.out.weight"), Part::Vision, v.hidden, v.hidden);
+            plain(o, at("attn.out.bias"), &[v.hidden]);
+            plain(o, at("norm2.weight"), &[v.hidden]);
+            plain(o, at("norm2.bias"), &[v.hidden]);
+            matrix(o, at("mlp.fc1.weight"), Part::Vision, v.intermediate, v.hidden);
+            plain(o, at("mlp.fc1.bias"), &[v.intermediate]);
+            matrix(o, at("mlp.fc2.weight"), Part::Vision, v.hidden, v.intermediate);
+            plain(o, at("mlp.fc2.bias"), &[v.hidden]);
+        }
+        plain(o, "vision.norm.weight".into(), &[v.hidden]);
+        plain(o, "vision.norm.bias".into(), &[v.hidden]);
+        matrix(o, "projector.weight".into(), Part::Projector, t.hidden, v.hidden);
+        plain(o, "projector.bias".into(), &[t.hidden]);
+        for i in 0..t.layers {
+            let at = |name: &str| format!("text.layer.{i}.{name}");
+            plain(o, at("attn.pre_norm"), &[t.hidden]);
+            matrix(o, at("attn.qkv.weight"), Part::Text, t.qkv(), t.hidden);
+            matrix(o, at("attn.out.weight"), Part::Text, t.hidden, t.heads * t.head_dim);
+            if t.generation == Generation::Gemma2 {
+                plain(o, at("attn.post_norm"), &[t.hidden]);
+            }
+            plain(o, at("mlp.pre_norm"), &[t.hidden]);
+            matrix(o, at("mlp.gate_up.weight"), Part::Text, 2 * gate_up_padded(t.intermediate), t.hidden);
+            matrix(o, at("mlp.down.weight"), Part::Text, t.hidden, t.intermediate);
+            if t.generation == Generation::Gemma2 {
+                plain(o, at("mlp.post_norm"), &[t.hidden]);
+            }
+        }
+        plain(o, "text.norm".into(), &[t.hidden]);
+        matrix(o, "text.embed".into(), Part::Embedding, t.vocab, t.hidden);
+        out
+    }
+
+    /// Writes the architecture into a file's metadata.
+    pub fn to_metadata(&self, m: &mut Metadata) {
+        let (v, t) = (&self.vision, &self.text);
+        m.set("general.architecture", "paligemma");
+        m.set("general.generation", if t.generation == Generation::Gemma1 { 1u64 } else { 2 });
+        m.set("vision.hidden", v.hidden);
+        m.set("vision.intermediate", v.intermediate);
+        m.set("vision.layers", v.layers);
+        m.set("vision.heads", v.heads);
+        m.set("vision.image_size", v.image_size);
+        m.set("vision.patch_size", v.patch_size);
+        m.set("vision.norm_eps", v.norm_eps);
+        m.set("text.hidden", t.hidden);
+        m.set("text.intermediate", t.intermediate);
+        m.set("text.layers", t.layers);
+        m.set("text.heads", t.heads);
+        m.set("text.kv_heads", t.kv_heads);
+        m.set("text.head_dim", t.head_dim);
+        m.set("text.vocab", t.vocab);
+        m.set("text.norm_eps", t.norm_eps);
+        m.set("text.rope_theta", t.rope_theta);
+        m.set("text.query_scalar", t.query_scalar);
+        if let Some(c) = t.attention_softcap {
+            m.set("text.attention_softcap", c);
+        }
+        if let Some(c) = t.final_softcap {
+            m.set("text.final_softcap", c);
+        }
+        m.set("text.windows", t.windows.iter().map(|w| w.unwrap_or(0) as u64).collect::<Vec<_>>());
+        m.set("image.mean", self.image.mean.to_vec());
+        m.set("image.std", self.image.std.to_vec());
+        m.set("image.rescale", self.image.rescale);
+        m.set("tokens.bos", u64::from(self.tokens.bos));
+        m.set("tokens.eos", self.tokens.eos.iter().map(|&t| u64::from(t)).collect::<Vec<_>>());
+        m.set("tokens.pad", u64::from(self.tokens.pad));
+        m.set("tokens.image", u64::from(self.tokens.image));
+    }
+
+    /// Reads the architecture from a file's metadata; every size within what a device could ever hold.
+    pub fn from_metadata(m: &Metadata) -> Result<Self, FormatError> {
+        match m.text("general.architecture")?.as_str() {
+            "paligemma" => {}
+            other => {
+                let what = format!("is '{other}'; this program runs 'paligemma'");
+                return Err(Metadata::wrong("general.architecture", &what));
+            }
+        }
+        let positive = |key: &str| match m.f64(key)? {
+            v if v.is_finite() && v > 0.0 => Ok(v),
+            v => Err(Metadata::wrong(key, &format!("is {v}, not a positive number"))),
+        };
+        let optional = |key: &str| m.get(key).is_some().then(|| positive(key)).transpose();
+        let vision = VisionConfig {
+            hidden: m.usize_in("vision.hidden", 1..=WIDTH_MAX)?,
+            intermediate: m.usize_in("vision.intermediate", 1..=WIDTH_MAX)?,
+            layers: m.usize_in("vision.layers", 1..=LAYERS_MAX)?,
+            heads: m.usize_in("vision.heads", 1..=HEADS_MAX)?,
+            image_size: m.usize_in("vision.image_size", 1..=IMAGE_SIZE_MAX)?,
+            patch_size: m.usize_in("vision.patch_size", 1..=IMAGE_SIZE_MAX)?,
+            norm_eps: positive("vision.norm_eps")?,
+        };
+        let layers = m.usize_in("text.layers", 1..=LAYERS_MAX)?;
+        let text = TextConfig {
+            generation: match m.u64("general.generation")? {
+                1 => Generation::Gemma1,
+                2 => Generation::Gemma2,
+                g => return Err(Metadata::wrong("general.generation", &format!("is {g}, not 1 or 2"))),
+            },
+            hidden: m.usize_in("text.hidden", 1..=WIDTH_MAX)?,
+            intermediate: m.usize_in("text.intermediate", 1..=WIDTH_MAX)?,
+            layers,
+            heads: m.usize_in("text.heads", 1..=HEADS_MAX)?,
+            kv_heads: m.usize_in("text.kv_heads", 1..=HEADS_MAX)?,
+            head_dim: m.usize_in("text.head_dim", 2..=HEAD_DIM_MAX)?,
+            vocab: m.usize_in("text.vocab", 1..=VOCAB_MAX)?,
+            norm_eps: positive("text.norm_eps")?,
+            rope_theta: positive("text.rope_theta")?,
+            query_scalar: positive("text.query_scalar")?,
+            attention_softcap: optional("text.attention_softcap")?,
+            final_softcap: optional("text.final_softcap")?,
+            windows: m
+                .u64s("text.windows")?
+                .into_iter()
+                .map(|w| usize::try_from(w).ok().filter(|&w| w > 0))
+                .collect(),
+        };
+        let id = |key| Ok::<_, FormatError>(m.usize_in(key, 0..=text.vocab - 1)? as u32);
+        let eos = m.u64s("tokens.eos")?;
+        let config = Self {
+            image: ImageConfig {
+                mean: three(m, "image.mean")?,
+                std: three(m, "image.std")?,
+                rescale: positive("image.rescale")?,
+            },
+            tokens: TokenIds {
+                bos: id("tokens.bos")?,
+                eos: eos.iter().filter_map(|&t| u32::try_from(t).ok()).collect(),
+                pad: id("tokens.pad")?,
+                image: id("tokens.image")?,
+            },
+            vision,
+            text,
+        };
+        config.check().map_err(|(key, what)| Metadata::wrong(key, &what))?;
+        Ok(config)
+    }
+
+    /// Checks that the sizes fit each other; gives the key at fault and what is wrong with it.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let (v, t) = (&self.vision, &self.text);
+        let in_range = |key, value: usize, max: usize| {
+            if (1..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err((key, format!("is {value}, outside 1..={max}")))
+            }
+        };
+        in_range("vision.hidden", v.hidden, WIDTH_MAX)?;
+        in_range("vision.intermediate", v.intermediate, WIDTH_MAX)?;
+        in_range("vision.layers", v.layers, LAYERS_MAX)?;
+        in_range("vision.heads", v.heads, HEADS_MAX)?;
+        in_range("vision.image_size", v.image_size, IMAGE_SIZE_MAX)?;
+        in_range("vision.patch_size", v.patch_size, v.image_size)?;
+        in_range("text.hidden", t.hidden, WIDTH_MAX)?;
+        in_range("text.intermediate", t.intermediate, WIDTH_MAX)?;
+        in_range("text.layers", t.layers, LAYERS_MAX)?;
+        in_range("text.heads", t.heads, HEADS_MAX)?;
+        in_range("text.kv_heads", t.kv_heads, t.heads)?;
+        in_range("text.head_dim", t.head_dim, HEAD_DIM_MAX)?;
+        in_range("text.vocab", t.vocab, VOCAB_MAX)?;
+        in_range("vision.heads", v.head_dim(), HEAD_DIM_MAX)?;
+        if !v.hidden.is_multiple_of(v.heads) {
+            return Err(("vision.heads", format!("is {}, which does not divide {}", v.heads, v.hidden)));
+        }
+        if !v.image_size.is_multiple_of(v.patch_size) {
+            let what = format!("is {}, which does not divide {}", v.patch_size, v.image_size);
+            return Err(("vision.patch_size", what));
+        }
+        if !t.heads.is_multiple_of(t.kv_heads) {
+            return Err(("text.kv_heads", format!("is {}, which does not divide {}", t.kv_heads, t.heads)));
+        }
+        if !t.head_dim.is_multiple_of(2) {
+            return Err(("text.head_dim", format!("is {}, which is odd", t.head_dim)));
+        }
+        if t.windows.len() != t.layers {
+            return Err(("text.windows", format!("has {} entries for {} layers", t.windows.len(), t.layers)));
+        }
+        if self.tokens.eos.is_empty() {
+            return Err(("tokens.eos", "is empty".to_owned()));
+        }
+        if self.image.std.contains(&0.0) {
+            return Err(("image.std", "has a zero".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Gate and up rows are interleaved by stripes of 16, so each is filled up to whole stripes.
+///
+/// Rows `32·i .. 32·i+16` of `mlp.gate_up.weight` are rows `16·i .. 16·i+16` of the gate projection, the 16
+/// rows behind them the same rows of the up projection; rows past the end are zeros.
+pub fn gate_up_padded(intermediate: usize) -> usize {
+    intermediate.next_multiple_of(palmtop_kernels::layout::LANES)
+}
+
+const WIDTH_MAX: usize = 1 << 18;
+const LAYERS_MAX: usize = 1024;
+const HEADS_MAX: usize = 1024;
+const HEAD_DIM_MAX: usize = 1024;
+const VOCAB_MAX: usize = 1 << 22;
+const IMAGE_SIZE_MAX: usize = 4096;
+
+fn three(m: &Metadata, key: &str) -> Result<[f64; 3], FormatError> {
+    match m.get(key) {
+        Some(Value::F64s(v)) if v.iter().all(|x| x.is_finite()) => <[f64; 3]>::try_from(v.as_slice())
+            .map_err(|_| Metadata::wrong(key, "does not have three numbers")),
+        _ => Err(Metadata::wrong(key, "is not a list of three numbers")),
+    }
+}
