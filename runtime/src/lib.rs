@@ -6,6 +6,8 @@ pub mod config;
 pub mod error;
 pub mod format;
 pub mod image;
+pub mod model;
+pub mod plan;
 pub mod tasks;
 pub mod tokenizer;
 
