@@ -210,6 +210,12 @@ impl<'a> PackedMatrix<'a> {
         &self.bytes[s * n..(s + 1) * n]
     }
 
+    /// The bytes of consecutive stripes.
+    pub fn stripes(&self, range: std::ops::Range<usize>) -> &'a [u8] {
+        let n = self.layout.stripe_bytes();
+        &self.bytes[range.start * n..range.end * n]
+    }
+
     /// Writes row `n`, dequantized, to `out` (`cols` values): an embedding lookup.
     pub fn dequantize_row(&self, n: usize, out: &mut [f32]) {
         assert!(n < self.rows(), "row {n} of a matrix of {}", self.rows());

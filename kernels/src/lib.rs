@@ -1,4 +1,23 @@
-//! Arithmetic of palmtop: quantized matrix products, norms, attention and
-//! elementwise functions. Knows no files and no models.
+//! Arithmetic of palmtop: quantized matrix products, norms, attention and elementwise functions.
+//! Knows no files and no models; allocates nothing, starts no threads.
+//!
+//! # One arithmetic
+//!
+//! The plain-Rust kernels are the definition, and every instruction set gives the same bits:
+//! - floating-point kernels are written once over sixteen virtual lanes ([`simd::Simd`]);
+//! - integer products are exact in any order, and their chunks are added up in one order, one output per lane;
+//! - no sum is ever split over threads.
+//!
+//! [`Kernels::select`] chooses an instruction set once; holding the value is the proof that the CPU has it.
 
+pub mod activations;
+pub mod arch;
+pub mod dispatch;
+pub mod generic;
 pub mod layout;
+pub mod simd;
+
+pub use activations::QuantizedRows;
+pub use arch::{PANEL, PANEL_STRIPES, PanelScratch};
+pub use dispatch::{ISA_VARIABLE, Isa, Kernels};
+pub use generic::attention::{KeysValues, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};

@@ -1,0 +1,284 @@
+//! The kernels of one instruction set, chosen once.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use crate::activations::{CHUNK_GROUPS, QuantizedRows};
+use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
+use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
+use crate::generic::{attention, elementwise, matmul_float, norm, quantize};
+use crate::layout::{CHUNK, LANES, PackedMatrix, WeightFormat};
+use crate::simd::Portable;
+
+/// An instruction set that there are kernels for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: the definition.
+    Scalar,
+    /// AVX-512 with VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// All, slowest first.
+    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx512];
+
+    /// The name used on the command line and in `PALMTOP_ISA`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// True if this CPU can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => crate::simd::Avx512::try_new().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let all = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|i| i.name() == s)
+            .ok_or_else(|| format!("unknown instruction set '{s}': choose one of {}", all()))
+    }
+}
+
+/// The environment variable that forces an instruction set.
+pub const ISA_VARIABLE: &str = "PALMTOP_ISA";
+
+/// Declares the table of functions and one module per instruction set that fills it with the generic kernels.
+macro_rules! table {
+    ($( $(#[$doc:meta])* $name:ident = $generic:path : fn($($arg:ident: $type:ty),*) $(-> $ret:ty)?; )*) => {
+        /// One function per kernel.
+        #[derive(Clone, Copy)]
+        struct Table {
+            matmul_integer: MatmulInteger,
+            $( $name: unsafe fn($($type),*) $(-> $ret)?, )*
+        }
+
+        mod scalar {
+            use super::*;
+            $( pub fn $name($($arg: $type),*) $(-> $ret)? { $generic(Portable, $($arg),*) } )*
+            pub const TABLE: Table = Table {
+                matmul_integer: arch::scalar::matmul_integer,
+                $( $name, )*
+            };
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        mod avx512 {
+            use super::*;
+            use crate::simd::Avx512;
+            $(
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+                pub unsafe fn $name($($arg: $type),*) $(-> $ret)? {
+                    // SAFETY: the caller vouches for the CPU, as `Table` demands.
+                    $generic(unsafe { Avx512::new_unchecked() }, $($arg),*)
+                }
+            )*
+            pub const TABLE: Table = Table {
+                matmul_integer: arch::avx512::matmul_integer,
+                $( $name, )*
+            };
+        }
+    };
+}
+
+table! {
+    matmul_f32 = matmul_float::matmul::<_, f32>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[f32], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
+    matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
+    attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+    attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+    quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8; CHUNK], sums: &mut [i32; CHUNK_GROUPS]) -> f32;
+    rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+    layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+    bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
+    gelu_mul = elementwise::gelu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]);
+    softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
+    sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
+}
+
+/// The kernels of an instruction set that this CPU has; all sets give the same bits.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    isa: Isa,
+    table: Table,
+}
+
+impl Kernels {
+    /// The kernels of `isa`, if this CPU can run them.
+    pub fn try_new(isa: Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        let table = match isa {
+            Isa::Scalar => scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::TABLE,
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx512 => return None,
+        };
+        Some(Self { isa, table })
+    }
+
+    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for.
+    pub fn select() -> Result<Self, String> {
+        let isa = match std::env::var(ISA_VARIABLE) {
+            Ok(name) => name.parse().map_err(|e| format!("{ISA_VARIABLE}: {e}"))?,
+            Err(_) => *Isa::ALL.iter().rfind(|i| i.is_available()).expect("plain Rust runs everywhere"),
+        };
+        let kernels = Self::try_new(isa).ok_or_else(|| {
+            format!(
+                "{ISA_VARIABLE} asks for {isa}, which this CPU does not have: choose another, or unset it"
+            )
+        })?;
+        log::debug!("kernels: {isa}");
+        Ok(kernels)
+    }
+
+    /// Whose kernels these are.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// A panel of a matrix product with quantized activations; see [`MatmulInteger`].
+    pub fn matmul_integer(
+        &self,
+        w: &PackedMatrix<'_>,
+        stripes: Range<usize>,
+        x: &QuantizedRows<'_>,
+        rows: Range<usize>,
+        scratch: &mut PanelScratch,
+        out: &mut [[f32; PANEL]],
+    ) {
+        assert!(w.layout().format.is_integer(), "floats have their own product");
+        assert!(stripes.len() <= PANEL_STRIPES && stripes.end <= w.layout().stripes());
+        assert!(rows.end <= x.rows() && rows.len() <= out.len() && x.chunks() == w.layout().chunks());
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.matmul_integer)(w, stripes, x, rows, scratch, out) }
+    }
+
+    /// A panel of a matrix product with f32 or f16 weights: `out[m][j]` becomes row `m` of `x` (rows of `cols`
+    /// values) times output `16·stripes.start + j`, summed as `generic::matmul_float` says.
+    pub fn matmul_float(
+        &self,
+        w: &PackedMatrix<'_>,
+        stripes: Range<usize>,
+        x: &[f32],
+        out: &mut [[f32; PANEL]],
+    ) {
+        let layout = w.layout();
+        assert!(stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
+        let (k, rows) = (layout.cols, out.len());
+        assert_eq!(x.len(), rows * k);
+        let out = out.as_flattened_mut();
+        let bytes = w.stripes(stripes.clone());
+        // SAFETY of both calls: a `Kernels` of this set exists only where the CPU has it.
+        match layout.format {
+            WeightFormat::F32 => {
+                let w: &[f32] = bytemuck::cast_slice(bytes);
+                unsafe { (self.table.matmul_f32)(x, k, rows, w, k * LANES, stripes.len(), k, out, PANEL) }
+            }
+            WeightFormat::F16 => {
+                let w: &[u16] = bytemuck::cast_slice(bytes);
+                unsafe { (self.table.matmul_f16)(x, k, rows, w, k * LANES, stripes.len(), k, out, PANEL) }
+            }
+            WeightFormat::Int8 | WeightFormat::Int4 => panic!("integers have their own product"),
+        }
+    }
+
+    /// See [`attention::attention`]; keys and values in f32.
+    pub fn attention_f32(
+        &self,
+        q: &[f32],
+        rows: usize,
+        head_dim: usize,
+        kv: KeysValues<'_, f32>,
+        range: Range<usize>,
+        how: Scores,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert!(rows <= ROWS_MAX);
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.attention_f32)(q, rows, head_dim, kv, range, how, scores, out) }
+    }
+
+    /// See [`attention::attention`]; keys and values as bits of f16.
+    pub fn attention_f16(
+        &self,
+        q: &[f32],
+        rows: usize,
+        head_dim: usize,
+        kv: KeysValues<'_, u16>,
+        range: Range<usize>,
+        how: Scores,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert!(rows <= ROWS_MAX);
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.attention_f16)(q, rows, head_dim, kv, range, how, scores, out) }
+    }
+
+    /// See [`quantize::quantize_chunk`].
+    pub fn quantize_chunk(&self, x: &[f32], q: &mut [i8; CHUNK], sums: &mut [i32; CHUNK_GROUPS]) -> f32 {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.quantize_chunk)(x, q, sums) }
+    }
+
+    /// See [`norm::rms_norm`].
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// See [`norm::layer_norm`].
+    pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.layer_norm)(x, weight, bias, eps, out) }
+    }
+
+    /// See [`elementwise::bias_gelu`].
+    pub fn bias_gelu(&self, x: &[f32], bias: &[f32], out: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.bias_gelu)(x, bias, out) }
+    }
+
+    /// See [`elementwise::gelu_mul`].
+    pub fn gelu_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.gelu_mul)(gate, up, out) }
+    }
+
+    /// See [`elementwise::softcap`].
+    pub fn softcap(&self, x: &mut [f32], cap: f32) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.softcap)(x, cap) }
+    }
+
+    /// See [`elementwise::sum_exp`].
+    pub fn sum_exp(&self, x: &[f32], max: f32) -> f32 {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.sum_exp)(x, max) }
+    }
+}

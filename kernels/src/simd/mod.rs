@@ -1,0 +1,93 @@
+//! A virtual vector of sixteen f32 lanes, which every instruction set implements with the same bits.
+//!
+//! Kernels are written once over [`Simd`]; [`Portable`] is plain Rust and **is the definition**. Every
+//! operation here is one IEEE-754 operation per lane, or an exact one, so that a kernel written over the trait
+//! gives the same bits on every machine. Reductions over lanes use one fixed tree.
+
+mod portable;
+pub use portable::Portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+
+use crate::layout::LANES;
+
+/// A capability to run sixteen-lane operations. A value exists only where the CPU can run them.
+pub trait Simd: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+
+    /// The same value in all lanes.
+    fn splat(self, x: f32) -> Self::F;
+    /// Lane `i` is `x[i]`.
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    /// `out[i]` becomes lane `i`.
+    fn store(self, v: Self::F, out: &mut [f32; LANES]);
+    /// Lane `i` is the half-precision number `x[i]`, widened exactly.
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F;
+    /// `out[i]` becomes lane `i` in half precision, rounded to nearest even.
+    fn store_f16(self, v: Self::F, out: &mut [u16; LANES]);
+    /// `a + b`
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b`
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b` (so `b` if either is NaN).
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b` (so `b` if either is NaN).
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The magnitude.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The nearest integer, halves to even.
+    fn round_even(self, a: Self::F) -> Self::F;
+    /// Lane-wise `a < b ? yes : no`.
+    fn select_lt(self, a: Self::F, b: Self::F, yes: Self::F, no: Self::F) -> Self::F;
+    /// 2 to the power of `n`, which holds integers in -126..=127.
+    fn exp2_int(self, n: Self::F) -> Self::F;
+    /// Lanes `from..to` of `v`, zero elsewhere.
+    fn keep(self, v: Self::F, from: usize, to: usize) -> Self::F;
+    /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
+    fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
+
+    /// The sum of all lanes by the tree (i, i+8), (i, i+4), (i, i+2), (0, 1).
+    fn sum(self, v: Self::F) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                x[i] += x[i + half];
+            }
+        }
+        x[0]
+    }
+
+    /// The largest lane.
+    fn max_lane(self, v: Self::F) -> f32 {
+        let mut x = [0.0; LANES];
+        self.store(v, &mut x);
+        x.iter().copied().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+
+    /// The first lanes from `x`, zero beyond it.
+    #[inline(always)]
+    fn load_tail(self, x: &[f32]) -> Self::F {
+        let mut full = [0.0; LANES];
+        full[..x.len()].copy_from_slice(x);
+        self.load(&full)
+    }
+
+    /// As many of the first lanes as `out` is long.
+    #[inline(always)]
+    fn store_tail(self, v: Self::F, out: &mut [f32]) {
+        let mut full = [0.0; LANES];
+        self.store(v, &mut full);
+        out.copy_from_slice(&full[..out.len()]);
+    }
+}

@@ -1,0 +1,94 @@
+//! Sixteen lanes in plain Rust: the definition.
+
+use half::f16;
+
+use super::Simd;
+use crate::layout::LANES;
+
+/// Runs everywhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Portable;
+
+type F = [f32; LANES];
+
+#[inline(always)]
+fn each(f: impl Fn(usize) -> f32) -> F {
+    std::array::from_fn(f)
+}
+
+impl Simd for Portable {
+    type F = F;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F {
+        *x
+    }
+    #[inline(always)]
+    fn store(self, v: F, out: &mut [f32; LANES]) {
+        *out = v;
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> F {
+        each(|i| f16::from_bits(x[i]).to_f32())
+    }
+    #[inline(always)]
+    fn store_f16(self, v: F, out: &mut [u16; LANES]) {
+        *out = std::array::from_fn(|i| f16::from_f32(v[i]).to_bits());
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        each(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        each(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        each(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        each(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    fn fma(self, a: F, b: F, c: F) -> F {
+        each(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        each(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        each(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    fn abs(self, a: F) -> F {
+        each(|i| a[i].abs())
+    }
+    #[inline(always)]
+    fn round_even(self, a: F) -> F {
+        each(|i| a[i].round_ties_even())
+    }
+    #[inline(always)]
+    fn select_lt(self, a: F, b: F, yes: F, no: F) -> F {
+        each(|i| if a[i] < b[i] { yes[i] } else { no[i] })
+    }
+    #[inline(always)]
+    fn exp2_int(self, n: F) -> F {
+        each(|i| f32::from_bits(((n[i] as i32).wrapping_add(127) as u32) << 23))
+    }
+    #[inline(always)]
+    fn keep(self, v: F, from: usize, to: usize) -> F {
+        each(|i| if (from..to).contains(&i) { v[i] } else { 0.0 })
+    }
+    #[inline(always)]
+    fn store_i8(self, v: F, out: &mut [i8; LANES]) {
+        *out = std::array::from_fn(|i| v[i] as i8);
+    }
+}

@@ -1,0 +1,398 @@
+//! Every instruction set of this CPU against the scalar definition: equal bits, over shapes that cross every edge.
+//!
+//! Sets that this CPU lacks are named on stderr, not passed over in silence.
+
+use half::{bf16, f16};
+use palmtop_kernels::layout::{
+    CHUNK, LANES, MatrixLayout, PackedMatrix, QuantizedRow, WeightFormat, pack_float_stripe,
+    pack_integer_stripe,
+};
+use palmtop_kernels::{Isa, Kernels, KeysValues, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows, Scores};
+
+/// A small generator of test values; the seed is in every failure message.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        let x = self.0 ^ (self.0 >> 33);
+        x.wrapping_mul(0xff51afd7ed558ccd) >> 16
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+    /// Roughly normal.
+    fn f32(&mut self) -> f32 {
+        (0..6).map(|_| (self.bits() & 0xFFFF) as f32 / 65536.0 - 0.5).sum::<f32>() * 1.4
+    }
+    fn f32s(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.f32()).collect()
+    }
+}
+
+/// The sets to be held against the definition.
+fn others() -> Vec<Kernels> {
+    let mut out = Vec::new();
+    for isa in Isa::ALL.into_iter().filter(|&i| i != Isa::Scalar) {
+        match Kernels::try_new(isa) {
+            Some(k) => out.push(k),
+            None => eprintln!("SKIPPED: this CPU has no {isa}"),
+        }
+    }
+    out
+}
+
+fn scalar() -> Kernels {
+    Kernels::try_new(Isa::Scalar).expect("plain Rust runs everywhere")
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Memory that starts at a multiple of 64, as a mapped tensor does.
+fn aligned(bytes: usize) -> Vec<[u8; 64]> {
+    vec![[0u8; 64]; bytes.div_ceil(64)]
+}
+
+fn matrix(r: &mut Random, layout: MatrixLayout) -> Vec<[u8; 64]> {
+    let mut memory = aligned(layout.bytes());
+    let bytes = &mut memory.as_flattened_mut()[..layout.bytes()];
+    for (s, out) in bytes.chunks_mut(layout.stripe_bytes()).enumerate() {
+        let rows = LANES.min(layout.rows - s * LANES);
+        if layout.format.is_integer() {
+            let int4 = layout.format == WeightFormat::Int4;
+            let rows: Vec<QuantizedRow> = (0..rows)
+                .map(|_| QuantizedRow {
+                    q: (0..layout.cols)
+                        .map(|_| if int4 { r.below(16) as i8 - 8 } else { (r.below(255) as i32 - 127) as i8 })
+                        .collect(),
+                    scales: (0..layout.chunks()).map(|_| bf16::from_f32(r.f32() * 0.01)).collect(),
+                    group_scales: if int4 {
+                        (0..layout.groups()).map(|_| r.below(16) as u8).collect()
+                    } else {
+                        vec![]
+                    },
+                })
+                .collect();
+            pack_integer_stripe(&layout, &rows, out);
+        } else {
+            let rows: Vec<Vec<f32>> = (0..rows).map(|_| r.f32s(layout.cols)).collect();
+            pack_float_stripe(&layout, &rows.iter().map(|r| &r[..]).collect::<Vec<_>>(), out);
+        }
+    }
+    memory
+}
+
+struct Quantized {
+    q: Vec<[i8; CHUNK]>,
+    scales: Vec<f32>,
+    sums: Vec<[i32; CHUNK / 16]>,
+    rows: usize,
+}
+
+impl Quantized {
+    fn new(kernels: &Kernels, x: &[f32], rows: usize) -> Self {
+        let cols = x.len() / rows;
+        let n = cols.div_ceil(CHUNK) * rows;
+        let mut out = Self { q: vec![[7; CHUNK]; n], scales: vec![7.0; n], sums: vec![[7; 16]; n], rows };
+        for (m, row) in x.chunks(cols).enumerate() {
+            for (c, part) in row.chunks(CHUNK).enumerate() {
+                let i = c * rows + m;
+                out.scales[i] = kernels.quantize_chunk(part, &mut out.q[i], &mut out.sums[i]);
+            }
+        }
+        out
+    }
+    fn view(&self) -> QuantizedRows<'_> {
+        QuantizedRows::new(&self.q, &self.scales, &self.sums, self.rows)
+    }
+}
+
+fn product(kernels: &Kernels, w: &PackedMatrix<'_>, x: &[f32], rows: usize) -> Vec<f32> {
+    let stripes = w.layout().stripes();
+    let mut out = vec![f32::NAN; rows * stripes * LANES];
+    let quantized = w.layout().format.is_integer().then(|| Quantized::new(kernels, x, rows));
+    let mut scratch = PanelScratch::default();
+    for first in (0..stripes).step_by(PANEL_STRIPES) {
+        let part = first..stripes.min(first + PANEL_STRIPES);
+        let mut panel = vec![[f32::NAN; PANEL]; rows];
+        match &quantized {
+            Some(q) => kernels.matmul_integer(w, part.clone(), &q.view(), 0..rows, &mut scratch, &mut panel),
+            None => kernels.matmul_float(w, part.clone(), x, &mut panel),
+        }
+        for (m, panel) in panel.iter().enumerate() {
+            let n = part.len() * LANES;
+            out[m * stripes * LANES + first * LANES..][..n].copy_from_slice(&panel[..n]);
+        }
+    }
+    out
+}
+
+#[test]
+fn matrix_products_have_equal_bits() {
+    let shapes = [
+        (16, 16, 1),
+        (64, 256, 1),
+        (64, 256, 9),
+        (48, 137, 5),
+        (80, 300, 13),
+        (33, 601, 6),
+        (128, 512, 17),
+        (16, 24, 2),
+        (65, 257, 8),
+        (64, 1152, 20),
+        (1, 1, 1),
+        (17, 4304, 3),
+        (96, 272, 12),
+        (64, 255, 10),
+    ];
+    for (i, (rows, cols, m)) in shapes.into_iter().enumerate() {
+        for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
+            let mut r = Random(i as u64 + 1);
+            let layout = MatrixLayout::new(format, rows, cols).unwrap();
+            let memory = matrix(&mut r, layout);
+            let w = PackedMatrix::new(layout, &memory.as_flattened()[..layout.bytes()]).unwrap();
+            let x = r.f32s(m * cols);
+            let want = product(&scalar(), &w, &x, m);
+            for k in others() {
+                let got = product(&k, &w, &x, m);
+                assert_eq!(
+                    bits(&got),
+                    bits(&want),
+                    "{} {format} {rows}x{cols}, {m} rows, seed {}",
+                    k.isa(),
+                    i + 1
+                );
+            }
+            // A row's result does not depend on the rows beside it.
+            let k = Kernels::select().unwrap();
+            let stripes = layout.stripes() * LANES;
+            for row in [0, m - 1] {
+                let alone = product(&k, &w, &x[row * cols..(row + 1) * cols], 1);
+                assert_eq!(
+                    bits(&alone),
+                    bits(&want[row * stripes..(row + 1) * stripes]),
+                    "{format} row {row} alone"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_definition_is_the_product_of_the_dequantized_weights() {
+    for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
+        let mut r = Random(5);
+        let (rows, cols, m) = (40, 700, 3);
+        let layout = MatrixLayout::new(format, rows, cols).unwrap();
+        let memory = matrix(&mut r, layout);
+        let w = PackedMatrix::new(layout, &memory.as_flattened()[..layout.bytes()]).unwrap();
+        let x = r.f32s(m * cols);
+        let got = product(&scalar(), &w, &x, m);
+        let mut row = vec![0.0; cols];
+        let (mut error, mut size) = (0.0f64, 0.0f64);
+        for n in 0..rows {
+            w.dequantize_row(n, &mut row);
+            for i in 0..m {
+                let want: f64 = (0..cols).map(|k| f64::from(row[k]) * f64::from(x[i * cols + k])).sum();
+                error += (want - f64::from(got[i * layout.stripes() * LANES + n])).powi(2);
+                size += want * want;
+            }
+        }
+        let relative = (error / size).sqrt();
+        // Activations in int8 cost half a percent; floats only rounding.
+        let bound = if format.is_integer() { 0.01 } else { 1e-6 };
+        assert!(relative < bound, "{format}: {relative}");
+    }
+}
+
+#[test]
+fn any_weight_bytes_give_equal_bits() {
+    for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        let layout = MatrixLayout::new(format, 64, 300).unwrap();
+        let mut r = Random(9);
+        let mut memory = aligned(layout.bytes());
+        memory.as_flattened_mut().iter_mut().for_each(|b| *b = r.bits() as u8);
+        // Scales stay finite, so that NaN payloads do not matter.
+        for stripe in memory.as_flattened_mut()[..layout.bytes()].chunks_mut(layout.stripe_bytes()) {
+            for s in stripe[..layout.scale_bytes()].chunks_mut(2) {
+                s.copy_from_slice(&bf16::from_f32(r.f32()).to_le_bytes());
+            }
+        }
+        let w = PackedMatrix::new(layout, &memory.as_flattened()[..layout.bytes()]).unwrap();
+        for m in [1, 4, 11] {
+            let x = r.f32s(m * 300);
+            let want = product(&scalar(), &w, &x, m);
+            for k in others() {
+                assert_eq!(bits(&product(&k, &w, &x, m)), bits(&want), "{} {format}", k.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_are_quantized_to_equal_bytes() {
+    let mut r = Random(3);
+    for len in [1, 15, 16, 17, 100, 255, 256] {
+        for scale in [0.0, 1e-35, 1e-20, 1.0, 1e20] {
+            let mut x = r.f32s(len);
+            x.iter_mut().for_each(|v| *v *= scale);
+            let want = Quantized::new(&scalar(), &x, 1);
+            for (&q, &x) in want.q[0].iter().zip(&x) {
+                assert!((f32::from(q) * want.scales[0] - x).abs() <= 0.5001 * want.scales[0] + 1e-30);
+            }
+            assert!(want.q[0][len..].iter().all(|&q| q == 0));
+            assert_eq!(
+                want.sums[0].iter().sum::<i32>(),
+                want.q[0].iter().map(|&q| i32::from(q)).sum::<i32>()
+            );
+            for k in others() {
+                let got = Quantized::new(&k, &x, 1);
+                assert!(got.q == want.q && got.sums == want.sums, "{} {len}", k.isa());
+                assert_eq!(bits(&got.scales), bits(&want.scales));
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_elements_have_equal_bits() {
+    let mut r = Random(11);
+    for n in [1, 15, 16, 17, 31, 72, 96, 1152, 2048, 2305] {
+        let (x, w, b) = (r.f32s(n), r.f32s(n), r.f32s(n));
+        let run = |k: &Kernels| {
+            let mut out = vec![vec![0.0; n]; 6];
+            k.rms_norm(&x, &w, 1e-6, &mut out[0]);
+            k.layer_norm(&x, &w, &b, 1e-6, &mut out[1]);
+            k.bias_gelu(&x, &b, &mut out[2]);
+            k.gelu_mul(&x, &w, &mut out[3]);
+            out[4].copy_from_slice(&x);
+            k.softcap(&mut out[4], 0.7);
+            out[5][0] = k.sum_exp(&x, 1.5);
+            out
+        };
+        let want = run(&scalar());
+        for k in others() {
+            for (i, (got, want)) in run(&k).iter().zip(&want).enumerate() {
+                assert_eq!(bits(got), bits(want), "{} function {i}, {n} elements", k.isa());
+            }
+        }
+    }
+}
+
+struct Cache {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    capacity: usize,
+}
+
+/// Random keys and values, `[key][dimension]`, and the same in the layout of the arena.
+fn cache(r: &mut Random, head_dim: usize, capacity: usize) -> (Vec<f32>, Vec<f32>, Cache) {
+    let (k, v) = (r.f32s(capacity * head_dim), r.f32s(capacity * head_dim));
+    let stripes = head_dim.div_ceil(LANES);
+    let mut c = Cache {
+        keys: vec![0.0; capacity * head_dim],
+        values: vec![0.0; stripes * LANES * capacity],
+        capacity,
+    };
+    for key in 0..capacity {
+        for d in 0..head_dim {
+            c.keys[(key / LANES * head_dim + d) * LANES + key % LANES] = k[key * head_dim + d];
+            c.values[(d / LANES * capacity + key) * LANES + d % LANES] = v[key * head_dim + d];
+        }
+    }
+    (k, v, c)
+}
+
+#[test]
+fn attention_has_equal_bits_and_is_attention() {
+    for (i, (head_dim, rows, range)) in
+        [(24, 1, 0..1), (32, 6, 0..37), (72, 5, 0..256), (72, 6, 3..300), (256, 2, 17..290), (128, 3, 16..32)]
+            .into_iter()
+            .enumerate()
+    {
+        let mut r = Random(40 + i as u64);
+        let (k, v, cache) = cache(&mut r, head_dim, 320);
+        let q = r.f32s(rows * head_dim);
+        for softcap in [None, Some(2.0)] {
+            let how = Scores { scale: (head_dim as f32).sqrt().recip(), softcap };
+            let padded = head_dim.div_ceil(LANES) * LANES;
+            let run = |kernels: &Kernels, half: bool| {
+                let mut scores = vec![f32::NAN; rows * 320];
+                let mut out = vec![f32::NAN; rows * padded];
+                if half {
+                    let f16s = |x: &[f32]| x.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<_>>();
+                    let (keys, values) = (f16s(&cache.keys), f16s(&cache.values));
+                    let kv = KeysValues { keys: &keys, values: &values, capacity: 320 };
+                    kernels.attention_f16(&q, rows, head_dim, kv, range.clone(), how, &mut scores, &mut out);
+                } else {
+                    let kv =
+                        KeysValues { keys: &cache.keys, values: &cache.values, capacity: cache.capacity };
+                    kernels.attention_f32(&q, rows, head_dim, kv, range.clone(), how, &mut scores, &mut out);
+                }
+                out
+            };
+            for half in [false, true] {
+                let want = run(&scalar(), half);
+                for k in others() {
+                    assert_eq!(
+                        bits(&run(&k, half)),
+                        bits(&want),
+                        "{} head_dim {head_dim} {range:?}",
+                        k.isa()
+                    );
+                }
+            }
+            let got = run(&scalar(), false);
+            for row in 0..rows {
+                let score = |key: usize| {
+                    let dot: f64 = (0..head_dim)
+                        .map(|d| f64::from(q[row * head_dim + d]) * f64::from(k[key * head_dim + d]))
+                        .sum();
+                    let s = dot * f64::from(how.scale);
+                    softcap.map_or(s, |c| f64::from(c) * (s / f64::from(c)).tanh()).exp()
+                };
+                let total: f64 = range.clone().map(score).sum();
+                for d in 0..head_dim {
+                    let want: f64 =
+                        range.clone().map(|key| score(key) / total * f64::from(v[key * head_dim + d])).sum();
+                    let got = f64::from(got[row * padded + d]);
+                    assert!((got - want).abs() < 2e-6, "row {row} dimension {d}: {got} for {want}");
+                }
+            }
+        }
+    }
+}
+
+/// `ulp` between a result and the truth in f64.
+fn ulps(got: f32, want: f64) -> f64 {
+    let unit = (f64::from((want as f32).abs().next_up()) - f64::from((want as f32).abs())).max(1.5e-45);
+    (f64::from(got) - want).abs() / unit
+}
+
+#[test]
+fn functions_keep_their_error_bounds() {
+    let k = scalar();
+    let (mut exp_worst, mut tanh_worst, mut gelu_worst) = (0.0f64, 0.0f64, 0.0f64);
+    let mut x = -30.0f32;
+    while x < 30.0 {
+        let xs = [x];
+        exp_worst = exp_worst.max(ulps(k.sum_exp(&xs, 0.0), f64::from(x).exp()));
+        let mut t = [x];
+        k.softcap(&mut t, 1.0);
+        tanh_worst = tanh_worst.max(ulps(t[0], f64::from(x).tanh()));
+        if x.abs() > 1e-3 && x > -5.0 {
+            let mut g = [0.0];
+            k.bias_gelu(&xs, &[0.0], &mut g);
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (f64::from(x) + 0.044715 * f64::from(x).powi(3));
+            gelu_worst = gelu_worst.max(ulps(g[0], f64::from(x) / (1.0 + (-2.0 * u).exp())));
+        }
+        x += 0.000_913;
+    }
+    println!("worst errors in ulp: exp {exp_worst:.2}, tanh {tanh_worst:.2}, gelu {gelu_worst:.2}");
+    assert!(exp_worst < 1.2, "exp {exp_worst}");
+    assert!(tanh_worst < 2.0, "tanh {tanh_worst}");
+    // The exponent -2u carries its own rounding into the exponential.
+    assert!(gelu_worst < 48.0, "gelu {gelu_worst}");
+}
