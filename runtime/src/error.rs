@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::format::FormatError;
 use crate::image::ImageError;
+use crate::tasks::{MaskCodecError, MaskError, PromptError};
 use crate::tokenizer::TokenizerError;
 
 /// The result of a fallible call of this library.
@@ -30,6 +31,15 @@ pub enum Error {
     /// The tokenizer table of a model file is broken, or a text cannot be encoded within the limits.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// A text cannot be part of a prompt.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The model file's mask decoder is missing or broken.
+    #[error(transparent)]
+    MaskCodec(#[from] MaskCodecError),
+    /// A mask cannot be made.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
     /// The caller asked for something that this model or session cannot do.
     #[error("{0}")]
     InvalidArgument(String),
