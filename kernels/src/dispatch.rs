@@ -192,14 +192,15 @@ impl Kernels {
         assert_eq!(x.len(), rows * k);
         let out = out.as_flattened_mut();
         let bytes = w.stripes(stripes.clone());
-        // SAFETY of both calls: a `Kernels` of this set exists only where the CPU has it.
         match layout.format {
             WeightFormat::F32 => {
                 let w: &[f32] = bytemuck::cast_slice(bytes);
+                // SAFETY: a `Kernels` of this set exists only where the CPU has it.
                 unsafe { (self.table.matmul_f32)(x, k, rows, w, k * LANES, stripes.len(), k, out, PANEL) }
             }
             WeightFormat::F16 => {
                 let w: &[u16] = bytemuck::cast_slice(bytes);
+                // SAFETY: a `Kernels` of this set exists only where the CPU has it.
                 unsafe { (self.table.matmul_f16)(x, k, rows, w, k * LANES, stripes.len(), k, out, PANEL) }
             }
             WeightFormat::Int8 | WeightFormat::Int4 => panic!("integers have their own product"),

@@ -34,7 +34,7 @@ pub fn tanh<I: Simd>(isa: I, x: I::F) -> I::F {
     let c = |v| isa.splat(v);
     let z = isa.mul(x, x);
     let mut p = c(-5.704_988_7e-3);
-    for k in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for k in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = isa.fma(p, z, c(k));
     }
     let small = isa.fma(isa.mul(p, z), x, x);
@@ -51,7 +51,7 @@ pub fn tanh<I: Simd>(isa: I, x: I::F) -> I::F {
 /// below, rounding of u grows with the exponent, to 48 ulp (3e-6) at x = -5, where the result is -2e-6.
 #[inline(always)]
 pub fn gelu<I: Simd>(isa: I, x: I::F) -> I::F {
-    const MINUS_2_SQRT_2_OVER_PI: f32 = -1.595_769_1;
+    const MINUS_2_SQRT_2_OVER_PI: f32 = -1.595_769;
     let cubic = isa.mul(isa.mul(x, x), x);
     let inner = isa.fma(cubic, isa.splat(0.044_715), x);
     let e = exp(isa, isa.mul(inner, isa.splat(MINUS_2_SQRT_2_OVER_PI)));
