@@ -1,6 +1,21 @@
 //! From the bytes of a picture to the pixels that the model sees.
+//!
+//! The path is [`decode`] (any supported file to RGB) → [`Resizer`] (exactly Pillow's antialiased bicubic)
+//! → [`Normaliser`] (to f32, as planes or as the patches of the vision tower). Decoding allocates, within
+//! [`ImageLimits`]; resizing and normalising write into memory that was allocated beforehand.
 
-/// Why an image cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ImageError {}
+mod container;
+mod decode;
+mod error;
+mod normalise;
+mod pixels;
+mod resize;
+
+pub use decode::{ImageLimits, decode, decode_file};
+pub use error::ImageError;
+pub use normalise::Normaliser;
+pub use pixels::{RgbImage, RgbView};
+pub use resize::Resizer;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! RGB pixels, owned and borrowed.
+
+use super::ImageError;
+
+/// Bytes of one RGB pixel.
+pub(super) const CHANNELS: usize = 3;
+
+/// A picture of 8-bit RGB pixels: rows from the top, without padding, `3 * width * height` bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    width: u32,
+    height: u32,
+    data: Vec<u8>,
+}
+
+impl RgbImage {
+    /// Takes `data`, rows from the top, each of `width` pixels of three bytes R, G, B.
+    ///
+    /// # Errors
+    /// If a side is zero or `data` is not exactly `3 * width * height` bytes.
+    pub fn new(width: u32, height: u32, data: Vec<u8>) -> Result<Self, ImageError> {
+        let view = RgbView::packed(width, height, &data)?;
+        let bytes = view.row_bytes() * height as usize;
+        if data.len() != bytes {
+            return Err(ImageError::InvalidArgument(format!(
+                "{width}x{height} RGB pixels are {bytes} bytes, not {}",
+                data.len()
+            )));
+        }
+        Ok(Self { width, height, data })
+    }
+
+    /// Width in pixels, at least 1.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels, at least 1.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The pixels, `[height, width, 3]`.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The pixels, `[height, width, 3]`, given away.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+
+    /// The same pixels, borrowed.
+    pub fn view(&self) -> RgbView<'_> {
+        RgbView {
+            width: self.width,
+            height: self.height,
+            stride_bytes: self.width as usize * CHANNELS,
+            data: &self.data,
+        }
+    }
+}
+
+impl std::fmt::Debug for RgbImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RgbImage({}x{})", self.width, self.height)
+    }
+}
+
+/// Borrowed 8-bit RGB pixels, whose rows may be apart (a camera's buffer, a part of a larger picture).
+#[derive(Clone, Copy)]
+pub struct RgbView<'a> {
+    width: u32,
+    height: u32,
+    stride_bytes: usize,
+    data: &'a [u8],
+}
+
+impl<'a> RgbView<'a> {
+    /// Views `data`, in which row `y` begins at byte `y * stride_bytes` and has `width` pixels of three bytes.
+    /// The last row need not be padded to the stride.
+    ///
+    /// # Errors
+    /// If a side is zero, the rows overlap, or `data` is too short.
+    pub fn new(width: u32, height: u32, stride_bytes: usize, data: &'a [u8]) -> Result<Self, ImageError> {
+        let invalid = |what: String| Err(ImageError::InvalidArgument(what));
+        if width == 0 || height == 0 {
+            return invalid(format!("an image of {width}x{height} pixels has no pixels"));
+        }
+        let Some(row_bytes) = (width as usize).checked_mul(CHANNELS) else {
+            return invalid(format!("a row of {width} pixels does not fit in this machine's memory"));
+        };
+        if stride_bytes < row_bytes {
+            return invalid(format!(
+                "a stride of {stride_bytes} bytes is shorter than a row of {width} RGB pixels ({row_bytes} bytes)"
+            ));
+        }
+        let bytes = stride_bytes.checked_mul(height as usize - 1).and_then(|b| b.checked_add(row_bytes));
+        match bytes {
+            Some(bytes) if bytes <= data.len() => Ok(Self { width, height, stride_bytes, data }),
+            _ => invalid(format!(
+                "{} bytes are too few for {width}x{height} RGB pixels with a stride of {stride_bytes} bytes",
+                data.len()
+            )),
+        }
+    }
+
+    /// Views `data` as rows without padding.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn packed(width: u32, height: u32, data: &'a [u8]) -> Result<Self, ImageError> {
+        Self::new(width, height, (width as usize).saturating_mul(CHANNELS), data)
+    }
+
+    /// Width in pixels, at least 1.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels, at least 1.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Bytes from the start of one row to the start of the next.
+    pub fn stride_bytes(&self) -> usize {
+        self.stride_bytes
+    }
+
+    /// Row `y` from the top: `3 * width` bytes.
+    ///
+    /// # Panics
+    /// If `y` is not below the height.
+    pub fn row(&self, y: u32) -> &'a [u8] {
+        assert!(y < self.height, "row {y} of an image of {} rows", self.height);
+        let start = y as usize * self.stride_bytes;
+        &self.data[start..start + self.row_bytes()]
+    }
+
+    /// Bytes of the pixels of one row. `new` has checked that this does not overflow.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.width as usize * CHANNELS
+    }
+}
+
+impl std::fmt::Debug for RgbView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RgbView({}x{}, stride {} bytes)", self.width, self.height, self.stride_bytes)
+    }
+}

@@ -1,0 +1,384 @@
+//! Resizing to the bits of Pillow (up to 12.1) `Image.resize(size, BICUBIC)` on 8-bit RGB, in memory of its own.
+//!
+//! Pillow resamples with the bicubic kernel of a = -0.5, stretched by the scale when shrinking (antialias), in
+//! two passes: rows first, then columns, rounded to bytes in between. Weights are computed in f64 and rounded to
+//! 22-bit fixed point; sums are integers, hence the same on every machine. A pass that would not change its size
+//! is left out. This follows `src/libImaging/Resample.c` operation by operation. Pillow 12.2 runs the vertical pass first on
+//! images over a hundred times as high as wide, Pillow 13 on many tall ones, which gives other bits; torchvision
+//! and every Pillow up to 12.1 keep to the order used here.
+//!
+//! Columns are resampled as rows arrive: only the rows under the vertical window are held, in a ring.
+
+use super::pixels::CHANNELS;
+use super::{ImageError, RgbView};
+
+/// Fraction bits of a weight: a byte times a weight and its sign fit in 32 bits.
+const WEIGHT_BITS: u32 = 32 - 8 - 2;
+/// What rounds a sum to the nearest byte.
+const HALF: i32 = 1 << (WEIGHT_BITS - 1);
+/// Reach of the bicubic kernel on each side, in units of the coarser grid.
+const KERNEL_REACH: f64 = 2.0;
+/// The longest side, in or out. Far above any model's; it keeps every size below within 32 bits.
+const SIDE_MAX: u32 = 1 << 16;
+/// Sums that a row is accumulated in side by side: four pixels.
+const LANES: usize = 4 * CHANNELS;
+
+/// Resizes RGB images to one size, without allocating.
+pub struct Resizer {
+    out_width: u32,
+    out_height: u32,
+    side_in_max: u32,
+    /// Width of the source that `columns` and `column_weights` are for; 0 before the first one.
+    columns_width_in: u32,
+    /// Window of each output column, `[out_width]`.
+    columns: Vec<Window>,
+    /// Weights of each output column, every one three times, once a channel: `[out_width, taps_max, 3]`.
+    column_weights: Vec<i32>,
+    /// Weights of the output row in work, `[taps_max]`.
+    row_weights: Vec<i32>,
+    /// Weights before they are normalised and rounded, `[taps_max]` of the longer axis.
+    weights_f64: Vec<f64>,
+    /// Rows of the output's width that the vertical pass still needs; row `y` sits at `y % rows`.
+    ring: Vec<u8>,
+    /// Sums of the row in work, `[out_width, 3]`.
+    sums: Vec<i32>,
+}
+
+impl Resizer {
+    /// A resizer to `out_width` by `out_height` pixels, of images with sides up to `side_in_max` pixels.
+    /// Allocates [`bytes_for`](Self::bytes_for) the same sizes.
+    ///
+    /// # Errors
+    /// If a size is zero or above 65536.
+    pub fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self, ImageError> {
+        let sizes = Sizes::new(out_width, out_height, side_in_max)?;
+        Ok(Self {
+            out_width,
+            out_height,
+            side_in_max,
+            columns_width_in: 0,
+            columns: vec![Window::default(); sizes.columns],
+            column_weights: vec![0; sizes.column_weights],
+            row_weights: vec![0; sizes.row_weights],
+            weights_f64: vec![0.0; sizes.weights_f64],
+            ring: vec![0; sizes.ring],
+            sums: vec![0; sizes.sums],
+        })
+    }
+
+    /// Bytes on the heap of a resizer of these sizes, exactly.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn bytes_for(out_width: u32, out_height: u32, side_in_max: u32) -> Result<usize, ImageError> {
+        Ok(Sizes::new(out_width, out_height, side_in_max)?.bytes())
+    }
+
+    /// Width of the output in pixels.
+    pub fn out_width(&self) -> u32 {
+        self.out_width
+    }
+
+    /// Height of the output in pixels.
+    pub fn out_height(&self) -> u32 {
+        self.out_height
+    }
+
+    /// Resizes `src` into `out`, `[out_height, out_width, 3]`. The aspect ratio is not kept. Allocates nothing
+    /// unless it fails.
+    ///
+    /// # Errors
+    /// If a side of `src` is above the limit given to [`new`](Self::new), or `out` has another length.
+    pub fn resize(&mut self, src: RgbView, out: &mut [u8]) -> Result<(), ImageError> {
+        if src.width().max(src.height()) > self.side_in_max {
+            return Err(ImageError::SideTooLarge {
+                width: src.width(),
+                height: src.height(),
+                side_max: self.side_in_max,
+            });
+        }
+        let row_len = self.out_width as usize * CHANNELS;
+        if out.len() != row_len * self.out_height as usize {
+            return Err(ImageError::InvalidArgument(format!(
+                "{}x{} RGB pixels are {} bytes, the output holds {}",
+                self.out_width,
+                self.out_height,
+                row_len * self.out_height as usize,
+                out.len()
+            )));
+        }
+        self.prepare_columns(src.width());
+        if src.height() == self.out_height {
+            for (y, out_row) in out.chunks_exact_mut(row_len).enumerate() {
+                self.resample_row(src.row(y as u32), out_row);
+            }
+        } else {
+            self.resample_columns(src, out);
+        }
+        Ok(())
+    }
+
+    /// Fills the windows and weights of the horizontal pass, unless the last image was as wide.
+    fn prepare_columns(&mut self, width_in: u32) {
+        if self.columns_width_in == width_in {
+            return;
+        }
+        let axis = Axis::new(width_in, self.out_width);
+        let stride = self.column_weights.len() / self.columns.len();
+        let weights = self.column_weights.chunks_exact_mut(stride);
+        for (x, (window, weights)) in self.columns.iter_mut().zip(weights).enumerate() {
+            *window = axis.window(x as u32);
+            let weights_f64 = &mut self.weights_f64[..window.len as usize];
+            axis.fill_weights(x as u32, *window, weights_f64);
+            for (triple, &weight) in weights.chunks_exact_mut(CHANNELS).zip(&*weights_f64) {
+                triple.fill(to_fixed_point(weight));
+            }
+        }
+        self.columns_width_in = width_in;
+    }
+
+    /// The horizontal pass of one row.
+    fn resample_row(&self, src: &[u8], out: &mut [u8]) {
+        if src.len() == out.len() {
+            out.copy_from_slice(src);
+            return;
+        }
+        let stride = self.column_weights.len() / self.columns.len();
+        let weights = self.column_weights.chunks_exact(stride);
+        for ((pixel, window), weights) in out.chunks_exact_mut(CHANNELS).zip(&self.columns).zip(weights) {
+            let len = window.len as usize * CHANNELS;
+            let taps = &src[window.first as usize * CHANNELS..][..len];
+            pixel.copy_from_slice(&weighted_pixel(taps, &weights[..len]));
+        }
+    }
+
+    /// The vertical pass over all rows, with the horizontal pass of each row when its turn comes.
+    fn resample_columns(&mut self, src: RgbView, out: &mut [u8]) {
+        let axis = Axis::new(src.height(), self.out_height);
+        let row_len = self.out_width as usize * CHANNELS;
+        let width_changes = src.width() != self.out_width;
+        let ring_rows = (self.ring.len() / row_len) as u32;
+        // The ring leaves `self` for the loop, so that methods of `self` can write its rows.
+        let mut ring = std::mem::take(&mut self.ring);
+        let mut next_row = 0;
+        for (y, out_row) in out.chunks_exact_mut(row_len).enumerate() {
+            let window = self.prepare_row(&axis, y as u32);
+            if width_changes {
+                let end = window.first + window.len;
+                for row in next_row.max(window.first)..end {
+                    let slot = (row % ring_rows) as usize * row_len;
+                    self.resample_row(src.row(row), &mut ring[slot..][..row_len]);
+                }
+                next_row = next_row.max(end);
+            }
+            let row = |tap: usize| {
+                let row = window.first + tap as u32;
+                if width_changes {
+                    &ring[(row % ring_rows) as usize * row_len..][..row_len]
+                } else {
+                    src.row(row)
+                }
+            };
+            let weights = &self.row_weights[..window.len as usize];
+            weighted_row(row, weights, &mut self.sums, out_row);
+        }
+        self.ring = ring;
+    }
+
+    /// Fills the weights of output row `y` and returns its window.
+    fn prepare_row(&mut self, axis: &Axis, y: u32) -> Window {
+        let window = axis.window(y);
+        let weights_f64 = &mut self.weights_f64[..window.len as usize];
+        axis.fill_weights(y, window, weights_f64);
+        for (weight, &exact) in self.row_weights.iter_mut().zip(&*weights_f64) {
+            *weight = to_fixed_point(exact);
+        }
+        window
+    }
+}
+
+impl std::fmt::Debug for Resizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Resizer(to {}x{}, from sides up to {})", self.out_width, self.out_height, self.side_in_max)
+    }
+}
+
+/// Elements of each buffer of a [`Resizer`].
+struct Sizes {
+    columns: usize,
+    column_weights: usize,
+    row_weights: usize,
+    weights_f64: usize,
+    ring: usize,
+    sums: usize,
+}
+
+impl Sizes {
+    fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self, ImageError> {
+        for (what, side) in
+            [("width", out_width), ("height", out_height), ("longest source side", side_in_max)]
+        {
+            if !(1..=SIDE_MAX).contains(&side) {
+                return Err(ImageError::InvalidArgument(format!(
+                    "a {what} of {side} pixels cannot be resized: it must be from 1 to {SIDE_MAX}"
+                )));
+            }
+        }
+        let columns = out_width as usize;
+        let (taps_x, taps_y) = (taps_max(side_in_max, out_width), taps_max(side_in_max, out_height));
+        let (Some(column_weights), Some(ring)) = (
+            columns.checked_mul(CHANNELS).and_then(|n| n.checked_mul(taps_x)),
+            columns.checked_mul(CHANNELS).and_then(|n| n.checked_mul(taps_y)),
+        ) else {
+            return Err(ImageError::InvalidArgument(format!(
+                "resizing sides of {side_in_max} to {out_width}x{out_height} pixels needs more memory than this \
+                 machine can address"
+            )));
+        };
+        Ok(Self {
+            columns,
+            column_weights,
+            row_weights: taps_y,
+            weights_f64: taps_x.max(taps_y),
+            ring,
+            sums: columns * CHANNELS,
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns * size_of::<Window>()
+            + (self.column_weights + self.row_weights + self.sums) * size_of::<i32>()
+            + self.weights_f64 * size_of::<f64>()
+            + self.ring
+    }
+}
+
+/// Most source pixels under one window, over all sources of 1 to `side_in_max` pixels.
+fn taps_max(side_in_max: u32, side_out: u32) -> usize {
+    let reach = Axis::new(side_in_max, side_out).reach;
+    let taps = reach.ceil() as usize * 2 + 1;
+    taps.min(side_in_max as usize)
+}
+
+/// The source pixels that one output pixel is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Window {
+    first: u32,
+    len: u32,
+}
+
+/// Resampling of one axis: Pillow's `precompute_coeffs`, one output pixel at a time.
+struct Axis {
+    side_in: u32,
+    /// Source pixels per output pixel.
+    scale: f64,
+    /// Stretch of the kernel: the scale when shrinking, 1 when growing.
+    stretch: f64,
+    /// Reach of the stretched kernel on each side, in source pixels.
+    reach: f64,
+}
+
+impl Axis {
+    fn new(side_in: u32, side_out: u32) -> Self {
+        let scale = f64::from(side_in) / f64::from(side_out);
+        let stretch = scale.max(1.0);
+        Self { side_in, scale, stretch, reach: KERNEL_REACH * stretch }
+    }
+
+    /// Where output pixel `index` lies on the source.
+    fn center(&self, index: u32) -> f64 {
+        (f64::from(index) + 0.5) * self.scale
+    }
+
+    fn window(&self, index: u32) -> Window {
+        let center = self.center(index);
+        // Casts round towards zero, as C's do.
+        let first = ((center - self.reach + 0.5) as i64).max(0);
+        let end = ((center + self.reach + 0.5) as i64).min(i64::from(self.side_in));
+        Window { first: first as u32, len: (end - first) as u32 }
+    }
+
+    /// Weights of the pixels of `window`, summing to 1.
+    fn fill_weights(&self, index: u32, window: Window, weights: &mut [f64]) {
+        let center = self.center(index);
+        let per_stretch = 1.0 / self.stretch;
+        let mut sum = 0.0;
+        for (tap, weight) in weights.iter_mut().enumerate() {
+            // Below 2^17, so the sum of integers is exact in f64.
+            let position = f64::from(window.first + tap as u32);
+            *weight = bicubic((position - center + 0.5) * per_stretch);
+            sum += *weight;
+        }
+        if sum != 0.0 {
+            let per_sum = 1.0 / sum;
+            for weight in weights {
+                *weight *= per_sum;
+            }
+        }
+    }
+}
+
+/// The bicubic kernel of a = -0.5 (Catmull-Rom).
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// Rounds half away from zero.
+fn to_fixed_point(weight: f64) -> i32 {
+    let scaled = weight * f64::from(1u32 << WEIGHT_BITS);
+    (if weight < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
+}
+
+/// A sum in fixed point as a byte, rounded to nearest and clamped.
+fn to_byte(sum: i32) -> u8 {
+    (sum >> WEIGHT_BITS).clamp(0, 255) as u8
+}
+
+/// The weighted sum of pixels; `taps` and `weights` are `[taps, 3]`.
+///
+/// No sum overflows: the magnitudes of a window's weights add up to less than 1.3 (tested), hence the magnitude
+/// of any partial sum of bytes stays under 1.3 * 255 * 2^22 + 2^21 < 2^31.
+fn weighted_pixel(taps: &[u8], weights: &[i32]) -> [u8; CHANNELS] {
+    let mut sums = [0i32; LANES];
+    let (tap_blocks, tap_rest) = taps.as_chunks::<LANES>();
+    let (weight_blocks, weight_rest) = weights.as_chunks::<LANES>();
+    for (taps, weights) in tap_blocks.iter().zip(weight_blocks) {
+        for ((sum, &tap), &weight) in sums.iter_mut().zip(taps).zip(weights) {
+            *sum += i32::from(tap) * weight;
+        }
+    }
+    for ((sum, &tap), &weight) in sums.iter_mut().zip(tap_rest).zip(weight_rest) {
+        *sum += i32::from(tap) * weight;
+    }
+    std::array::from_fn(|c| to_byte(HALF + sums.iter().skip(c).step_by(CHANNELS).sum::<i32>()))
+}
+
+/// The weighted sum of rows, `row(0)` to `row(weights.len() - 1)`, all as long as `sums` and `out`.
+/// Sums do not overflow, for the reason given at [`weighted_pixel`].
+fn weighted_row<'a>(row: impl Fn(usize) -> &'a [u8], weights: &[i32], sums: &mut [i32], out: &mut [u8]) {
+    sums.fill(HALF);
+    let (quads, rest) = weights.as_chunks::<4>();
+    for (i, &[w0, w1, w2, w3]) in quads.iter().enumerate() {
+        let tap = i * 4;
+        let rows = row(tap).iter().zip(row(tap + 1)).zip(row(tap + 2)).zip(row(tap + 3));
+        for (sum, (((&a, &b), &c), &d)) in sums.iter_mut().zip(rows) {
+            *sum += i32::from(a) * w0 + i32::from(b) * w1 + i32::from(c) * w2 + i32::from(d) * w3;
+        }
+    }
+    for (i, &weight) in rest.iter().enumerate() {
+        for (sum, &byte) in sums.iter_mut().zip(row(quads.len() * 4 + i)) {
+            *sum += i32::from(byte) * weight;
+        }
+    }
+    for (byte, &sum) in out.iter_mut().zip(&*sums) {
+        *byte = to_byte(sum);
+    }
+}
