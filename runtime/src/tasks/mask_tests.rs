@@ -34,7 +34,7 @@ fn pastes_as_the_evaluator_does() {
             );
         }
     }
-    assert_eq!(mask.area(), expected.data.iter().map(|&byte| u64::from(byte)).sum());
+    assert_eq!(mask.area(), expected.data.iter().map(|&byte| u64::from(byte)).sum::<u64>());
 }
 
 #[test]
