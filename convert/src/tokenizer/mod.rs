@@ -1,1 +1,164 @@
 //! Builds the tokenizer table of a `.palm` file from `tokenizer.json` or `tokenizer.model`.
+//!
+//! [`build_table`] takes a checkpoint's folder. Behind it, [`json`] and [`model`] each read one kind of file
+//! into a [`Vocabulary`], [`added`] lays the folder's other tokenizer files over it, and
+//! [`Vocabulary::to_table`] writes the bytes that `palmtop::tokenizer` reads in place. Only tokenizers that the
+//! table can express exactly are accepted: BPE whose normaliser turns blanks into U+2581, as Gemma's is.
+
+pub mod added;
+pub mod json;
+pub mod model;
+mod vocabulary;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use palmtop::tokenizer::TokenizerError;
+
+use added::AddedFiles;
+pub use vocabulary::{AddedToken, Merge, Vocabulary};
+
+/// The largest tokenizer file that is read.
+pub const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Builds the table from a folder: from `tokenizer.json` if there is one, else from `tokenizer.model`.
+///
+/// `tokenizer_config.json` and `added_tokens.json` are read too, where present, for added tokens that the main
+/// file lacks.
+///
+/// # Errors
+/// [`BuildError::NotFound`] if the folder has neither file; otherwise what is wrong with one of them.
+pub fn build_table(dir: &Path) -> Result<Vec<u8>, BuildError> {
+    vocabulary_of(dir)?.to_table()
+}
+
+/// Reads the vocabulary of a folder, as [`build_table`] does.
+///
+/// # Errors
+/// As [`build_table`].
+pub fn vocabulary_of(dir: &Path) -> Result<Vocabulary, BuildError> {
+    let config = read(&dir.join("tokenizer_config.json"))?;
+    let added = read(&dir.join("added_tokens.json"))?;
+    let files = AddedFiles::parse(config.as_deref(), added.as_deref())?;
+    if let Some(bytes) = read(&dir.join("tokenizer.json"))? {
+        let mut vocabulary = json::parse(&bytes)?;
+        files.append_missing(&mut vocabulary)?;
+        Ok(vocabulary)
+    } else if let Some(bytes) = read(&dir.join("tokenizer.model"))? {
+        model::parse(&bytes, &files)
+    } else {
+        Err(BuildError::NotFound { dir: dir.to_owned() })
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
+    let io = |source| BuildError::Io { path: path.to_owned(), source };
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.len() > FILE_BYTES_MAX => Err(BuildError::TooLarge {
+            what: "bytes in a tokenizer file",
+            found: meta.len(),
+            max: FILE_BYTES_MAX,
+        }),
+        Ok(_) => std::fs::read(path).map(Some).map_err(io),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Why no table can be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The folder has no tokenizer.
+    #[error("{} has neither tokenizer.json nor tokenizer.model; download one of them with the checkpoint", dir.display())]
+    NotFound {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not the JSON that it should be.
+    #[error("{file} cannot be read: {source}")]
+    Json {
+        /// The name of the file.
+        file: &'static str,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// `tokenizer.model` is not a sentencepiece model, or is cut short.
+    #[error("tokenizer.model is damaged at byte {offset}: {what}")]
+    Protobuf {
+        /// Where in the file.
+        offset: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// The tokenizer does something that the table cannot express.
+    #[error(
+        "this kind of tokenizer is not supported: {what} is {found}; palmtop reads BPE tokenizers of the Gemma family"
+    )]
+    Unsupported {
+        /// The part of the tokenizer.
+        what: &'static str,
+        /// What the file has there.
+        found: String,
+    },
+    /// There is more of something than the table has room for.
+    #[error("too many {what}: {found}, the limit is {max}")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is.
+        found: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// Two pieces have the same text.
+    #[error("the piece {piece:?} occurs twice in the vocabulary")]
+    DuplicatePiece {
+        /// Its text.
+        piece: String,
+    },
+    /// Two pieces have the same id, or one piece has two.
+    #[error("the tokenizer gives id {id} to {piece:?}, which contradicts the rest of the vocabulary")]
+    ConflictingId {
+        /// The id.
+        id: u32,
+        /// The text that it is given to the second time.
+        piece: String,
+    },
+    /// Ids must follow each other without holes.
+    #[error("no piece has the id {id}, though there are larger ids")]
+    MissingId {
+        /// The first id without a piece.
+        id: u32,
+    },
+    /// A piece that cannot stand in a table.
+    #[error("the piece {piece:?} cannot be used: {why}")]
+    BadPiece {
+        /// Its text.
+        piece: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A merge that makes no sense.
+    #[error("the merge {merge:?} cannot be used: {why}")]
+    BadMerge {
+        /// The merge as the file has it.
+        merge: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The finished table does not pass its own check.
+    #[error("the table that was built is wrong, which is a fault of this program: {0}")]
+    Verify(#[from] TokenizerError),
+}
