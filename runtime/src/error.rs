@@ -51,6 +51,15 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The system has not that much memory.
+    #[error("{bytes} bytes of memory cannot be had: ask for a smaller session (see `palmtop plan`)")]
+    OutOfMemory {
+        /// Bytes that were asked for at once.
+        bytes: usize,
+    },
+    /// No threads can be started.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] std::io::Error),
     /// The call was cancelled, or its deadline passed, before it was done.
     #[error("cancelled")]
     Cancelled,

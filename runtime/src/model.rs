@@ -4,20 +4,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::error::Result;
-use crate::format::PalmFile;
+use crate::error::{Error, Result};
+use crate::format::{FormatError, PalmFile, Storage};
 use crate::plan::{Limits, Plan};
+use crate::session;
+use crate::tasks::{MaskCodec, MaskTensor};
+use crate::tokenizer::{Tokenizer, TokenizerLayout};
+use crate::weights::Weights;
+
+/// Name of the tensor that holds the tokenizer table.
+pub const TOKENIZER: &str = "tokenizer";
 
 /// An open model. Sessions on any thread share it through an [`Arc`].
 pub struct Model {
     file: PalmFile,
     config: Config,
+    weights: Weights,
+    tokenizer: TokenizerLayout,
 }
 
 impl Model {
     /// Maps a `.palm` file and checks that its tensors are those of its architecture.
     pub fn open(path: &Path) -> Result<Arc<Self>> {
-        Self::new(PalmFile::open(path)?)
+        Self::new(PalmFile::open(path)?).map_err(|error| match error {
+            Error::Format(source) => Error::File { path: path.into(), source },
+            other => other,
+        })
     }
 
     /// Uses a `.palm` file that is part of the program; `bytes` must start at a multiple of 64.
@@ -27,7 +39,25 @@ impl Model {
 
     fn new(file: PalmFile) -> Result<Arc<Self>> {
         let config = Config::from_metadata(file.metadata())?;
-        Ok(Arc::new(Self { file, config }))
+        let weights = Weights::bind(&file, &config)?;
+        let tokenizer = TokenizerLayout::parse(Self::tokenizer_bytes(&file)?)?;
+        let pieces = tokenizer.bind(Self::tokenizer_bytes(&file)?).piece_count() as usize;
+        if pieces > config.text.vocab {
+            return Err(Error::Format(FormatError::Tensor {
+                name: TOKENIZER.to_owned(),
+                what: format!("has {pieces} pieces where the embedding has {} rows", config.text.vocab),
+            }));
+        }
+        Ok(Arc::new(Self { file, config, weights, tokenizer }))
+    }
+
+    fn tokenizer_bytes(file: &PalmFile) -> Result<&[u8], FormatError> {
+        let info = file.tensor(TOKENIZER)?;
+        if info.storage != Storage::Bytes {
+            let what = "is not stored as bytes".to_owned();
+            return Err(FormatError::Tensor { name: TOKENIZER.to_owned(), what });
+        }
+        Ok(file.data(info))
     }
 
     /// The file behind the model.
@@ -40,9 +70,31 @@ impl Model {
         &self.config
     }
 
-    /// The memory of a session with these limits.
+    /// The tokenizer, in place.
+    pub fn tokenizer(&self) -> Tokenizer<'_> {
+        let bytes = Self::tokenizer_bytes(&self.file).expect("opening has found it");
+        self.tokenizer.bind(bytes)
+    }
+
+    /// The decoder of segmentation masks, if the file has one.
+    pub fn mask_codec(&self) -> Result<Option<MaskCodec<'_>>> {
+        if !self.file.tensors().iter().any(|t| t.name.starts_with(MaskCodec::PREFIX)) {
+            return Ok(None);
+        }
+        let codec = MaskCodec::new(|name| {
+            let info = self.file.find(name)?;
+            let data = self.file.f32s(name, &info.shape).ok()?;
+            Some(MaskTensor { shape: info.shape.clone(), data })
+        })?;
+        Ok(Some(codec))
+    }
+
+    /// The memory of a session with these limits, before any is taken.
     pub fn plan(&self, limits: &Limits) -> Result<Plan> {
-        let _ = limits;
-        todo!()
+        session::plan(self, limits)
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
     }
 }

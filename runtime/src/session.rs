@@ -2,13 +2,30 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
-use crate::image::RgbView;
+use palmtop_kernels::Kernels;
+use palmtop_kernels::layout::{LANES, WeightFormat};
+
+use crate::buffers::{BufferSizes, Buffers};
+use crate::compute::{Compute, Scratch};
+pub use crate::control::CancelToken;
+use crate::control::Control;
+use crate::error::{Error, Result};
+use crate::image::{Normaliser, Resizer, RgbView};
+use crate::kv::{KvArena, KvShape};
+use crate::memory::zeroed;
 use crate::model::Model;
-use crate::plan::{Limits, Plan};
+use crate::plan::{KvFormat, Limits, Plan};
+use crate::pool::ThreadPool;
+use crate::rope::Rope;
+pub use crate::sampler::Sampling;
+use crate::sampler::{Choice, Sampler};
+use crate::text::{Decoder, Span};
+use crate::tokenizer::{Detokenizer, EncodeScratch};
+use crate::trace::Trace;
+pub use crate::trace::{Traced, TracedValues};
+use crate::vision;
 
 /// All memory and threads that answering needs; made once, used for picture after picture.
 ///
@@ -16,9 +33,47 @@ use crate::plan::{Limits, Plan};
 /// over one shared [`Model`].
 pub struct Session {
     model: Arc<Model>,
+    limits: Limits,
+    plan: Plan,
+    compute: Compute,
+    buffers: Buffers,
+    kv: KvArena,
+    rope: Rope,
+    eye: Eye,
+    words: Words,
+    sampler: Sampler,
     answers: Vec<Answer>,
     timings: Timings,
-    plan: Plan,
+}
+
+/// From a picture to patches.
+struct Eye {
+    resizer: Resizer,
+    normaliser: Normaliser,
+    resized: Vec<u8>,
+}
+
+/// From prompts to tokens, and from tokens to text.
+struct Words {
+    encode: EncodeScratch,
+    prompt: String,
+    /// Prompt tokens of the sequence at hand.
+    ids: Vec<u32>,
+    sequences: Vec<Sequence>,
+    spans: Vec<Span>,
+    /// Which sequence each row of a decoding step belongs to.
+    rows: Vec<usize>,
+}
+
+/// The state of an answer.
+struct Sequence {
+    detokenizer: Detokenizer,
+    /// Position of the next token to be computed.
+    position: usize,
+    /// The token to be computed next.
+    token: u32,
+    random: u64,
+    running: bool,
 }
 
 /// What the image encoder saw in a picture: `[patches, hidden]` f32, ready for the decoder.
@@ -28,10 +83,6 @@ pub struct ImageFeatures {
     values: Vec<f32>,
     encoded: bool,
 }
-
-/// Stops a call from another thread, within the time of a layer.
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
 
 /// How to answer.
 #[derive(Clone, Debug)]
@@ -61,17 +112,10 @@ impl Default for GenerateOptions {
     }
 }
 
-/// How the next token is chosen. The default is greedy.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
-pub struct Sampling {
-    /// Logits are divided by this; 0 takes the likeliest token.
-    pub temperature: f32,
-    /// Only the so many likeliest tokens; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest tokens that together have this probability; 0 or 1 for all.
-    pub top_p: f32,
-    /// The same seed gives the same answer.
-    pub seed: u64,
+impl GenerateOptions {
+    fn control(&self) -> Control<'_> {
+        Control { cancel: &self.cancel, deadline: self.deadline }
+    }
 }
 
 /// A part of an answer as it arises.
@@ -87,6 +131,7 @@ pub struct Piece<'a> {
 
 /// An answer.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Answer {
     /// Tokens, end-of-sequence not included.
     pub tokens: Vec<u32>,
@@ -94,6 +139,8 @@ pub struct Answer {
     pub probabilities: Vec<f32>,
     /// The tokens as text, special tokens left out.
     pub text: String,
+    /// Bytes of `text` that were there after each token.
+    pub token_ends: Vec<usize>,
     /// Why it ended.
     pub stop: StopReason,
     /// Tokens of the prompt, image tokens included.
@@ -114,6 +161,7 @@ pub enum StopReason {
 
 /// How long the steps of the last calls took.
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Timings {
     /// Resizing, patches and image encoder of the last [`Session::encode`].
     pub encode: Duration,
@@ -125,23 +173,141 @@ pub struct Timings {
     pub decode_steps: usize,
 }
 
-impl CancelToken {
-    /// Asks for the stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+/// Bytes of a prompt's text per token of the limit; a longer text does not fit either way.
+const PROMPT_BYTES_PER_TOKEN: usize = 16;
+/// No session is planned beyond these.
+const TOKENS_MAX: usize = 1 << 20;
+const BATCH_MAX: usize = 1 << 10;
+const THREADS_MAX: usize = 1 << 10;
+const IMAGE_SIDE_MAX: usize = u16::MAX as usize;
+
+/// Sizes of a session that go with its [`Plan`].
+struct Sizes {
+    buffers: BufferSizes,
+    kv: KvShape,
+    positions: usize,
+    threads: usize,
+    prompt_bytes: usize,
+}
+
+impl Sizes {
+    fn new(model: &Model, limits: &Limits) -> Result<Self> {
+        let within = |name: &str, value: usize, max: usize| {
+            if (1..=max).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::InvalidArgument(format!("{name} is {value}: choose 1 to {max}")))
+        };
+        within("the batch", limits.batch, BATCH_MAX)?;
+        within("the limit of prompt tokens", limits.prompt_tokens, TOKENS_MAX)?;
+        within("the limit of new tokens", limits.new_tokens, TOKENS_MAX)?;
+        within("the longest image side", limits.image_side, IMAGE_SIDE_MAX)?;
+        let threads =
+            limits.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+        within("the number of threads", threads, THREADS_MAX)?;
+        let (config, weights) = (model.config(), model.weights());
+        let t = &config.text;
+        let positions = config.vision.patches() + limits.prompt_tokens + limits.new_tokens;
+        let half = match limits.kv {
+            KvFormat::F32 => false,
+            KvFormat::F16 => true,
+            KvFormat::Auto => weights.text.iter().any(|l| l.qkv.format() != WeightFormat::F32),
+        };
+        let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
+        let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
+        Ok(Self {
+            buffers: BufferSizes::new(config, weights, limits),
+            kv: KvShape { slots, head_dim: t.head_dim, capacity: positions.next_multiple_of(LANES), half },
+            positions,
+            threads,
+            prompt_bytes: limits.prompt_tokens.saturating_mul(PROMPT_BYTES_PER_TOKEN),
+        })
     }
-    /// True once a stop was asked for.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+
+    fn plan(&self, model: &Model, limits: &Limits) -> Result<Plan> {
+        let config = model.config();
+        let side = config.vision.image_size;
+        let tokenizer = model.tokenizer();
+        let answer = limits.new_tokens * (4 + 4 + 8) + tokenizer.decoded_bytes_max(limits.new_tokens);
+        let sequence = size_of::<Sequence>() + limits.new_tokens + size_of::<Answer>() + answer;
+        let step = size_of::<Span>() + size_of::<usize>();
+        Ok(Plan {
+            weights_bytes: model.file().tensors().iter().map(|t| t.length as usize).sum(),
+            kv_bytes: self.kv.bytes(),
+            activation_bytes: self.buffers.bytes() + Rope::bytes(config.text.head_dim, self.positions),
+            thread_bytes: self.threads * (self.buffers.scratch.bytes() + size_of::<Scratch>()),
+            image_bytes: Resizer::bytes_for(side as u32, side as u32, limits.image_side as u32)?
+                + 3 * side * side,
+            text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
+                + self.prompt_bytes * (1 + 4)
+                + limits.batch * (sequence + step)
+                + Sampler::bytes(config.text.vocab),
+            features_bytes: config.vision.patches() * config.text.hidden * 4,
+            threads: self.threads,
+        })
     }
+}
+
+/// See [`Model::plan`].
+pub(crate) fn plan(model: &Model, limits: &Limits) -> Result<Plan> {
+    Sizes::new(model, limits)?.plan(model, limits)
 }
 
 impl Session {
     /// Makes a session: allocates everything that [`Model::plan`] says, and starts the threads.
     pub fn new(model: &Arc<Model>, limits: &Limits) -> Result<Self> {
-        let _ = limits;
-        let _ = model;
-        todo!()
+        let sizes = Sizes::new(model, limits)?;
+        let plan = sizes.plan(model, limits)?;
+        let config = model.config();
+        let side = config.vision.image_size;
+        let tokenizer = model.tokenizer();
+        let kernels = Kernels::select().map_err(Error::InvalidArgument)?;
+        let scratch =
+            (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
+        let sequence = |_| Sequence {
+            detokenizer: Detokenizer::with_capacity(limits.new_tokens, true),
+            position: 0,
+            token: 0,
+            random: 0,
+            running: false,
+        };
+        let answer = |_| Answer {
+            tokens: Vec::with_capacity(limits.new_tokens),
+            probabilities: Vec::with_capacity(limits.new_tokens),
+            text: String::with_capacity(tokenizer.decoded_bytes_max(limits.new_tokens)),
+            token_ends: Vec::with_capacity(limits.new_tokens),
+            ..Answer::default()
+        };
+        let [mean, std] = [config.image.mean, config.image.std].map(|c| c.map(|x| x as f32));
+        Ok(Self {
+            compute: Compute {
+                kernels,
+                pool: ThreadPool::new(sizes.threads).map_err(Error::Threads)?,
+                scratch,
+            },
+            buffers: Buffers::new(&sizes.buffers)?,
+            kv: KvArena::new(sizes.kv)?,
+            rope: Rope::new(config.text.head_dim, config.text.rope_theta, sizes.positions),
+            eye: Eye {
+                resizer: Resizer::new(side as u32, side as u32, limits.image_side as u32)?,
+                normaliser: Normaliser::new(mean, std, config.image.rescale)?,
+                resized: zeroed(3 * side * side)?,
+            },
+            words: Words {
+                encode: EncodeScratch::with_capacity(sizes.prompt_bytes),
+                prompt: String::with_capacity(sizes.prompt_bytes),
+                ids: Vec::with_capacity(sizes.prompt_bytes),
+                sequences: (0..limits.batch).map(sequence).collect(),
+                spans: Vec::with_capacity(limits.batch),
+                rows: Vec::with_capacity(limits.batch),
+            },
+            sampler: Sampler::new(config.text.vocab)?,
+            answers: (0..limits.batch).map(answer).collect(),
+            timings: Timings::default(),
+            model: model.clone(),
+            limits: limits.clone(),
+            plan,
+        })
     }
 
     /// The model that this session answers with.
@@ -154,15 +320,55 @@ impl Session {
         &self.plan
     }
 
-    /// Memory for the features of one picture.
-    pub fn new_features(&self) -> ImageFeatures {
-        todo!()
+    /// The instruction set whose kernels compute.
+    pub fn isa(&self) -> palmtop_kernels::Isa {
+        self.compute.kernels.isa()
     }
 
-    /// Looks at a picture. On cancellation or a passed deadline: [`Error::Cancelled`](crate::Error::Cancelled).
-    pub fn encode(&mut self, picture: RgbView<'_>, features: &mut ImageFeatures, options: &GenerateOptions) -> Result<()> {
-        let _ = (picture, features, options);
-        todo!()
+    /// Memory for the features of one picture.
+    pub fn new_features(&self) -> Result<ImageFeatures> {
+        let config = self.model.config();
+        Ok(ImageFeatures { values: zeroed(config.vision.patches() * config.text.hidden)?, encoded: false })
+    }
+
+    /// Looks at a picture. On cancellation or a passed deadline: [`Error::Cancelled`].
+    pub fn encode(
+        &mut self,
+        picture: RgbView<'_>,
+        features: &mut ImageFeatures,
+        options: &GenerateOptions,
+    ) -> Result<()> {
+        self.encode_traced(picture, features, options.control(), &mut Trace(None))
+    }
+
+    fn encode_traced(
+        &mut self,
+        picture: RgbView<'_>,
+        features: &mut ImageFeatures,
+        control: Control<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let config = self.model.config();
+        if features.values.len() != config.vision.patches() * config.text.hidden {
+            return Err(Error::InvalidArgument("the image features were made for another model".to_owned()));
+        }
+        features.encoded = false;
+        let side = config.vision.image_size as u32;
+        self.eye.resizer.resize(picture, &mut self.eye.resized)?;
+        let resized = RgbView::packed(side, side, &self.eye.resized)?;
+        if trace.is_on() {
+            let mut planes = vec![0.0; self.eye.resized.len()];
+            self.eye.normaliser.planes(resized, &mut planes)?;
+            trace.f32(format_args!("pixel_values"), &[3, side as usize, side as usize], &planes);
+        }
+        let patches = &mut self.buffers.inner[..config.vision.patches() * config.vision.patch_values()];
+        self.eye.normaliser.patches(resized, config.vision.patch_size as u32, patches)?;
+        let (compute, buffers) = (&mut self.compute, &mut self.buffers);
+        vision::encode(&self.model, compute, buffers, &mut features.values, control, trace)?;
+        features.encoded = true;
+        self.timings.encode = start.elapsed();
+        Ok(())
     }
 
     /// Answers up to [`Limits::batch`] prompts about one picture together; each exactly as it would be answered
@@ -177,8 +383,210 @@ impl Session {
         options: &GenerateOptions,
         on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<&[Answer]> {
-        let _ = (features, prompts, options, on_piece);
-        todo!()
+        let start = Instant::now();
+        if prompts.is_empty() || prompts.len() > self.limits.batch {
+            let (n, batch) = (prompts.len(), self.limits.batch);
+            return Err(Error::InvalidArgument(format!(
+                "{n} prompts at once, where the session takes 1 to {batch}"
+            )));
+        }
+        let limit = options.max_new_tokens.unwrap_or(self.limits.new_tokens);
+        if limit == 0 || limit > self.limits.new_tokens {
+            let max = self.limits.new_tokens;
+            return Err(Error::InvalidArgument(format!(
+                "{limit} new tokens, where the session takes 1 to {max}"
+            )));
+        }
+        for (i, answer) in self.answers.iter_mut().enumerate() {
+            answer.clear();
+            self.words.sequences[i].running = false;
+        }
+        (self.timings.prefill, self.timings.decode, self.timings.decode_steps) = Default::default();
+        let mut prefill = Duration::ZERO;
+        for (i, prompt) in prompts.iter().enumerate() {
+            let begin = Instant::now();
+            self.prefill(i, features, prompt, options.control(), &mut Trace(None))?;
+            prefill += begin.elapsed();
+            self.words.sequences[i].running = true;
+            self.words.sequences[i].random = options.sampling.seed;
+            self.next_token(i, 0, limit, options, on_piece)?;
+        }
+        self.timings.prefill = prefill;
+        while self.decode_step(limit, options, on_piece)? {}
+        self.timings.decode = start.elapsed().saturating_sub(prefill);
+        Ok(&self.answers[..prompts.len()])
+    }
+
+    /// Computes one more token for every answer that goes on; false if there is none.
+    fn decode_step(
+        &mut self,
+        limit: usize,
+        options: &GenerateOptions,
+        on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        self.words.rows.clear();
+        self.words.spans.clear();
+        for (i, s) in self.words.sequences.iter_mut().enumerate().filter(|(_, s)| s.running) {
+            self.words.rows.push(i);
+            self.words.spans.push(Span { sequence: i, position: s.position, rows: 1, prefix: false });
+            s.position += 1;
+        }
+        if self.words.rows.is_empty() {
+            return Ok(false);
+        }
+        let mut decoder = Decoder {
+            model: &self.model,
+            compute: &mut self.compute,
+            buffers: &mut self.buffers,
+            kv: &mut self.kv,
+            rope: &self.rope,
+            control: options.control(),
+        };
+        for (row, &i) in self.words.rows.iter().enumerate() {
+            decoder.embed(row, self.words.sequences[i].token);
+        }
+        match decoder.forward(&self.words.spans, &mut Trace(None)) {
+            Err(Error::Cancelled) => {
+                for &i in &self.words.rows {
+                    self.words.sequences[i].running = false;
+                    self.answers[i].stop = StopReason::Cancelled;
+                    finish(&mut self.words.sequences[i], &mut self.answers[i], i, on_piece);
+                }
+                return Ok(false);
+            }
+            other => other?,
+        }
+        self.timings.decode_steps += 1;
+        for row in 0..self.words.rows.len() {
+            self.next_token(self.words.rows[row], row, limit, options, on_piece)?;
+        }
+        Ok(true)
+    }
+
+    /// Chooses the next token of sequence `i` from a row of logits, and ends the answer if it is to end.
+    fn next_token(
+        &mut self,
+        i: usize,
+        row: usize,
+        limit: usize,
+        options: &GenerateOptions,
+        on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let config = self.model.config();
+        let logits = &self.buffers.logits[row * config.text.vocab..(row + 1) * config.text.vocab];
+        let (sequence, answer) = (&mut self.words.sequences[i], &mut self.answers[i]);
+        self.sampler.seed(sequence.random);
+        let Choice { token, probability } =
+            self.sampler.choose(&self.compute.kernels, logits, &options.sampling);
+        sequence.random = self.sampler.state();
+        sequence.token = token;
+        if options.stop_at_eos && config.tokens.eos.contains(&token) {
+            answer.stop = StopReason::EndOfSequence;
+            sequence.running = false;
+        } else {
+            let before = answer.text.len();
+            sequence.detokenizer.push(&self.model.tokenizer(), token, &mut answer.text)?;
+            answer.tokens.push(token);
+            answer.probabilities.push(probability);
+            answer.token_ends.push(answer.text.len());
+            let piece = Piece { prompt: i, token: Some(token), text: &answer.text[before..] };
+            if on_piece(piece).is_break() {
+                answer.stop = StopReason::Cancelled;
+                sequence.running = false;
+            } else if answer.tokens.len() == limit {
+                answer.stop = StopReason::TokenLimit;
+                sequence.running = false;
+            }
+        }
+        if !sequence.running {
+            finish(sequence, answer, i, on_piece);
+        }
+        Ok(())
+    }
+
+    /// Runs a prompt through the decoder; its logits become row 0.
+    fn prefill(
+        &mut self,
+        i: usize,
+        features: &ImageFeatures,
+        prompt: &str,
+        control: Control<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
+        if !features.encoded {
+            return Err(Error::InvalidArgument(
+                "no picture has been encoded into these image features".to_owned(),
+            ));
+        }
+        let model = self.model.clone();
+        let config = model.config();
+        let (patches, width) = (config.vision.patches(), config.text.hidden);
+        if features.values.len() != patches * width {
+            return Err(Error::InvalidArgument("the image features were made for another model".to_owned()));
+        }
+        self.tokenize(prompt)?;
+        let rows = patches + self.words.ids.len();
+        if trace.is_on() {
+            let ids: Vec<i64> = std::iter::repeat_n(config.tokens.image, patches)
+                .chain(self.words.ids.iter().copied())
+                .map(i64::from)
+                .collect();
+            trace.i64("input_ids", &ids);
+        }
+        self.buffers.hidden[..patches * width].copy_from_slice(&features.values);
+        let mut decoder = Decoder {
+            model: &self.model,
+            compute: &mut self.compute,
+            buffers: &mut self.buffers,
+            kv: &mut self.kv,
+            rope: &self.rope,
+            control,
+        };
+        for (k, &id) in self.words.ids.iter().enumerate() {
+            decoder.embed(patches + k, id);
+        }
+        decoder.forward(&[Span { sequence: i, position: 0, rows, prefix: true }], trace)?;
+        self.answers[i].prompt_tokens = rows;
+        self.words.sequences[i].position = rows;
+        self.words.sequences[i].detokenizer.reset(true);
+        Ok(())
+    }
+
+    /// Tokens of a prompt, `<bos>` and final newline included, become `words.ids`.
+    fn tokenize(&mut self, prompt: &str) -> Result<()> {
+        let (words, config) = (&mut self.words, self.model.config());
+        let max = self.limits.prompt_tokens;
+        let tokenizer = self.model.tokenizer();
+        // The processor of transformers takes a picture's token at the start of a prompt for the picture itself.
+        let image = tokenizer.piece(config.tokens.image).filter(|p| !p.is_empty());
+        let prompt = image.and_then(|image| prompt.strip_prefix(image)).unwrap_or(prompt);
+        if prompt.len() >= words.prompt.capacity() {
+            return Err(Error::InvalidArgument(format!(
+                "the prompt has {} bytes, more than this session's {max} prompt tokens can hold: shorten it, or make a \
+                 session with a larger limit of prompt tokens",
+                prompt.len()
+            )));
+        }
+        words.prompt.clear();
+        words.prompt.push_str(prompt);
+        words.prompt.push('\n');
+        words.ids.clear();
+        words.ids.push(config.tokens.bos);
+        tokenizer.encode(&words.prompt, &mut words.encode, &mut words.ids)?;
+        if words.ids.len() > max {
+            return Err(Error::InvalidArgument(format!(
+                "the prompt has {} tokens, more than this session's {max}: shorten it, or make a session with a larger \
+                 limit of prompt tokens",
+                words.ids.len()
+            )));
+        }
+        if words.ids.contains(&config.tokens.image) {
+            return Err(Error::InvalidArgument(
+                "the prompt has the image token in its text; the picture always stands before the prompt"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// The answers of the last call, one per prompt.
@@ -200,29 +608,75 @@ impl Session {
         new_tokens: usize,
         sink: &mut dyn FnMut(Traced<'_>),
     ) -> Result<()> {
-        let _ = (picture, prompt, new_tokens, sink);
-        todo!()
+        if new_tokens == 0 || new_tokens > self.limits.new_tokens {
+            let max = self.limits.new_tokens;
+            return Err(Error::InvalidArgument(format!(
+                "{new_tokens} new tokens, where the session takes 1 to {max}"
+            )));
+        }
+        let options = GenerateOptions::default();
+        let mut features = self.new_features()?;
+        let mut trace = Trace(Some(sink));
+        self.encode_traced(picture, &mut features, options.control(), &mut trace)?;
+        self.prefill(0, &features, prompt, options.control(), &mut trace)?;
+        let vocab = self.model.config().text.vocab;
+        let mut tokens: Vec<i64> = Vec::new();
+        let mut logits = Vec::new();
+        for n in 0..new_tokens {
+            let row = &self.buffers.logits[..vocab];
+            logits.extend_from_slice(row);
+            if n == 0 {
+                trace.f32(format_args!("logits.prefill"), &[vocab], row);
+            }
+            let choice = self.sampler.choose(&self.compute.kernels, row, &options.sampling);
+            tokens.push(i64::from(choice.token));
+            if n + 1 == new_tokens {
+                break;
+            }
+            let mut decoder = Decoder {
+                model: &self.model,
+                compute: &mut self.compute,
+                buffers: &mut self.buffers,
+                kv: &mut self.kv,
+                rope: &self.rope,
+                control: options.control(),
+            };
+            decoder.embed(0, choice.token);
+            let position = self.words.sequences[0].position;
+            let span = Span { sequence: 0, position, rows: 1, prefix: false };
+            decoder.forward(&[span], &mut Trace(None))?;
+            self.words.sequences[0].position += 1;
+        }
+        trace.i64("gen.tokens", &tokens);
+        trace.f32(format_args!("gen.logits"), &[new_tokens, vocab], &logits);
+        Ok(())
     }
 }
 
-/// A value seen by [`Session::trace`].
-#[derive(Clone, Copy, Debug)]
-pub struct Traced<'a> {
-    /// Name as in `docs/trace.md`, such as `vision.layer.3`.
-    pub name: &'a str,
-    /// Dimensions, outermost first.
-    pub shape: &'a [usize],
-    /// The values, row-major.
-    pub values: TracedValues<'a>,
+/// Gives the text that was held back to the end of an answer.
+fn finish(
+    sequence: &mut Sequence,
+    answer: &mut Answer,
+    prompt: usize,
+    on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+) {
+    let before = answer.text.len();
+    sequence.detokenizer.finish(&mut answer.text);
+    if let Some(last) = answer.token_ends.last_mut() {
+        *last = answer.text.len();
+    }
+    let _ = on_piece(Piece { prompt, token: None, text: &answer.text[before..] });
 }
 
-/// Values of a [`Traced`].
-#[derive(Clone, Copy, Debug)]
-pub enum TracedValues<'a> {
-    /// Activations and logits.
-    F32(&'a [f32]),
-    /// Token ids.
-    I64(&'a [i64]),
+impl Answer {
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.probabilities.clear();
+        self.text.clear();
+        self.token_ends.clear();
+        self.stop = StopReason::TokenLimit;
+        self.prompt_tokens = 0;
+    }
 }
 
 impl ImageFeatures {

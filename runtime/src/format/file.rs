@@ -95,6 +95,11 @@ impl PalmFile {
         &self.bytes.get()[tensor.offset as usize..][..tensor.length as usize]
     }
 
+    /// Bytes of the file that a tensor was found to occupy.
+    pub(crate) fn bytes_at(&self, place: std::ops::Range<usize>) -> &[u8] {
+        &self.bytes.get()[place]
+    }
+
     /// Plain f32 of exactly this shape.
     pub fn f32s(&self, name: &str, shape: &[usize]) -> Result<&[f32], FormatError> {
         let t = self.expect(name, shape, |s| s == Storage::F32)?;

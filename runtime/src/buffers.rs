@@ -1,0 +1,108 @@
+//! The activation arena: sizes first, then the memory, so that a plan is exact.
+
+use palmtop_kernels::layout::LANES;
+
+use crate::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
+use crate::config::Config;
+use crate::error::Result;
+use crate::kv::{KvArena, KvShape};
+use crate::memory::zeroed;
+use crate::plan::Limits;
+use crate::weights::Weights;
+
+/// Activations; the image encoder and the decoder use the same memory, one after the other.
+pub(crate) struct Buffers {
+    /// Residual stream, `[rows, width]`.
+    pub hidden: Vec<f32>,
+    /// Queries, keys and values, `[rows, qkv]`.
+    pub qkv: Vec<f32>,
+    /// Attention outputs, `[rows, heads · head_dim]`.
+    pub attended: Vec<f32>,
+    /// Inside of the MLP for a block of rows; also the patches of a picture.
+    pub inner: Vec<f32>,
+    /// What a branch of a Gemma 2 layer gives before its norm, for a block of rows.
+    pub branch: Vec<f32>,
+    /// `[batch, vocab]`
+    pub logits: Vec<f32>,
+    /// Input of the matrix at hand.
+    pub staged: Staged,
+    /// Keys and values of an encoder layer.
+    pub vision_kv: KvArena,
+}
+
+/// Numbers of elements of [`Buffers`], and sizes of what goes with them.
+#[derive(Clone, Debug)]
+pub(crate) struct BufferSizes {
+    hidden: usize,
+    qkv: usize,
+    attended: usize,
+    inner: usize,
+    branch: usize,
+    logits: usize,
+    staged: StagedSizes,
+    vision_kv: KvShape,
+    pub scratch: ScratchSizes,
+}
+
+impl BufferSizes {
+    pub fn new(config: &Config, weights: &Weights, limits: &Limits) -> Self {
+        let (v, t) = (&config.vision, &config.text);
+        let patches = v.patches();
+        // Rows that go through the decoder at once: a prefix, or one token of each sequence.
+        let text_rows = (patches + limits.prompt_tokens).max(limits.batch);
+        let rows = patches.max(text_rows);
+        let block = BLOCK_ROWS.min(rows);
+        let attended_width = t.heads * t.head_dim;
+        let mut staged = StagedSizes::default();
+        staged.cover(weights.patch_embed.format().is_integer(), block, v.patch_values());
+        for m in weights.matrices() {
+            staged.cover(m.format().is_integer(), block, m.cols());
+        }
+        Self {
+            hidden: (patches * v.hidden).max(text_rows * t.hidden),
+            qkv: (patches * 3 * v.hidden).max(text_rows * t.qkv()),
+            attended: (patches * v.hidden).max(text_rows * attended_width),
+            inner: (block * v.intermediate.max(t.intermediate)).max(patches * v.patch_values()),
+            branch: block * t.hidden,
+            logits: limits.batch * t.vocab,
+            staged,
+            vision_kv: KvShape {
+                slots: v.heads,
+                head_dim: v.head_dim(),
+                capacity: patches.next_multiple_of(LANES),
+                half: false,
+            },
+            scratch: ScratchSizes {
+                rows: block,
+                width: weights.matrices().map(|m| m.cols()).max().unwrap_or(0),
+                head_dim: v.head_dim().max(t.head_dim),
+                keys: (patches + limits.prompt_tokens + limits.new_tokens).next_multiple_of(LANES),
+            },
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        let floats = [self.hidden, self.qkv, self.attended, self.inner, self.branch, self.logits];
+        floats.iter().sum::<usize>() * 4 + self.staged.bytes() + self.vision_kv.bytes()
+    }
+}
+
+impl Buffers {
+    pub fn new(sizes: &BufferSizes) -> Result<Self> {
+        Ok(Self {
+            hidden: zeroed(sizes.hidden)?,
+            qkv: zeroed(sizes.qkv)?,
+            attended: zeroed(sizes.attended)?,
+            inner: zeroed(sizes.inner)?,
+            branch: zeroed(sizes.branch)?,
+            logits: zeroed(sizes.logits)?,
+            staged: Staged::new(&sizes.staged)?,
+            vision_kv: KvArena::new(sizes.vision_kv)?,
+        })
+    }
+}
+
+/// Blocks of rows that go through the matrices together.
+pub(crate) fn blocks(rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..rows).step_by(BLOCK_ROWS).map(move |from| from..rows.min(from + BLOCK_ROWS))
+}

@@ -1,0 +1,270 @@
+//! Kernels, threads and their scratch memory: the parallel matrix product that the graph is made of.
+
+use palmtop_kernels::layout::{CHUNK, LANES, PackedMatrix};
+use palmtop_kernels::{
+    ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows, activations::CHUNK_GROUPS,
+};
+
+use crate::error::Result;
+use crate::memory::zeroed;
+use crate::pool::{Disjoint, ThreadPool};
+
+/// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
+pub(crate) const BLOCK_ROWS: usize = 512;
+
+/// Kernels, threads, and a scratch per thread.
+pub(crate) struct Compute {
+    pub kernels: Kernels,
+    pub pool: ThreadPool,
+    pub scratch: Vec<Scratch>,
+}
+
+/// What a thread needs for itself.
+pub(crate) struct Scratch {
+    panel: Vec<[f32; PANEL]>,
+    unpacked: Box<PanelScratch>,
+    /// A row of activations.
+    pub row: Vec<f32>,
+    /// Attention: queries, scores and outputs of a tile of rows.
+    pub queries: Vec<f32>,
+    pub scores: Vec<f32>,
+    pub outputs: Vec<f32>,
+}
+
+/// Sizes of a [`Scratch`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScratchSizes {
+    /// Rows of a matrix product, at most [`BLOCK_ROWS`].
+    pub rows: usize,
+    /// Widest row of activations.
+    pub width: usize,
+    /// Widest attention head.
+    pub head_dim: usize,
+    /// Most keys.
+    pub keys: usize,
+}
+
+impl ScratchSizes {
+    pub fn bytes(&self) -> usize {
+        self.rows * size_of::<[f32; PANEL]>()
+            + size_of::<PanelScratch>()
+            + 4 * (self.width + ATTENTION_ROWS_MAX * (self.head_dim + self.keys + self.padded_head()))
+    }
+
+    fn padded_head(&self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+}
+
+impl Scratch {
+    pub fn new(sizes: &ScratchSizes) -> Result<Self> {
+        Ok(Self {
+            panel: zeroed(sizes.rows)?,
+            unpacked: Box::default(),
+            row: zeroed(sizes.width)?,
+            queries: zeroed(ATTENTION_ROWS_MAX * sizes.head_dim)?,
+            scores: zeroed(ATTENTION_ROWS_MAX * sizes.keys)?,
+            outputs: zeroed(ATTENTION_ROWS_MAX * sizes.padded_head())?,
+        })
+    }
+}
+
+/// Rows of activations in the form that a matrix multiplies with: int8 for integer weights, f32 for float ones.
+pub(crate) struct Staged {
+    q: Vec<[i8; CHUNK]>,
+    scales: Vec<f32>,
+    sums: Vec<[i32; CHUNK_GROUPS]>,
+    floats: Vec<f32>,
+    rows: usize,
+    cols: usize,
+}
+
+/// Sizes of a [`Staged`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StagedSizes {
+    /// Chunks of 256 values, over all rows.
+    pub chunks: usize,
+    /// Values that stay f32, over all rows.
+    pub floats: usize,
+}
+
+impl StagedSizes {
+    /// Makes room for `rows` rows of input to a matrix.
+    pub fn cover(&mut self, integer: bool, rows: usize, cols: usize) {
+        if integer {
+            self.chunks = self.chunks.max(rows * cols.div_ceil(CHUNK));
+        } else {
+            self.floats = self.floats.max(rows * cols);
+        }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.chunks * (CHUNK + 4 + 4 * CHUNK_GROUPS) + self.floats * 4
+    }
+}
+
+impl Staged {
+    pub fn new(sizes: &StagedSizes) -> Result<Self> {
+        Ok(Self {
+            q: zeroed(sizes.chunks)?,
+            scales: zeroed(sizes.chunks)?,
+            sums: zeroed(sizes.chunks)?,
+            floats: zeroed(sizes.floats)?,
+            rows: 0,
+            cols: 0,
+        })
+    }
+}
+
+/// What becomes of a product `c` (rows × outputs).
+pub(crate) enum Then<'a> {
+    /// `out = c`
+    Store { out: &'a mut [f32], stride: usize },
+    /// `out = c + bias`
+    Bias { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    /// `out = out + (c + bias)`
+    AddBias { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    /// `out = out + c`
+    Add { out: &'a mut [f32], stride: usize },
+    /// `out = gelu(c + bias)`
+    BiasGelu { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    /// Outputs alternate between 16 gates and 16 ups: `out = gelu(gate) · up`.
+    GeluMul { out: &'a mut [f32], stride: usize },
+}
+
+impl Compute {
+    /// Makes rows the input of a matrix: `fill(row, values)` writes each of them.
+    pub fn stage(
+        &mut self,
+        staged: &mut Staged,
+        integer: bool,
+        rows: usize,
+        cols: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        (staged.rows, staged.cols) = (rows, cols);
+        let kernels = self.kernels;
+        if !integer {
+            let floats = Disjoint::new(&mut staged.floats[..rows * cols]);
+            self.pool.run(&mut self.scratch, rows, |m, _| {
+                // SAFETY: every task has its own row.
+                fill(m, unsafe { floats.get(m * cols..(m + 1) * cols) });
+            });
+            return;
+        }
+        let chunks = cols.div_ceil(CHUNK);
+        let q = Disjoint::new(&mut staged.q[..rows * chunks]);
+        let scales = Disjoint::new(&mut staged.scales[..rows * chunks]);
+        let sums = Disjoint::new(&mut staged.sums[..rows * chunks]);
+        self.pool.run(&mut self.scratch, rows, |m, scratch| {
+            let row = &mut scratch.row[..cols];
+            fill(m, row);
+            for (c, values) in row.chunks(CHUNK).enumerate() {
+                let i = c * rows + m;
+                // SAFETY: every task has the chunks of its own row.
+                let (q, scale, sums) = unsafe { (q.get(i..i + 1), scales.get(i..i + 1), sums.get(i..i + 1)) };
+                scale[0] = kernels.quantize_chunk(values, &mut q[0], &mut sums[0]);
+            }
+        });
+    }
+
+    /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
+    pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, then: Then<'_>) {
+        let (rows, n) = (staged.rows, w.rows());
+        assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
+        let x = w.layout().format.is_integer().then(|| {
+            let chunks = staged.rows * w.layout().chunks();
+            QuantizedRows::new(&staged.q[..chunks], &staged.scales[..chunks], &staged.sums[..chunks], rows)
+        });
+        let stripes = w.layout().stripes();
+        let panels = stripes.div_ceil(PANEL_STRIPES);
+        // More tasks than threads, so that a slow core takes fewer; few enough that a task reads a long stretch.
+        let tasks = panels.min(self.pool.threads() * 16);
+        let kernels = self.kernels;
+        let epilogue = Epilogue::new(kernels, then, n);
+        self.pool.run(&mut self.scratch, tasks, |task, scratch| {
+            for panel in task * panels / tasks..(task + 1) * panels / tasks {
+                let part = panel * PANEL_STRIPES..stripes.min((panel + 1) * PANEL_STRIPES);
+                let out = &mut scratch.panel[..rows];
+                match &x {
+                    Some(x) => {
+                        kernels.matmul_integer(w, part.clone(), x, 0..rows, &mut scratch.unpacked, out)
+                    }
+                    None => kernels.matmul_float(w, part.clone(), &staged.floats[..rows * staged.cols], out),
+                }
+                epilogue.panel(panel, out);
+            }
+        });
+    }
+}
+
+/// Writes panels of products to where they belong.
+struct Epilogue<'a> {
+    kernels: Kernels,
+    kind: Kind,
+    out: Disjoint<'a, f32>,
+    stride: usize,
+    bias: &'a [f32],
+    /// Outputs per row.
+    n: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Store,
+    Bias,
+    AddBias,
+    Add,
+    BiasGelu,
+    GeluMul,
+}
+
+impl<'a> Epilogue<'a> {
+    fn new(kernels: Kernels, then: Then<'a>, n: usize) -> Self {
+        let (kind, out, stride, bias): (_, _, _, &[f32]) = match then {
+            Then::Store { out, stride } => (Kind::Store, out, stride, &[]),
+            Then::Bias { out, stride, bias } => (Kind::Bias, out, stride, bias),
+            Then::AddBias { out, stride, bias } => (Kind::AddBias, out, stride, bias),
+            Then::Add { out, stride } => (Kind::Add, out, stride, &[]),
+            Then::BiasGelu { out, stride, bias } => (Kind::BiasGelu, out, stride, bias),
+            Then::GeluMul { out, stride } => (Kind::GeluMul, out, stride, &[]),
+        };
+        // The gated product has half as many outputs; those past the end are filled up in the matrix.
+        let n = if kind == Kind::GeluMul { stride } else { n };
+        Self { kernels, kind, out: Disjoint::new(out), stride, bias, n }
+    }
+
+    fn panel(&self, panel: usize, c: &[[f32; PANEL]]) {
+        let width = if self.kind == Kind::GeluMul { PANEL / 2 } else { PANEL };
+        let from = panel * width;
+        let to = self.n.min(from + width);
+        let columns = from..to;
+        for (m, c) in c.iter().enumerate() {
+            // SAFETY: panels are tasks of their own and have their own columns of every row.
+            let out = unsafe { self.out.get(m * self.stride + from..m * self.stride + to) };
+            let c = &c[..];
+            match self.kind {
+                Kind::Store => out.copy_from_slice(&c[..out.len()]),
+                Kind::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
+                Kind::Bias => {
+                    let bias = &self.bias[columns.clone()];
+                    out.iter_mut().zip(c).zip(bias).for_each(|((o, c), b)| *o = c + b);
+                }
+                Kind::AddBias => {
+                    let bias = &self.bias[columns.clone()];
+                    out.iter_mut().zip(c).zip(bias).for_each(|((o, c), b)| *o += c + b);
+                }
+                Kind::BiasGelu => {
+                    let n = out.len();
+                    self.kernels.bias_gelu(&c[..n], &self.bias[columns.clone()], out);
+                }
+                Kind::GeluMul => {
+                    for (out, pair) in out.chunks_mut(LANES).zip(c.chunks_exact(2 * LANES)) {
+                        let (gate, up) = pair.split_at(LANES);
+                        self.kernels.gelu_mul(&gate[..out.len()], &up[..out.len()], out);
+                    }
+                }
+            }
+        }
+    }
+}

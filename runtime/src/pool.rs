@@ -1,0 +1,286 @@
+//! Threads that compute: one region after another, each a number of tasks that threads claim.
+//!
+//! Why not rayon: entering its pool from outside allocates now and then (its injector queue grows by blocks), and a
+//! session promises that nothing is allocated after it is made. What is needed is also much less: the caller works
+//! too, regions never nest, and the caller waits only for tasks that some thread has really begun. Idle threads
+//! spin for a moment, since the next region of a token is microseconds away, then sleep.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+/// How often an idle thread looks for work before it sleeps: some 50 µs.
+const SPINS: u32 = 4000;
+/// How often the caller looks for the last tasks before it offers its core to them.
+const SPINS_BEFORE_YIELD: u32 = 2000;
+
+/// A pool of threads; the thread that calls [`run`](Self::run) is one of them.
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    epoch: u32,
+}
+
+/// A region's work with its types forgotten: `call(data, task, thread)`.
+type Call = unsafe fn(*const (), usize, usize);
+
+struct Shared {
+    /// Epoch of the region in the upper half, next task to be claimed in the lower.
+    state: AtomicU64,
+    tasks: AtomicU32,
+    call: AtomicUsize,
+    data: AtomicUsize,
+    done: AtomicU32,
+    sleepers: AtomicU32,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl ThreadPool {
+    /// Starts `threads - 1` threads.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            tasks: AtomicU32::new(0),
+            call: AtomicUsize::new(0),
+            data: AtomicUsize::new(0),
+            done: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            stop: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+            panic: Mutex::new(None),
+        });
+        let mut pool = Self { shared, workers: Vec::with_capacity(threads), epoch: 0 };
+        for index in 1..threads.max(1) {
+            let shared = pool.shared.clone();
+            let worker = std::thread::Builder::new()
+                .name(format!("palmtop-{index}"))
+                .spawn(move || shared.work(index))?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(task, scratch of the thread)` once for every task below `tasks`, and returns when all are done.
+    ///
+    /// `scratch` has one entry per thread. Allocates nothing. A panic of a task is passed on to the caller.
+    pub fn run<S: Send, F: Fn(usize, &mut S) + Sync>(&mut self, scratch: &mut [S], tasks: usize, f: F) {
+        assert!(scratch.len() >= self.threads(), "one scratch per thread");
+        if self.workers.is_empty() || tasks <= 1 {
+            (0..tasks).for_each(|t| f(t, &mut scratch[0]));
+            return;
+        }
+        let job = Job { f: &f, scratch: scratch.as_mut_ptr() };
+        // SAFETY: `job` lives until `run_tasks` returns, which is after the last task. Threads have different
+        // indices below `threads()`, so no two share a scratch; `S: Send` and `F: Sync` make the access legal.
+        let call: Call = |data, task, thread| unsafe {
+            let job = &*data.cast::<Job<'_, S, F>>();
+            (job.f)(task, &mut *job.scratch.add(thread));
+        };
+        self.run_tasks(call, (&raw const job).cast(), tasks);
+    }
+
+    fn run_tasks(&mut self, call: Call, data: *const (), tasks: usize) {
+        let tasks = u32::try_from(tasks).expect("a region has fewer than 2³² tasks");
+        let shared = &*self.shared;
+        self.epoch = self.epoch.wrapping_add(1);
+        shared.call.store(call as usize, Ordering::Relaxed);
+        shared.data.store(data as usize, Ordering::Relaxed);
+        shared.tasks.store(tasks, Ordering::Relaxed);
+        shared.done.store(0, Ordering::Relaxed);
+        // Sequentially consistent with `sleepers`: either this thread sees a sleeper, or the sleeper sees the epoch.
+        shared.state.store(u64::from(self.epoch) << 32, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            let _guard = shared.lock.lock().unwrap_or_else(|e| e.into_inner());
+            shared.wake.notify_all();
+        }
+        shared.claim_all(self.epoch, 0);
+        let mut spins = 0;
+        while shared.done.load(Ordering::Acquire) != tasks {
+            spins += 1;
+            if spins > SPINS_BEFORE_YIELD { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+        let panic = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        {
+            let _guard = self.shared.lock.lock().unwrap_or_else(|e| e.into_inner());
+            self.shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+struct Job<'a, S, F> {
+    f: &'a F,
+    scratch: *mut S,
+}
+
+impl Shared {
+    /// What a thread of the pool does: wait for a region, take part in it.
+    fn work(&self, thread: usize) {
+        let mut seen = 0;
+        loop {
+            let Some(epoch) = self.wait_for_region(seen) else { return };
+            seen = epoch;
+            self.claim_all(epoch, thread);
+        }
+    }
+
+    fn epoch(&self) -> u32 {
+        (self.state.load(Ordering::SeqCst) >> 32) as u32
+    }
+
+    /// The epoch of a region other than `seen`; `None` when the pool ends.
+    fn wait_for_region(&self, seen: u32) -> Option<u32> {
+        for _ in 0..SPINS {
+            let epoch = self.epoch();
+            if epoch != seen {
+                return Some(epoch);
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            std::hint::spin_loop();
+        }
+        let mut guard = self.lock.lock().unwrap_or_else(|e| e.into_inner());
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let found = loop {
+            if self.stop.load(Ordering::SeqCst) {
+                break None;
+            }
+            let epoch = self.epoch();
+            if epoch != seen {
+                break Some(epoch);
+            }
+            guard = self.wake.wait(guard).unwrap_or_else(|e| e.into_inner());
+        };
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        found
+    }
+
+    /// Claims and runs tasks of region `epoch` until none is left.
+    fn claim_all(&self, epoch: u32, thread: usize) {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            // What is read here may already belong to a later region; then the exchange below fails, since it
+            // compares the epoch too, and nothing of it is used. If it succeeds, this region has an unfinished
+            // task, so the caller has not returned and these fields are still this region's.
+            let (tasks, next) = (self.tasks.load(Ordering::Relaxed), state as u32);
+            let (call, data) = (self.call.load(Ordering::Relaxed), self.data.load(Ordering::Relaxed));
+            if (state >> 32) as u32 != epoch || next >= tasks {
+                return;
+            }
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Err(now) => state = now,
+                Ok(_) => {
+                    // SAFETY: `call` was stored from a `Call` for this region (see above).
+                    let call = unsafe { std::mem::transmute::<usize, Call>(call) };
+                    // SAFETY: `data` is this region's job, alive until all tasks are done; `thread` is this
+                    // thread's own index.
+                    let run = || unsafe { call(data as *const (), next as usize, thread) };
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                        *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
+                    }
+                    self.done.fetch_add(1, Ordering::Release);
+                    state = self.state.load(Ordering::Acquire);
+                }
+            }
+        }
+    }
+}
+
+/// A mutable slice of which threads write disjoint parts.
+pub(crate) struct Disjoint<'a, T> {
+    start: *mut T,
+    len: usize,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: all access goes through `get`, whose caller promises that no two parts in use overlap.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<'a, T> Disjoint<'a, T> {
+    /// Takes the slice for the time of a region.
+    pub fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: std::marker::PhantomData }
+    }
+
+    /// The part `range`.
+    ///
+    /// # Safety
+    /// No other part that overlaps `range` is in use at the same time.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn get(&self, range: std::ops::Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: in bounds as just checked; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_in_every_region() {
+        for threads in [1, 2, 3, 8] {
+            let mut pool = ThreadPool::new(threads).unwrap();
+            let mut counts = vec![0usize; threads];
+            for tasks in (0..200).chain([5000]) {
+                let ran: Vec<AtomicU32> = (0..tasks).map(|_| AtomicU32::new(0)).collect();
+                pool.run(&mut counts, tasks, |t, count| {
+                    ran[t].fetch_add(1, Ordering::Relaxed);
+                    *count += 1;
+                });
+                assert!(
+                    ran.iter().all(|r| r.load(Ordering::Relaxed) == 1),
+                    "{threads} threads, {tasks} tasks"
+                );
+            }
+            assert_eq!(counts.iter().sum::<usize>(), (0..200).sum::<usize>() + 5000);
+        }
+    }
+
+    #[test]
+    fn threads_wake_from_sleep() {
+        let mut pool = ThreadPool::new(2).unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let mut scratch = [0u32; 2];
+            pool.run(&mut scratch, 64, |_, s| *s += 1);
+            assert_eq!(scratch.iter().sum::<u32>(), 64);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let mut pool = ThreadPool::new(2).unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(&mut [(), ()], 10, |t, ()| assert_ne!(t, 7, "task seven"));
+        }));
+        assert!(result.is_err());
+        let mut scratch = [0u32; 2];
+        pool.run(&mut scratch, 10, |_, s| *s += 1);
+        assert_eq!(scratch.iter().sum::<u32>(), 10);
+    }
+}

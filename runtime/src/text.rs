@@ -1,0 +1,245 @@
+//! The decoder, Gemma 1 or 2: rows of hidden values in, logits out.
+
+use palmtop_kernels::layout::LANES;
+use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
+
+use crate::buffers::{Buffers, blocks};
+use crate::compute::{Compute, Then};
+use crate::config::TextConfig;
+use crate::control::Control;
+use crate::error::Result;
+use crate::format::PalmFile;
+use crate::kv::KvArena;
+use crate::model::Model;
+use crate::pool::Disjoint;
+use crate::rope::Rope;
+use crate::trace::Trace;
+use crate::weights::{Matrix, Plain, TextLayer};
+
+/// Rows of one sequence that are computed together and see each other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// Which sequence's keys and values.
+    pub sequence: usize,
+    /// Position of the first row; later rows follow it.
+    pub position: usize,
+    /// Rows. All of them see every key up to the last row's own.
+    pub rows: usize,
+    /// A prefix sees all of itself, whatever the sliding window.
+    pub prefix: bool,
+}
+
+/// The decoder over the memory of a session.
+pub(crate) struct Decoder<'a> {
+    pub model: &'a Model,
+    pub compute: &'a mut Compute,
+    pub buffers: &'a mut Buffers,
+    pub kv: &'a mut KvArena,
+    pub rope: &'a Rope,
+    pub control: Control<'a>,
+}
+
+impl Decoder<'_> {
+    /// Writes a row of the residual stream: a token's embedding times √width.
+    pub fn embed(&mut self, row: usize, token: u32) {
+        let t = &self.model.config().text;
+        let out = &mut self.buffers.hidden[row * t.hidden..(row + 1) * t.hidden];
+        self.model.weights().embed.of(self.model.file()).dequantize_row(token as usize, out);
+        let scale = (t.hidden as f64).sqrt() as f32;
+        out.iter_mut().for_each(|x| *x *= scale);
+    }
+
+    /// Runs all layers over the rows of the spans, which all have the same number of rows, then the head over the
+    /// last row of each span: logits of span `i` become row `i` of `buffers.logits`.
+    pub fn forward(&mut self, spans: &[Span], trace: &mut Trace<'_>) -> Result<()> {
+        let (model, t) = (self.model, &self.model.config().text);
+        let (file, w) = (model.file(), model.weights());
+        let rows = spans.iter().map(|s| s.rows).sum::<usize>();
+        trace.f32(format_args!("text.embed"), &[rows, t.hidden], &self.buffers.hidden[..rows * t.hidden]);
+        for (i, layer) in w.text.iter().enumerate() {
+            self.control.check()?;
+            self.attention(i, layer, spans, rows);
+            for block in blocks(rows) {
+                self.mlp(file, t, layer, block);
+            }
+            trace.f32(
+                format_args!("text.layer.{i}"),
+                &[rows, t.hidden],
+                &self.buffers.hidden[..rows * t.hidden],
+            );
+        }
+        self.control.check()?;
+        let (kernels, eps, norm) = (self.compute.kernels, t.norm_eps as f32, w.text_norm.of(file));
+        let Buffers { hidden, staged, logits, qkv, .. } = &mut *self.buffers;
+        if trace.is_on() {
+            for (x, out) in hidden[..rows * t.hidden].chunks(t.hidden).zip(qkv.chunks_mut(t.hidden)) {
+                kernels.rms_norm(x, norm, eps, out);
+            }
+            trace.f32(format_args!("text.final_norm"), &[rows, t.hidden], &qkv[..rows * t.hidden]);
+        }
+        let per_span = rows / spans.len();
+        self.compute.stage(staged, w.embed.format().is_integer(), spans.len(), t.hidden, |i, out| {
+            let last = (i + 1) * per_span - 1;
+            kernels.rms_norm(&hidden[last * t.hidden..(last + 1) * t.hidden], norm, eps, out);
+        });
+        let logits = &mut logits[..spans.len() * t.vocab];
+        self.compute.matmul(&w.embed.of(file), staged, Then::Store { out: logits, stride: t.vocab });
+        if let Some(cap) = t.final_softcap {
+            const PIECE: usize = 4096;
+            let pieces = Disjoint::new(logits);
+            let n = spans.len() * t.vocab;
+            self.compute.pool.run(&mut self.compute.scratch, n.div_ceil(PIECE), |i, _| {
+                // SAFETY: every task has its own piece.
+                kernels.softcap(unsafe { pieces.get(i * PIECE..n.min((i + 1) * PIECE)) }, cap as f32);
+            });
+        }
+        Ok(())
+    }
+
+    /// `hidden += attention(norm(hidden))`, through a second norm in Gemma 2.
+    fn attention(&mut self, index: usize, layer: &TextLayer, spans: &[Span], rows: usize) {
+        let (model, t) = (self.model, &self.model.config().text);
+        let (file, head_dim, stride) = (model.file(), t.head_dim, t.qkv());
+        for block in blocks(rows) {
+            self.stage_norm(file, t, &layer.qkv, &layer.attention_pre_norm, &block);
+            let out = &mut self.buffers.qkv[block.start * stride..block.end * stride];
+            self.compute.matmul(&layer.qkv.of(file), &self.buffers.staged, Then::Store { out, stride });
+        }
+        let per_span = rows / spans.len();
+        let query_width = t.heads * head_dim;
+        let slot = |span: &Span, head: usize| (span.sequence * t.layers + index) * t.kv_heads + head;
+        let (rope, writer) = (self.rope, self.kv.writer());
+        let qkv = Disjoint::new(&mut self.buffers.qkv);
+        self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
+            let span = &spans[row / per_span];
+            let position = span.position + row % per_span;
+            // SAFETY: every task has its own row.
+            let row = unsafe { qkv.get(row * stride..(row + 1) * stride) };
+            let (rotated, values) = row.split_at_mut(query_width + t.kv_heads * head_dim);
+            rotated.chunks_mut(head_dim).for_each(|head| rope.rotate(position, head));
+            let keys = rotated[query_width..].chunks(head_dim);
+            for (head, (key, value)) in keys.zip(values.chunks(head_dim)).enumerate() {
+                // SAFETY: every task has its own position of its own sequence.
+                unsafe { writer.put(slot(span, head), position, key, value) };
+            }
+        });
+        let how = Scores {
+            scale: (1.0 / t.query_scalar.sqrt()) as f32,
+            softcap: t.attention_softcap.map(|c| c as f32),
+        };
+        // Query heads that share keys, of all rows of a span, are the rows of a tile.
+        let group = t.heads / t.kv_heads;
+        let tiles = (per_span * group).div_ceil(ATTENTION_ROWS_MAX);
+        let (kernels, kv, qkv) = (self.compute.kernels, &*self.kv, &self.buffers.qkv);
+        let attended = Disjoint::new(&mut self.buffers.attended);
+        let padded = head_dim.next_multiple_of(LANES);
+        self.compute.pool.run(
+            &mut self.compute.scratch,
+            spans.len() * t.kv_heads * tiles,
+            |task, scratch| {
+                let (span_index, kv_head, tile) =
+                    (task / tiles / t.kv_heads, task / tiles % t.kv_heads, task % tiles);
+                let span = &spans[span_index];
+                let end = span.position + span.rows;
+                let start = match t.windows[index] {
+                    Some(window) if !span.prefix => end.saturating_sub(window),
+                    _ => 0,
+                };
+                let tile = tile * ATTENTION_ROWS_MAX..(per_span * group).min((tile + 1) * ATTENTION_ROWS_MAX);
+                let place =
+                    |r: usize| (span_index * per_span + r / group, (kv_head * group + r % group) * head_dim);
+                for (r, q) in tile.clone().zip(scratch.queries.chunks_mut(head_dim)) {
+                    let (row, column) = place(r);
+                    q.copy_from_slice(&qkv[row * stride + column..][..head_dim]);
+                }
+                let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
+                kv.attend(&kernels, slot(span, kv_head), start..end, how, tile.len(), memory);
+                for (r, out) in tile.zip(scratch.outputs.chunks(padded)) {
+                    let (row, column) = place(r);
+                    let at = row * query_width + column;
+                    // SAFETY: every task has its own heads of its own rows.
+                    unsafe { attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
+                }
+            },
+        );
+        for block in blocks(rows) {
+            let Buffers { attended, staged, .. } = &mut *self.buffers;
+            self.compute.stage(
+                staged,
+                layer.out.format().is_integer(),
+                block.len(),
+                query_width,
+                |m, out| {
+                    out.copy_from_slice(&attended[(block.start + m) * query_width..][..query_width]);
+                },
+            );
+            self.add_branch(file, t, &layer.out, layer.attention_post_norm.as_ref(), block);
+        }
+    }
+
+    /// `hidden += down(gelu(gate(norm(hidden))) · up(norm(hidden)))` for a block of rows, through a second norm in
+    /// Gemma 2.
+    fn mlp(&mut self, file: &PalmFile, t: &TextConfig, layer: &TextLayer, block: std::ops::Range<usize>) {
+        self.stage_norm(file, t, &layer.gate_up, &layer.mlp_pre_norm, &block);
+        let inner = &mut self.buffers.inner[..block.len() * t.intermediate];
+        let then = Then::GeluMul { out: inner, stride: t.intermediate };
+        self.compute.matmul(&layer.gate_up.of(file), &self.buffers.staged, then);
+        let Buffers { inner, staged, .. } = &mut *self.buffers;
+        self.compute.stage(
+            staged,
+            layer.down.format().is_integer(),
+            block.len(),
+            t.intermediate,
+            |m, out| {
+                out.copy_from_slice(&inner[m * t.intermediate..(m + 1) * t.intermediate]);
+            },
+        );
+        self.add_branch(file, t, &layer.down, layer.mlp_post_norm.as_ref(), block);
+    }
+
+    /// Makes the norm of a block of rows the input of a matrix.
+    fn stage_norm(
+        &mut self,
+        file: &PalmFile,
+        t: &TextConfig,
+        matrix: &Matrix,
+        norm: &Plain,
+        block: &std::ops::Range<usize>,
+    ) {
+        let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
+        let Buffers { hidden, staged, .. } = &mut *self.buffers;
+        let input = &hidden[block.start * t.hidden..block.end * t.hidden];
+        self.compute.stage(staged, matrix.format().is_integer(), block.len(), t.hidden, |m, out| {
+            kernels.rms_norm(&input[m * t.hidden..(m + 1) * t.hidden], weight, eps, out);
+        });
+    }
+
+    /// Multiplies the staged rows and adds the result to the residual stream, through `norm` if there is one.
+    fn add_branch(
+        &mut self,
+        file: &PalmFile,
+        t: &TextConfig,
+        matrix: &Matrix,
+        norm: Option<&Plain>,
+        block: std::ops::Range<usize>,
+    ) {
+        let Buffers { hidden, branch, staged, .. } = &mut *self.buffers;
+        let out = &mut hidden[block.start * t.hidden..block.end * t.hidden];
+        let stride = t.hidden;
+        let Some(norm) = norm else {
+            self.compute.matmul(&matrix.of(file), staged, Then::Add { out, stride });
+            return;
+        };
+        let branch = &mut branch[..block.len() * t.hidden];
+        self.compute.matmul(&matrix.of(file), staged, Then::Store { out: branch, stride });
+        let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
+        let (out, branch) = (Disjoint::new(out), &*branch);
+        self.compute.pool.run(&mut self.compute.scratch, block.len(), |m, scratch| {
+            let normed = &mut scratch.row[..t.hidden];
+            kernels.rms_norm(&branch[m * t.hidden..(m + 1) * t.hidden], weight, eps, normed);
+            // SAFETY: every task has its own row.
+            let out = unsafe { out.get(m * t.hidden..(m + 1) * t.hidden) };
+            out.iter_mut().zip(normed).for_each(|(o, x)| *o += *x);
+        });
+    }
+}

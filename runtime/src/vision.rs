@@ -1,0 +1,187 @@
+//! The image encoder, SigLIP So400m/14, and the projector: patches in, image features out.
+
+use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
+
+use crate::buffers::{Buffers, blocks};
+use crate::compute::{Compute, Then};
+use crate::control::Control;
+use crate::error::Result;
+use crate::format::PalmFile;
+use crate::model::Model;
+use crate::pool::Disjoint;
+use crate::trace::Trace;
+use crate::weights::{LayerNorm, Matrix, VisionLayer};
+
+/// Encodes the patches that stand in `buffers.inner`, `[patches, 3·p·p]`; writes `[patches, decoder width]`.
+pub(crate) fn encode(
+    model: &Model,
+    compute: &mut Compute,
+    buffers: &mut Buffers,
+    features: &mut [f32],
+    control: Control<'_>,
+    trace: &mut Trace<'_>,
+) -> Result<()> {
+    let (file, w, v) = (model.file(), model.weights(), &model.config().vision);
+    let (patches, hidden, eps) = (v.patches(), v.hidden, v.norm_eps as f32);
+    for rows in blocks(patches) {
+        let input = &buffers.inner[rows.start * v.patch_values()..];
+        stage_rows(compute, &mut buffers.staged, &w.patch_embed, rows.len(), |m, out| {
+            out.copy_from_slice(&input[m * v.patch_values()..][..v.patch_values()]);
+        });
+        let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
+        compute.matmul(
+            &w.patch_embed.of(file),
+            &buffers.staged,
+            Then::Bias { out, stride: hidden, bias: w.patch_bias.of(file) },
+        );
+    }
+    let position = w.position.of(file);
+    buffers.hidden.iter_mut().zip(position).for_each(|(h, p)| *h += p);
+    trace.f32(format_args!("vision.embed"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
+    for (i, layer) in w.vision.iter().enumerate() {
+        control.check()?;
+        attention(model, compute, buffers, layer);
+        for rows in blocks(patches) {
+            mlp(file, compute, buffers, layer, rows, hidden, v.intermediate, eps);
+        }
+        trace.f32(format_args!("vision.layer.{i}"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
+    }
+    control.check()?;
+    let width = model.config().text.hidden;
+    for rows in blocks(patches) {
+        let input = &buffers.hidden[rows.start * hidden..];
+        stage_norm(file, compute, &mut buffers.staged, &w.projector, &w.vision_norm, eps, rows.len(), input);
+        let out = &mut features[rows.start * width..rows.end * width];
+        compute.matmul(
+            &w.projector.of(file),
+            &buffers.staged,
+            Then::Bias { out, stride: width, bias: w.projector_bias.of(file) },
+        );
+    }
+    if trace.is_on() {
+        let (weight, bias) = (w.vision_norm.weight.of(file), w.vision_norm.bias.of(file));
+        let rows = buffers.hidden[..patches * hidden].chunks(hidden).zip(buffers.qkv.chunks_mut(hidden));
+        rows.for_each(|(x, out)| compute.kernels.layer_norm(x, weight, bias, eps, out));
+        trace.f32(
+            format_args!("vision.last_hidden_state"),
+            &[patches, hidden],
+            &buffers.qkv[..patches * hidden],
+        );
+        trace.f32(format_args!("image_features"), &[patches, width], features);
+    }
+    Ok(())
+}
+
+/// `hidden += out(attention(norm1(hidden)))`
+fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer: &VisionLayer) {
+    let (file, v) = (model.file(), &model.config().vision);
+    let (patches, hidden, head_dim, eps) = (v.patches(), v.hidden, v.head_dim(), v.norm_eps as f32);
+    let stride = 3 * hidden;
+    for rows in blocks(patches) {
+        let input = &buffers.hidden[rows.start * hidden..];
+        stage_norm(file, compute, &mut buffers.staged, &layer.qkv, &layer.norm1, eps, rows.len(), input);
+        let out = &mut buffers.qkv[rows.start * stride..rows.end * stride];
+        compute.matmul(
+            &layer.qkv.of(file),
+            &buffers.staged,
+            Then::Bias { out, stride, bias: layer.qkv_bias.of(file) },
+        );
+    }
+    let qkv = &buffers.qkv;
+    let writer = buffers.vision_kv.writer();
+    compute.pool.run(&mut compute.scratch, patches, |position, _| {
+        let row = &qkv[position * stride..(position + 1) * stride];
+        let (keys, values) = row[hidden..].split_at(hidden);
+        for (head, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
+            // SAFETY: every task has its own position.
+            unsafe { writer.put(head, position, key, value) };
+        }
+    });
+    let how = Scores { scale: (1.0 / (head_dim as f64).sqrt()) as f32, softcap: None };
+    let tiles = patches.div_ceil(ATTENTION_ROWS_MAX);
+    let (kernels, kv) = (compute.kernels, &buffers.vision_kv);
+    let attended = Disjoint::new(&mut buffers.attended);
+    compute.pool.run(&mut compute.scratch, v.heads * tiles, |task, scratch| {
+        let (head, tile) = (task / tiles, task % tiles);
+        let rows = tile * ATTENTION_ROWS_MAX..patches.min((tile + 1) * ATTENTION_ROWS_MAX);
+        for (position, q) in rows.clone().zip(scratch.queries.chunks_mut(head_dim)) {
+            q.copy_from_slice(&qkv[position * stride + head * head_dim..][..head_dim]);
+        }
+        let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
+        kv.attend(&kernels, head, 0..patches, how, rows.len(), memory);
+        let padded = head_dim.next_multiple_of(palmtop_kernels::layout::LANES);
+        for (position, out) in rows.zip(scratch.outputs.chunks(padded)) {
+            let at = position * hidden + head * head_dim;
+            // SAFETY: every task has its own rows of its own head.
+            unsafe { attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
+        }
+    });
+    for rows in blocks(patches) {
+        let input = &buffers.attended[rows.start * hidden..];
+        stage_rows(compute, &mut buffers.staged, &layer.out, rows.len(), |m, out| {
+            out.copy_from_slice(&input[m * hidden..(m + 1) * hidden]);
+        });
+        let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
+        compute.matmul(
+            &layer.out.of(file),
+            &buffers.staged,
+            Then::AddBias { out, stride: hidden, bias: layer.out_bias.of(file) },
+        );
+    }
+}
+
+/// `hidden += fc2(gelu(fc1(norm2(hidden))))` for a block of rows.
+fn mlp(
+    file: &PalmFile,
+    compute: &mut Compute,
+    buffers: &mut Buffers,
+    layer: &VisionLayer,
+    rows: std::ops::Range<usize>,
+    hidden: usize,
+    intermediate: usize,
+    eps: f32,
+) {
+    let input = &buffers.hidden[rows.start * hidden..];
+    stage_norm(file, compute, &mut buffers.staged, &layer.fc1, &layer.norm2, eps, rows.len(), input);
+    let inner = &mut buffers.inner[..rows.len() * intermediate];
+    let then = Then::BiasGelu { out: inner, stride: intermediate, bias: layer.fc1_bias.of(file) };
+    compute.matmul(&layer.fc1.of(file), &buffers.staged, then);
+    let inner = &buffers.inner;
+    stage_rows(compute, &mut buffers.staged, &layer.fc2, rows.len(), |m, out| {
+        out.copy_from_slice(&inner[m * intermediate..(m + 1) * intermediate]);
+    });
+    let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
+    compute.matmul(
+        &layer.fc2.of(file),
+        &buffers.staged,
+        Then::AddBias { out, stride: hidden, bias: layer.fc2_bias.of(file) },
+    );
+}
+
+/// Makes the layer norm of rows the input of a matrix.
+fn stage_norm(
+    file: &PalmFile,
+    compute: &mut Compute,
+    staged: &mut crate::compute::Staged,
+    matrix: &Matrix,
+    norm: &LayerNorm,
+    eps: f32,
+    rows: usize,
+    input: &[f32],
+) {
+    let (kernels, width) = (compute.kernels, matrix.cols());
+    let (weight, bias) = (norm.weight.of(file), norm.bias.of(file));
+    stage_rows(compute, staged, matrix, rows, |m, out| {
+        kernels.layer_norm(&input[m * width..(m + 1) * width], weight, bias, eps, out);
+    });
+}
+
+fn stage_rows(
+    compute: &mut Compute,
+    staged: &mut crate::compute::Staged,
+    matrix: &Matrix,
+    rows: usize,
+    fill: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    compute.stage(staged, matrix.format().is_integer(), rows, matrix.cols(), fill);
+}
