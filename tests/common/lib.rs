@@ -1,1 +1,138 @@
-//! What the whole-system tests share.
+//! What the whole-system tests share: where the reference data lies, and how values are compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use palmtop::Model;
+use palmtop_convert::{Options, Recipe, convert};
+use palmtop_kernels::layout::WeightFormat;
+use safetensors::{Dtype, SafeTensors};
+use tempfile::TempDir;
+
+/// The folder of the reference data.
+pub fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
+/// A checkpoint folder as the hub would have it: weights and configuration, with the tokenizer beside them.
+pub fn checkpoint(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().expect("a folder for temporary files");
+    for from in [data().join("checkpoints").join(name), data().join("tokenizer")] {
+        for entry in std::fs::read_dir(&from).unwrap_or_else(|e| panic!("{}: {e}", from.display())) {
+            let entry = entry.expect("a folder's entry");
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copying reference data");
+        }
+    }
+    dir
+}
+
+/// A model made from a reference checkpoint, in a folder that lives as long as it.
+pub struct Converted {
+    /// The file.
+    pub path: PathBuf,
+    _dir: TempDir,
+}
+
+impl Converted {
+    /// Opens it.
+    pub fn open(&self) -> Arc<Model> {
+        Model::open(&self.path).expect("a model that was just converted")
+    }
+}
+
+/// Converts a reference checkpoint.
+pub fn converted(name: &str, recipe: Recipe) -> Converted {
+    let source = checkpoint(name);
+    let dir = tempfile::tempdir().expect("a folder for temporary files");
+    let path = dir.path().join("model.palm");
+    let options = Options { recipe, ..Options::default() };
+    convert(source.path(), &path, &options, &()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    Converted { path, _dir: dir }
+}
+
+/// All parts in one format.
+pub fn uniform(format: WeightFormat) -> Recipe {
+    Recipe { patch_embedding: format, vision: format, projector: format, text: format, embedding: format }
+}
+
+/// A tensor of a reference vector.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Values; integers too, which f64 holds exactly.
+    pub values: Vec<f64>,
+}
+
+/// All tensors of a safetensors file.
+pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).expect("a readable reference vector");
+    file.tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let data = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                Dtype::I64 => data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+                Dtype::U8 => data.iter().map(|&b| b.into()).collect(),
+                other => panic!("{name} is {other:?}"),
+            };
+            (name, Tensor { shape: view.shape().to_vec(), values })
+        })
+        .collect()
+}
+
+/// ‖a − b‖ / ‖b‖.
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+/// The cosine of the angle between a and b.
+pub fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// A reference vector: what transformers computed for a checkpoint, a picture and a prompt.
+pub struct Vector {
+    /// Folder and name.
+    pub name: String,
+    /// The picture.
+    pub image: PathBuf,
+    /// The prompt.
+    pub prompt: String,
+    /// The answer, special tokens left out.
+    pub text: String,
+    /// The values.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// All reference vectors of a checkpoint.
+pub fn vectors(checkpoint: &str) -> Vec<Vector> {
+    let dir = data().join("vectors").join(checkpoint);
+    let mut out: Vec<Vector> = std::fs::read_dir(&dir)
+        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
+        .map(|entry| entry.expect("a folder's entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "safetensors"))
+        .map(|path| {
+            let json = std::fs::read(path.with_extension("json")).expect("a description beside each vector");
+            let json: serde_json::Value = serde_json::from_slice(&json).expect("readable JSON");
+            let text = |key: &str| json[key].as_str().expect("a text").to_owned();
+            Vector {
+                name: format!("{checkpoint}/{}", path.file_stem().unwrap().to_string_lossy()),
+                image: data().join("images").join(text("image")),
+                prompt: text("prompt"),
+                text: text("decoded_skip_special"),
+                tensors: tensors(&path),
+            }
+        })
+        .collect();
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(!out.is_empty(), "{} has no vectors", dir.display());
+    out
+}

@@ -1,0 +1,119 @@
+//! The whole model against Hugging Face transformers, value by value, on the reference checkpoints.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use palmtop::image::{ImageLimits, decode_file};
+use palmtop::session::{Traced, TracedValues};
+use palmtop::{GenerateOptions, Limits, Session};
+use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::{Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors};
+
+const CHECKPOINTS: [&str; 7] =
+    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+
+fn session(model: &Converted) -> Session {
+    Session::new(&model.open(), &Limits::default()).expect("a small session")
+}
+
+fn trace(session: &mut Session, vector: &Vector) -> BTreeMap<String, Tensor> {
+    let picture = decode_file(&vector.image, &ImageLimits::default()).expect("a readable picture");
+    let mut out = BTreeMap::new();
+    let tokens = vector.tensors["gen.tokens"].values.len();
+    session
+        .trace(picture.view(), &vector.prompt, tokens, &mut |t: Traced<'_>| {
+            let values = match t.values {
+                TracedValues::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+                TracedValues::I64(v) => v.iter().map(|&x| x as f64).collect(),
+            };
+            out.insert(t.name.to_owned(), Tensor { shape: t.shape.to_vec(), values });
+        })
+        .unwrap_or_else(|e| panic!("{}: {e}", vector.name));
+    out
+}
+
+/// What a trace does not show: the picture before normalising, the kinds of tokens, the margins.
+const NOT_TRACED: [&str; 3] = ["resized", "token_type_ids", "gen.margin"];
+
+#[test]
+fn f32_models_compute_what_transformers_computes() {
+    let mut worst: BTreeMap<String, f64> = BTreeMap::new();
+    for name in CHECKPOINTS {
+        let mut session = session(&converted(name, uniform(WeightFormat::F32)));
+        for vector in vectors(name) {
+            let got = trace(&mut session, &vector);
+            for (key, want) in vector.tensors.iter().filter(|(k, _)| !NOT_TRACED.contains(&k.as_str())) {
+                let have = got.get(key).unwrap_or_else(|| panic!("{}: {key} is not traced", vector.name));
+                assert_eq!(have.shape, want.shape, "{}: {key}", vector.name);
+                if key == "input_ids" || key == "gen.tokens" {
+                    assert_eq!(have.values, want.values, "{}: {key}", vector.name);
+                    continue;
+                }
+                let error = relative_error(&have.values, &want.values);
+                let bound = if key == "pixel_values" { 1e-6 } else { 1e-4 };
+                assert!(error < bound, "{}: {key} is off by {error:.1e}", vector.name);
+                let group = key.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+                let entry = worst.entry(group).or_default();
+                *entry = entry.max(error);
+            }
+        }
+    }
+    println!("largest relative error of each kind of value: {worst:.1e?}");
+}
+
+/// Tokens agree up to the first place where the reference itself was nearly undecided.
+fn agreeing(got: &[f64], vector: &Vector, margin: f64) -> usize {
+    let (want, margins) = (&vector.tensors["gen.tokens"].values, &vector.tensors["gen.margin"].values);
+    let clear = margins.iter().position(|&m| m < margin).unwrap_or(want.len());
+    got[..clear].iter().zip(want).take_while(|(a, b)| a == b).count()
+}
+
+#[test]
+fn quantized_models_stay_close() {
+    for (format, bound) in [(WeightFormat::F16, 0.99999), (WeightFormat::Int8, 0.999), (WeightFormat::Int4, 0.0)] {
+        let mut cosines = Vec::new();
+        for name in CHECKPOINTS {
+            let mut session = session(&converted(name, uniform(format)));
+            for vector in vectors(name) {
+                let got = trace(&mut session, &vector);
+                let value = cosine(&got["logits.prefill"].values, &vector.tensors["logits.prefill"].values);
+                assert!(value >= bound, "{format}: {} has a cosine of {value:.5}", vector.name);
+                cosines.push(value);
+                if format == WeightFormat::F16 {
+                    let tokens = &got["gen.tokens"].values;
+                    assert!(agreeing(tokens, &vector, 0.05) > 0, "{}", vector.name);
+                }
+            }
+        }
+        let lowest = cosines.iter().copied().fold(1.0, f64::min);
+        let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+        println!("{format}: cosine of the prefill logits with the reference: lowest {lowest:.5}, mean {mean:.5}");
+    }
+}
+
+#[test]
+fn answers_read_as_transformers_decodes_them() {
+    for name in CHECKPOINTS {
+        let mut session = session(&converted(name, uniform(WeightFormat::F32)));
+        let mut features = session.new_features().expect("memory for features");
+        for vector in vectors(name) {
+            let picture = decode_file(&vector.image, &ImageLimits::default()).expect("a readable picture");
+            let mut options = GenerateOptions::default();
+            options.stop_at_eos = false;
+            options.max_new_tokens = Some(vector.tensors["gen.tokens"].values.len());
+            session.encode(picture.view(), &mut features, &options).expect("encoding");
+            let mut streamed = String::new();
+            let answers = session
+                .answer(&features, &[&vector.prompt], &options, &mut |piece| {
+                    streamed.push_str(piece.text);
+                    ControlFlow::Continue(())
+                })
+                .expect("answering");
+            assert_eq!(answers[0].text, vector.text, "{}", vector.name);
+            assert_eq!(streamed, vector.text, "{}", vector.name);
+            let tokens: Vec<f64> = answers[0].tokens.iter().map(|&t| f64::from(t)).collect();
+            assert_eq!(tokens, vector.tensors["gen.tokens"].values);
+            assert_eq!(answers[0].token_ends.last(), Some(&answers[0].text.len()));
+        }
+    }
+}
