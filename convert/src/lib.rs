@@ -1,3 +1,4 @@
 //! Checkpoints in, `.palm` files out.
 
+pub mod npz;
 pub mod tokenizer;
