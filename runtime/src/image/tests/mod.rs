@@ -1,5 +1,8 @@
 //! The module's parts against Pillow, the Hugging Face processor, plain restatements, and hostile files.
 
+mod decode;
+mod encoded;
+mod hostile;
 mod normalise;
 mod resize;
 

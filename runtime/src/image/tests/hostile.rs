@@ -1,0 +1,189 @@
+//! What decoding makes of files that are broken, hostile, or something else.
+
+use image::{ExtendedColorType, ImageFormat};
+use proptest::prelude::*;
+
+use super::super::{ImageError, ImageLimits, decode};
+use super::encoded::{FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, zlib_stored};
+use super::generated;
+
+/// Limits under which a broken file cannot make a test slow.
+const SMALL: ImageLimits =
+    ImageLimits { side_max: 512, decoded_bytes_max: 4 << 20, encoded_bytes_max: 1 << 20 };
+
+const MAGICS: &[&[u8]] = &[
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff",
+    b"GIF89a",
+    b"BM",
+    b"RIFF\x40\0\0\0WEBP",
+    b"RIFF\x40\0\0\0WEBPVP8X",
+];
+
+fn sample(format: ImageFormat) -> Vec<u8> {
+    encode(format, 40, 28, generated(40, 28, 2).data(), ExtendedColorType::Rgb8)
+}
+
+/// One file of each format, and the committed ones.
+fn samples() -> Vec<(String, Vec<u8>)> {
+    let committed = committed().into_iter().map(|file| (file.name, file.bytes));
+    FORMATS.iter().map(|&format| (format!("{format:?}"), sample(format))).chain(committed).collect()
+}
+
+fn error(bytes: &[u8]) -> ImageError {
+    decode(bytes, &ImageLimits::default()).unwrap_err()
+}
+
+#[test]
+fn what_is_no_image_is_said_to_be_none() {
+    assert!(matches!(error(b""), ImageError::Empty));
+    for (bytes, name) in [
+        (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], Some("HEIC")),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", Some("AVIF")),
+        (b"%PDF-1.7", Some("PDF")),
+        (b"II*\0abcdef", Some("TIFF or a camera's raw format")),
+        (b"  <svg xmlns=''>", Some("SVG")),
+        (b"hello", None),
+        (b"\0", None),
+        (b"\xff\xd8", None),
+    ] {
+        let error = error(bytes);
+        let ImageError::UnknownFormat { looks_like } = error else { panic!("{error:?}") };
+        assert_eq!(looks_like, name);
+        let message = ImageError::UnknownFormat { looks_like }.to_string();
+        assert!(message.starts_with("not a JPEG, PNG, WebP, BMP or GIF image"), "{message}");
+    }
+}
+
+/// A truncated picture is refused, unless only what follows its pixels is gone: never other pixels, silently.
+#[test]
+fn truncated_files_are_refused() {
+    for (name, file) in samples() {
+        let whole = decode(&file, &SMALL).unwrap();
+        let step = (file.len() / 64).max(1);
+        for len in (1..file.len()).step_by(step).chain(file.len().saturating_sub(40)..file.len()) {
+            match decode(&file[..len], &SMALL) {
+                Ok(image) => {
+                    assert!(image == whole, "{name} cut to {len} of {} decodes to other pixels", file.len())
+                }
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+        }
+        for sixteenth in 0..16 {
+            let cut = &file[..file.len() * sixteenth / 16];
+            let first_frame_is_whole = name.starts_with("animated") && sixteenth >= 8;
+            assert!(
+                first_frame_is_whole || decode(cut, &SMALL).is_err(),
+                "{name} cut to {sixteenth}/16 was taken"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_truncated_jpeg_with_a_whole_thumbnail_is_truncated() {
+    let jpeg = sample(ImageFormat::Jpeg);
+    // The thumbnail's own end marker must not be taken for the picture's.
+    let exif = [exif(1), jpeg.clone()].concat();
+    let file = jpeg_with_exif(&jpeg, &exif);
+    assert!(decode(&file, &SMALL).is_ok());
+    let cut = &file[..file.len() - jpeg.len() / 4];
+    assert!(matches!(decode(cut, &SMALL), Err(ImageError::Truncated { format: "JPEG" })));
+}
+
+#[test]
+fn declared_sizes_are_refused_before_anything_is_allocated() {
+    let idat = png_chunk(b"IDAT", &zlib_stored(&[0; 16]));
+    for side in [16385, 60000, 1 << 31, u32::MAX] {
+        let error = error(&png(side, side, 8, 2, std::slice::from_ref(&idat)));
+        assert!(matches!(error, ImageError::SideTooLarge { width, .. } if width == side), "{error}");
+    }
+    let message = error(&png(60000, 60000, 8, 2, std::slice::from_ref(&idat))).to_string();
+    let expected =
+        "the image is 60000x60000 pixels, more than the limit of 16384 per side: make it smaller first";
+    assert_eq!(message, expected);
+
+    // Within the sides, but 768 MiB of pixels from a file of 100 bytes.
+    let error = error(&png(16384, 16384, 8, 2, std::slice::from_ref(&idat)));
+    assert!(matches!(error, ImageError::TooManyBytes { needed_bytes: 805_306_368, .. }), "{error}");
+
+    let mut jpeg = sample(ImageFormat::Jpeg);
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 5..frame + 9].fill(0xff);
+    let error = decode(&jpeg, &ImageLimits::default()).unwrap_err();
+    assert!(matches!(error, ImageError::SideTooLarge { width: 65535, height: 65535, .. }), "{error}");
+
+    for (width, height) in [(0, 4), (4, 0)] {
+        let error = decode(&png(width, height, 8, 2, std::slice::from_ref(&idat)), &SMALL).unwrap_err();
+        assert!(matches!(error, ImageError::Broken { format: "PNG", .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_decompression_bomb_stays_within_its_picture() {
+    // 65 kB of zeros where a picture of 4 x 1 needs 13 bytes: the rest is not kept.
+    let idat = png_chunk(b"IDAT", &zlib_stored(&[0; 65535]));
+    if let Ok(image) = decode(&png(4, 1, 8, 2, &[idat]), &SMALL) {
+        assert_eq!(image.data(), [0; 12]);
+    }
+}
+
+#[test]
+fn webp_chunks_that_claim_more_than_the_file_are_refused() {
+    let webp = sample(ImageFormat::WebP);
+    // The extended header with the Exif flag, the picture, and an Exif chunk that claims 4 GB.
+    let mut body = b"VP8X\x0a\0\0\0\x08\0\0\0\x27\0\0\x1b\0\0".to_vec();
+    body.extend(&webp[12..]);
+    body.extend(b"EXIF\xf0\xff\xff\xff");
+    let len = u32::try_from(4 + body.len()).unwrap();
+    let file = [b"RIFF", &len.to_le_bytes()[..], b"WEBP", &body].concat();
+    assert!(matches!(decode(&file, &SMALL), Err(ImageError::Truncated { format: "WebP" })));
+}
+
+#[test]
+fn headers_followed_by_noise_are_refused() {
+    let noise = generated(100, 10, 1);
+    for format in FORMATS {
+        let file = sample(format);
+        for header in [8, 16, 32, 64, 128] {
+            let bytes = [&file[..header.min(file.len())], noise.data()].concat();
+            // A BMP's pixels are raw: behind its whole header of 54 bytes, noise is a picture.
+            assert!(
+                format == ImageFormat::Bmp && header >= 54 || decode(&bytes, &SMALL).is_err(),
+                "{format:?} {header}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Decoding returns, whatever is in the file.
+    #[test]
+    fn changed_bytes_never_panic(
+        (_, mut file) in proptest::sample::select(samples()),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        head_only: bool,
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        for (at, byte) in changes {
+            let range = if head_only { file.len().min(100) } else { file.len() };
+            file[at.index(range)] = byte;
+        }
+        if let Some(cut) = cut {
+            file.truncate(cut.index(file.len()));
+        }
+        if let Ok(image) = decode(&file, &SMALL) {
+            prop_assert!(image.width() <= SMALL.side_max && image.height() <= SMALL.side_max);
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_panic(
+        magic in proptest::sample::select(MAGICS),
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let _ = decode(&[magic, &bytes].concat(), &SMALL);
+    }
+}
