@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use palmtop::tokenizer::{Detokenizer, EncodeScratch, Tokenizer, TokenizerError, TokenizerLayout};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
 use super::*;
@@ -185,14 +186,16 @@ fn hostile_text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }
 
+fn runner() -> TestRunner {
+    TestRunner::new(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })
+}
+
 #[test]
 fn random_texts_give_the_ids_of_hugging_face() {
     let pair = Pair::small();
-    let mut runner =
-        proptest::test_runner::TestRunner::new(ProptestConfig { cases: 4000, ..ProptestConfig::default() });
-    let strategy = hostile_text();
+    let mut runner = runner();
     runner
-        .run(&strategy, |text| {
+        .run(&hostile_text(), |text| {
             pair.check_encode(&text);
             let ids = encode(&pair.ours(), &text);
             prop_assert!(ids.len() <= text.len());
@@ -215,8 +218,7 @@ fn random_ids_decode_as_in_hugging_face() {
             .prop_map(move |value| byte + value),
         2 => prop::sample::select(vec![0_u32, 1, 2, 3, 2161, u32::MAX]),
     ];
-    let mut runner =
-        proptest::test_runner::TestRunner::new(ProptestConfig { cases: 4000, ..ProptestConfig::default() });
+    let mut runner = runner();
     runner
         .run(&prop::collection::vec(id, 0..40), |ids| {
             pair.check_decode(&ids);

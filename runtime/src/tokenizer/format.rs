@@ -168,3 +168,35 @@ pub fn section_bytes(
         added_count.checked_mul(4)?,
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of an independent implementation of the page in `docs`.
+    #[test]
+    fn hash_is_the_documented_one() {
+        assert_eq!(hash(b""), 0xefd0_1f60_ba99_2926);
+        assert_eq!(hash(b"a"), 0x82a2_a958_a9be_ce5b);
+        assert_eq!(hash("\u{2581}cat".as_bytes()), 0xa9ad_ff6e_0765_5d11);
+        assert_eq!(fingerprint(hash(b"a")), 0x82a);
+    }
+
+    #[test]
+    fn byte_pieces_are_known_by_their_spelling() {
+        let cases = [
+            ("<0x41>", Some(0x41)),
+            ("<0xff>", Some(0xff)),
+            ("<0x+5>", Some(5)),
+            ("<0x-5>", None),
+            ("<0x4>", None),
+            ("<0x041>", None),
+            ("<0x\u{e9}>", None),
+            ("0x41", None),
+            ("<0x41> ", None),
+        ];
+        for (text, byte) in cases {
+            assert_eq!(byte_of_piece(text), byte, "{text}");
+        }
+    }
+}

@@ -9,6 +9,8 @@ use super::Pair;
 struct Recipe {
     /// Each joins two earlier pieces, chosen by index modulo their number.
     merges: Vec<(u16, u16)>,
+    /// Only two letters are joined, to short pieces: most pieces are then made in several ways.
+    dense: bool,
     /// Text, special, normalised.
     added: Vec<(String, bool, bool)>,
     /// Bytes that have a byte piece.
@@ -22,16 +24,18 @@ struct Recipe {
 fn recipe() -> impl Strategy<Value = Recipe> {
     let added = ("[ab<>é]{1,4}|[ab \u{2581}]{1,3}", any::<bool>(), any::<bool>());
     (
-        prop::collection::vec(any::<(u16, u16)>(), 0..40),
+        prop::collection::vec(any::<(u16, u16)>(), 0..60),
+        any::<bool>(),
         prop::collection::vec(added, 0..6),
         prop_oneof![Just((0..=255).collect()), prop::collection::vec(any::<u8>(), 0..300)],
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
-        prop::collection::vec("[abc <>éü\u{2581}😀]{0,40}|[ab]{0,60}|[ a]{0,30}", 1..12),
+        prop::collection::vec("[abc <>éü\u{2581}😀]{0,40}|[ab]{0,60}|[ab]{0,60}|[ a]{0,30}", 1..20),
     )
-        .prop_map(|(merges, added, bytes, fuse_unk, byte_fallback, pairs, texts)| Recipe {
+        .prop_map(|(merges, dense, added, bytes, fuse_unk, byte_fallback, pairs, texts)| Recipe {
             merges,
+            dense,
             added,
             bytes,
             fuse_unk,
@@ -45,16 +49,19 @@ impl Recipe {
     fn tokenizer_json(&self) -> Vec<u8> {
         let mut pieces: Vec<String> = ["<unk>", "a", "b", "c", "\u{2581}", "é"].map(String::from).into();
         let mut merges = Vec::new();
+        let (letters, piece_bytes_max) = if self.dense { (1..3, 5) } else { (1..6, 40) };
+        // Nothing is made of the unknown token, which is the first.
+        let mut parts = pieces[letters].to_vec();
         for &(left, right) in &self.merges {
-            // Position 0 is the unknown token, which nothing is made of.
-            let pick = |index: u16| pieces[1 + usize::from(index) % (pieces.len() - 1)].clone();
+            let pick = |index: u16| parts[usize::from(index) % parts.len()].clone();
             let (left, right) = (pick(left), pick(right));
             let piece = format!("{left}{right}");
-            if piece.len() > 40 {
+            if piece.len() > piece_bytes_max {
                 continue;
             }
             if !pieces.contains(&piece) {
-                pieces.push(piece);
+                pieces.push(piece.clone());
+                parts.push(piece);
             }
             merges.push(if self.pairs { json!([left, right]) } else { json!(format!("{left} {right}")) });
         }
