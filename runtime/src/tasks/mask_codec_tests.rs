@@ -37,6 +37,9 @@ fn decodes_as_the_reference_does() {
     let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let error = out.iter().zip(&expected).fold(0f32, |error, (a, b)| error.max((a - b).abs()));
     assert!(error < 2e-6 * largest, "error {error} of {largest}");
+    // The arithmetic is the same on every machine, so the bits are too.
+    let hash = out.iter().fold(0u32, |hash, value| (hash ^ value.to_bits()).wrapping_mul(0x0100_0193));
+    assert_eq!(hash, 997905576);
 }
 
 #[test]
