@@ -1,4 +1,200 @@
 //! Checkpoints in, `.palm` files out.
+//!
+//! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any
+//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory stays small whatever the model: input is
+//! mapped, output is written in windows. `docs/quantization.md` says what is stored how and why.
 
+mod checkpoint;
+mod config_json;
+mod error;
+mod json;
+mod names;
 pub mod npz;
+mod progress;
+mod quantize;
+mod recipe;
+mod report;
+mod source;
+pub mod synthetic;
 pub mod tokenizer;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use palmtop::config::Config;
+use palmtop::format::Metadata;
+use palmtop::model::TOKENIZER;
+use palmtop::tasks::MaskCodec;
+use palmtop::tokenizer::TokenizerLayout;
+
+pub use checkpoint::Checkpoint;
+pub use config_json::read_config;
+pub use error::{ConvertError, TensorProblems};
+pub use progress::Progress;
+pub use quantize::quantize_row;
+pub use recipe::Recipe;
+pub use report::{Report, TensorReport};
+pub use source::{WeightSource, needed};
+
+use source::EMBEDDING;
+use write::{Contents, Verbatim};
+
+/// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
+const GEMMA_NOTICE: &str =
+    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms";
+
+/// How to convert.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A weight format for each part of the model.
+    pub recipe: Recipe,
+    /// `vae-oid.npz`: adds the decoder of segmentation masks.
+    pub mask_codec: Option<PathBuf>,
+    /// Threads; one per core if absent.
+    pub threads: Option<usize>,
+    /// The model's name in the file; otherwise that of the checkpoint's folder.
+    pub name: Option<String>,
+    /// The revision in the file; otherwise that of a hub cache folder, if it is one.
+    pub revision: Option<String>,
+}
+
+/// Converts a checkpoint folder to a `.palm` file.
+///
+/// The target appears when it is whole, and replaces an older `.palm` file of that name; after an error or an
+/// interruption there is none.
+pub fn convert(
+    checkpoint: &Path,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, ConvertError> {
+    progress.message("reading the checkpoint's tables");
+    let weights = Checkpoint::open(checkpoint)?;
+    let config = read_config(checkpoint)?;
+    weights.check(&needed(&config))?;
+    let (name, revision) = origin(checkpoint);
+    let options = Options {
+        name: options.name.clone().or(Some(name)),
+        revision: options.revision.clone().or(revision),
+        ..options.clone()
+    };
+    let tokenizer = tokenizer_table(checkpoint, &config)?;
+    in_pool(options.threads, || weights.check_head(EMBEDDING))?;
+    convert_source(&weights, &config, tokenizer, target, &options, progress)
+}
+
+/// Writes the weights of any source as a `.palm` file, as [`convert`] does.
+///
+/// `tokenizer` is a table as [`tokenizer`] makes it.
+pub fn convert_source(
+    source: &dyn WeightSource,
+    config: &Config,
+    tokenizer: Vec<u8>,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, ConvertError> {
+    let start = Instant::now();
+    write::check_target(target)?;
+    let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec)?;
+    let mut metadata = Metadata::default();
+    config.to_metadata(&mut metadata);
+    let name = options.name.as_deref().unwrap_or("unnamed");
+    metadata.set("general.name", name);
+    if let Some(revision) = &options.revision {
+        metadata.set("general.revision", revision.as_str());
+    }
+    metadata.set("general.license", "gemma");
+    metadata.set("general.license_notice", GEMMA_NOTICE);
+    metadata.set("general.converter", concat!("palmtop ", env!("CARGO_PKG_VERSION")));
+    metadata.set("quantization.recipe", options.recipe.to_string());
+    let contents = Contents {
+        source,
+        config,
+        recipe: &options.recipe,
+        metadata,
+        before: vec![Verbatim::Bytes { name: TOKENIZER.to_owned(), bytes: tokenizer }],
+        behind: mask_codec,
+    };
+    let (tensors, bytes) = in_pool(options.threads, || write::write(target, &contents, progress))?;
+    Ok(Report {
+        target: target.to_owned(),
+        source: name.to_owned(),
+        recipe: options.recipe.to_string(),
+        bytes,
+        weights: needed(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum(),
+        seconds: start.elapsed().as_secs_f64(),
+        tensors,
+    })
+}
+
+/// Runs on so many threads of its own.
+fn in_pool<T: Send>(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<T, ConvertError> + Send,
+) -> Result<T, ConvertError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
+    pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))?.install(work)
+}
+
+/// The table of the checkpoint's tokenizer, whose every piece must have a row in the embedding.
+fn tokenizer_table(checkpoint: &Path, config: &Config) -> Result<Vec<u8>, ConvertError> {
+    let wrong = |what: String| ConvertError::Tokenizer { path: checkpoint.to_owned(), what };
+    let table = tokenizer::build_table(checkpoint).map_err(|e| wrong(e.to_string()))?;
+    let layout = TokenizerLayout::parse(&table).map_err(|e| wrong(e.to_string()))?;
+    let (pieces, rows) = (layout.bind(&table).piece_count() as usize, config.text.vocab);
+    if pieces > rows {
+        return Err(wrong(format!("the tokenizer has {pieces} pieces and the embedding {rows} rows")));
+    }
+    Ok(table)
+}
+
+/// The mask decoder's tensors; the encoder beside them is not needed for answers.
+fn mask_codec(path: &Path) -> Result<Vec<Verbatim>, ConvertError> {
+    let wrong = |what: String| ConvertError::MaskCodec { path: path.to_owned(), what };
+    let bytes = std::fs::read(path).map_err(ConvertError::io(path))?;
+    let file = npz::Npz::parse(&bytes).map_err(|e| wrong(e.to_string()))?;
+    let read = |(name, expected): (String, Vec<usize>)| {
+        let npz::NpyArray { shape, data } = file.read_f32(&name).map_err(|e| wrong(e.to_string()))?;
+        if shape != expected {
+            return Err(wrong(format!("array '{name}' is {shape:?} and should be {expected:?}")));
+        }
+        if let Some(index) = data.iter().position(|v| !v.is_finite()) {
+            return Err(wrong(format!("array '{name}' holds {} at index {index}", data[index])));
+        }
+        Ok(Verbatim::F32 { name: format!("{}{name}", MaskCodec::PREFIX), shape, values: data })
+    };
+    MaskCodec::tensors().into_iter().map(read).collect()
+}
+
+/// Name and revision of a checkpoint. The hub's cache has them in its paths:
+/// `models--google--paligemma-3b-mix-224/snapshots/REVISION`.
+fn origin(checkpoint: &Path) -> (String, Option<String>) {
+    let path = checkpoint.canonicalize().unwrap_or_else(|_| checkpoint.to_owned());
+    let name_of = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    if let Some(snapshots) = path.parent().filter(|p| p.ends_with("snapshots")) {
+        let repository = snapshots.parent().map(name_of).unwrap_or_default();
+        if let Some(repository) = repository.strip_prefix("models--") {
+            return (repository.replacen("--", "/", 1), Some(name_of(&path)));
+        }
+    }
+    (name_of(&path), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hub_cache_names_model_and_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("models--google--paligemma-3b-mix-224/snapshots/d1d8734c9c3ad0cc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        let revision = Some("d1d8734c9c3ad0cc".to_owned());
+        assert_eq!(origin(&snapshot), ("google/paligemma-3b-mix-224".to_owned(), revision));
+        let plain = dir.path().join("my-model");
+        std::fs::create_dir(&plain).unwrap();
+        assert_eq!(origin(&plain), ("my-model".to_owned(), None));
+    }
+}

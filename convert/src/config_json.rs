@@ -1,0 +1,219 @@
+//! The architecture, read from `config.json` and the files beside it.
+//!
+//! Absent fields have the defaults of transformers. Whatever palmtop does not compute is refused here, by
+//! the name of its key: a model that runs with another function than it was trained with answers nonsense.
+
+use std::path::Path;
+
+use palmtop::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
+
+use crate::ConvertError;
+use crate::json::{self, Section};
+
+const SIZE_MAX: usize = 1 << 22;
+const LAYERS_MAX: usize = 1024;
+
+/// Reads `config.json`, `generation_config.json` and `preprocessor_config.json` (or the newer
+/// `processor_config.json`) of a checkpoint folder.
+pub fn read_config(dir: &Path) -> Result<Config, ConvertError> {
+    let path = dir.join("config.json");
+    let value = json::read(&path)?;
+    let top = Section::new(&path, Some(&value));
+    match top.text("model_type")? {
+        Some("paligemma") => {}
+        Some(other) => {
+            return Err(top.wrong("model_type", format!("is '{other}'; palmtop runs 'paligemma'")));
+        }
+        None => return Err(top.wrong("model_type", "is missing; palmtop runs 'paligemma'")),
+    }
+    if top.get("quantization_config").is_some() {
+        return Err(top.wrong("quantization_config", "is set: convert the checkpoint it was made from"));
+    }
+    let vision = vision(&top.section("vision_config", "vision_config.")?)?;
+    let text = text(&top.section("text_config", "text_config.")?)?;
+    let tokens = tokens(dir, &top, text.vocab)?;
+    let image = image(dir, vision.image_size)?;
+    let config = Config { vision, text, image, tokens };
+    config.check().map_err(|(key, what)| top.wrong(json_key(key), what))?;
+    Ok(config)
+}
+
+fn vision(s: &Section<'_>) -> Result<VisionConfig, ConvertError> {
+    if let Some(other) = s.text("model_type")?.filter(|t| *t != "siglip_vision_model") {
+        return Err(s.wrong("model_type", format!("is '{other}'; palmtop runs 'siglip_vision_model'")));
+    }
+    activation(s, "hidden_act", false)?;
+    s.refuse_flag("vision_use_head", true, "palmtop runs encoders without a pooling head")?;
+    if s.size("num_channels", 3, SIZE_MAX)? != 3 {
+        return Err(s.wrong("num_channels", "is not 3: images have red, green and blue"));
+    }
+    // A folder without the section is the 3B model; a section without a field is SigLIP's base model.
+    let default = |paligemma, siglip| if s.is_there() { siglip } else { paligemma };
+    Ok(VisionConfig {
+        hidden: s.size("hidden_size", default(1152, 768), SIZE_MAX)?,
+        intermediate: s.size("intermediate_size", default(4304, 3072), SIZE_MAX)?,
+        layers: s.size("num_hidden_layers", default(27, 12), LAYERS_MAX)?,
+        heads: s.size("num_attention_heads", default(16, 12), SIZE_MAX)?,
+        image_size: s.side("image_size", 224, SIZE_MAX)?,
+        patch_size: s.side("patch_size", default(14, 16), SIZE_MAX)?,
+        norm_eps: s.positive("layer_norm_eps", 1e-6)?,
+    })
+}
+
+fn text(s: &Section<'_>) -> Result<TextConfig, ConvertError> {
+    let generation = match s.text("model_type")?.unwrap_or("gemma") {
+        "gemma" => Generation::Gemma1,
+        "gemma2" => Generation::Gemma2,
+        other => {
+            return Err(s.wrong("model_type", format!("is '{other}'; palmtop runs 'gemma' and 'gemma2'")));
+        }
+    };
+    let gemma2 = generation == Generation::Gemma2;
+    if gemma2 || s.get("hidden_activation").is_some() {
+        activation(s, "hidden_activation", false)?;
+    } else {
+        activation(s, "hidden_act", true)?;
+    }
+    s.refuse_flag("attention_bias", true, "palmtop runs decoders without attention biases")?;
+    s.refuse_flag("use_bidirectional_attention", false, "PaliGemma's prompt sees itself both ways")?;
+    if s.get("rope_scaling").is_some() {
+        return Err(s.wrong("rope_scaling", "is set; palmtop runs the default rotary embedding"));
+    }
+    let rope = s.section("rope_parameters", "text_config.rope_parameters.")?;
+    if let Some(other) = rope.text("rope_type")?.filter(|t| *t != "default") {
+        return Err(rope.wrong("rope_type", format!("is '{other}'; palmtop runs 'default'")));
+    }
+    let rope_theta =
+        if rope.get("rope_theta").is_some() { rope } else { *s }.positive("rope_theta", 10000.0)?;
+    // A folder without the section is the 3B model; a section without a field has Gemma's own defaults.
+    let there = s.is_there();
+    let default = |paligemma, gemma, gemma2_default| match (there, gemma2) {
+        (false, _) => paligemma,
+        (true, false) => gemma,
+        (true, true) => gemma2_default,
+    };
+    let layers = s.size("num_hidden_layers", default(18, 28, 26), LAYERS_MAX)?;
+    let head_dim = s.size("head_dim", 256, SIZE_MAX)?;
+    let softcap = |key, value| match (gemma2 && !s.is_null(key)).then(|| s.positive(key, value)) {
+        None => Ok(None),
+        Some(cap) => cap.map(Some),
+    };
+    Ok(TextConfig {
+        generation,
+        hidden: s.size("hidden_size", default(2048, 3072, 2304), SIZE_MAX)?,
+        intermediate: s.size("intermediate_size", default(16384, 24576, 9216), SIZE_MAX)?,
+        layers,
+        heads: s.size("num_attention_heads", default(8, 16, 8), SIZE_MAX)?,
+        kv_heads: s.size("num_key_value_heads", default(1, 16, 4), SIZE_MAX)?,
+        head_dim,
+        vocab: s.size("vocab_size", default(257_152, 256_000, 256_000), SIZE_MAX)?,
+        norm_eps: s.positive("rms_norm_eps", 1e-6)?,
+        rope_theta,
+        query_scalar: match gemma2 {
+            true => s.positive("query_pre_attn_scalar", 256.0)?,
+            false => head_dim as f64,
+        },
+        attention_softcap: softcap("attn_logit_softcapping", 50.0)?,
+        final_softcap: softcap("final_logit_softcapping", 30.0)?,
+        windows: if gemma2 { windows(s, layers)? } else { vec![None; layers] },
+    })
+}
+
+/// The window of each layer: as `layer_types` says, or on every second layer from the first.
+fn windows(s: &Section<'_>, layers: usize) -> Result<Vec<Option<usize>>, ConvertError> {
+    let window = match s.is_null("sliding_window") {
+        true => None,
+        false => Some(s.size("sliding_window", 4096, 1 << 30)?),
+    };
+    let Some(types) = s.get("layer_types") else {
+        return Ok((0..layers).map(|i| window.filter(|_| i % 2 == 0)).collect());
+    };
+    let types = types.as_array().filter(|t| t.len() == layers);
+    let types = types.ok_or_else(|| s.wrong("layer_types", format!("is not a list of {layers} entries")))?;
+    let of_type = |t: &serde_json::Value| match t.as_str() {
+        Some("sliding_attention") => Ok(window),
+        Some("full_attention") => Ok(None),
+        _ => Err(s.wrong("layer_types", format!("has the unknown entry {t}"))),
+    };
+    types.iter().map(of_type).collect()
+}
+
+/// Only GELU in its tanh approximation is run. Gemma 1's old configurations say 'gelu' and mean it.
+fn activation(s: &Section<'_>, key: &str, legacy: bool) -> Result<(), ConvertError> {
+    match s.text(key)?.unwrap_or("gelu_pytorch_tanh") {
+        "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" => Ok(()),
+        "gelu" if legacy => Ok(()),
+        other => Err(s.wrong(key, format!("is '{other}'; palmtop runs 'gelu_pytorch_tanh'"))),
+    }
+}
+
+/// The answer ends at what `generation_config.json` says: Gemma 2's own list also ends chat turns.
+fn tokens(dir: &Path, top: &Section<'_>, vocab: usize) -> Result<TokenIds, ConvertError> {
+    let path = dir.join("generation_config.json");
+    let value = json::read_if_there(&path)?;
+    let generation = Section::new(&path, value.as_ref());
+    let one = |key: &str, default: u32| {
+        Ok::<_, ConvertError>(top.token_ids(key, vocab)?.map_or(default, |ids| ids[0]))
+    };
+    let image = match top.token_ids("image_token_index", vocab)? {
+        Some(ids) => ids[0],
+        None => match top.token_ids("image_token_id", vocab)? {
+            Some(ids) => ids[0],
+            None => return Err(top.wrong("image_token_index", "is missing: it is the id of <image>")),
+        },
+    };
+    let eos = match generation.token_ids("eos_token_id", vocab)? {
+        Some(ids) => ids,
+        None => top.token_ids("eos_token_id", vocab)?.unwrap_or_else(|| vec![1]),
+    };
+    Ok(TokenIds { bos: one("bos_token_id", 2)?, eos, pad: one("pad_token_id", 0)?, image })
+}
+
+fn image(dir: &Path, image_size: usize) -> Result<ImageConfig, ConvertError> {
+    let old = dir.join("preprocessor_config.json");
+    let new = dir.join("processor_config.json");
+    let (old_value, new_value) = (json::read_if_there(&old)?, json::read_if_there(&new)?);
+    let s = match old_value.is_some() {
+        true => Section::new(&old, old_value.as_ref()),
+        false => Section::new(&new, new_value.as_ref()).section("image_processor", "image_processor.")?,
+    };
+    for step in ["do_resize", "do_rescale", "do_normalize"] {
+        s.refuse_flag(step, false, "palmtop always takes this step")?;
+    }
+    if let Some(resample) = s.get("resample").filter(|v| v.as_u64() != Some(3)) {
+        return Err(s.wrong("resample", format!("is {resample}; palmtop resizes by 3, bicubic")));
+    }
+    if let Some(size) = s.get("size") {
+        let side = |key| size.get(key).and_then(serde_json::Value::as_u64);
+        if (side("height"), side("width")) != (Some(image_size as u64), Some(image_size as u64)) {
+            let what = format!("is {size}, and the image encoder takes {image_size} by {image_size}");
+            return Err(s.wrong("size", what));
+        }
+    }
+    Ok(ImageConfig {
+        mean: s.three("image_mean", [0.5; 3])?,
+        std: s.three("image_std", [0.5; 3])?,
+        rescale: s.positive("rescale_factor", 1.0 / 255.0)?,
+    })
+}
+
+/// The key of `config.json` from which an entry of the `.palm` file's metadata comes.
+fn json_key(key: &str) -> &str {
+    match key {
+        "vision.hidden" => "vision_config.hidden_size",
+        "vision.intermediate" => "vision_config.intermediate_size",
+        "vision.layers" => "vision_config.num_hidden_layers",
+        "vision.heads" => "vision_config.num_attention_heads",
+        "vision.image_size" => "vision_config.image_size",
+        "vision.patch_size" => "vision_config.patch_size",
+        "text.hidden" => "text_config.hidden_size",
+        "text.intermediate" => "text_config.intermediate_size",
+        "text.layers" => "text_config.num_hidden_layers",
+        "text.heads" => "text_config.num_attention_heads",
+        "text.kv_heads" => "text_config.num_key_value_heads",
+        "text.head_dim" => "text_config.head_dim",
+        "text.vocab" => "text_config.vocab_size",
+        "image.std" => "image_std",
+        other => other,
+    }
+}

@@ -1,0 +1,204 @@
+//! Why a conversion fails, by whose fault it is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a checkpoint could not be converted. No target is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The operating system refused a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder holds no weights that can be read.
+    #[error("{}: {what}", path.display())]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A JSON file cannot be read.
+    #[error("{}: {what}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A key of `config.json` or of a file beside it has a value that palmtop does not run.
+    #[error("{}: '{key}' {what}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The key, with dots between levels.
+        key: String,
+        /// What is wrong with its value.
+        what: String,
+    },
+    /// A safetensors file is cut short, damaged or malformed.
+    #[error("{}: {what}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The index names files that are not there.
+    #[error("{}: files of this checkpoint are missing: {}", index.display(), listed(files))]
+    MissingShards {
+        /// The index.
+        index: PathBuf,
+        /// The files that are not there.
+        files: Vec<String>,
+    },
+    /// Two tensors of the checkpoint stand for the same weights.
+    #[error("tensor '{name}' stands twice: as '{first}' and as '{second}'")]
+    Duplicate {
+        /// The classic name.
+        name: String,
+        /// Name and file of one.
+        first: String,
+        /// Name and file of the other.
+        second: String,
+    },
+    /// Tensors are missing, unknown, misshapen or of a type that is not read.
+    #[error("the tensors do not fit config.json: {0}")]
+    Tensors(Box<TensorProblems>),
+    /// A weight is NaN or infinite.
+    #[error("{}: tensor '{name}' holds {value} at index {index}: the checkpoint is damaged", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// The first such value, in row-major order.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A weight does not fit into 16-bit floating point.
+    #[error("tensor '{name}' holds {value}, which f16 cannot hold: use f32 or int8 for '{part}'")]
+    TooLargeForF16 {
+        /// The tensor's name in the `.palm` file.
+        name: String,
+        /// The weight.
+        value: f32,
+        /// The recipe's name of its part.
+        part: &'static str,
+    },
+    /// The head is a matrix of its own; PaliGemma's is the embedding.
+    #[error(
+        "tensor '{name}' differs from the token embedding at index {index}: PaliGemma uses one matrix for both, and palmtop runs no other"
+    )]
+    UntiedHead {
+        /// The tensor's name in the file.
+        name: String,
+        /// The first difference, in row-major order.
+        index: usize,
+    },
+    /// A recipe that cannot be understood.
+    #[error("recipe '{recipe}': {what}")]
+    Recipe {
+        /// The text.
+        recipe: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The tokenizer files are missing or not those of a Gemma tokenizer.
+    #[error("{}: {what}", path.display())]
+    Tokenizer {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The mask codec's file is not the expected one.
+    #[error("{}: {what}", path.display())]
+    MaskCodec {
+        /// The `.npz` file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The target is something that must not be overwritten.
+    #[error("{}: {what}", path.display())]
+    Target {
+        /// The target.
+        path: PathBuf,
+        /// Why it is refused.
+        what: String,
+    },
+    /// The caller asked to stop.
+    #[error("the conversion was interrupted; nothing was written")]
+    Cancelled,
+}
+
+impl ConvertError {
+    /// Turns what the system said about `path` into an error.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// All that is wrong with a checkpoint's table of tensors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TensorProblems {
+    /// Classic names of tensors that the architecture needs and that are not there.
+    pub missing: Vec<String>,
+    /// Tensors for which the architecture has no use, by their names in the file.
+    pub unknown: Vec<String>,
+    /// Tensors of another shape than the architecture's: name, shape found, shape expected.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Tensors of a type that is not read: name, type.
+    pub unsupported: Vec<(String, String)>,
+}
+
+impl TensorProblems {
+    /// True if nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for TensorProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let misshapen = self
+            .misshapen
+            .iter()
+            .map(|(name, found, expected)| format!("'{name}' is {found:?} and should be {expected:?}"));
+        let unsupported = self.unsupported.iter().map(|(name, dtype)| format!("'{name}' is {dtype}"));
+        let quoted = |names: &[String]| names.iter().map(|n| format!("'{n}'")).collect();
+        let lists: [(&str, Vec<String>); 4] = [
+            ("missing", quoted(&self.missing)),
+            ("unknown", quoted(&self.unknown)),
+            ("misshapen", misshapen.collect()),
+            ("neither f32, f16 nor bf16", unsupported.collect()),
+        ];
+        let mut between = "";
+        for (what, items) in lists.iter().filter(|(_, items)| !items.is_empty()) {
+            write!(f, "{between}{what} ({}): {}", items.len(), listed(items))?;
+            between = "; ";
+        }
+        if self.unknown.iter().any(|n| n.contains("lora_") || n.starts_with("base_model.")) {
+            write!(f, "; these are adapter weights: merge them into the model first (merge_and_unload)")?;
+        }
+        Ok(())
+    }
+}
+
+/// The first of many names, and how many more there are.
+fn listed(items: &[String]) -> String {
+    const SHOWN_MAX: usize = 12;
+    let mut out = items[..items.len().min(SHOWN_MAX)].join(", ");
+    if items.len() > SHOWN_MAX {
+        out += &format!(" and {} more", items.len() - SHOWN_MAX);
+    }
+    out
+}

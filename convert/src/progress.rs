@@ -1,0 +1,23 @@
+//! What a conversion tells its caller while it runs.
+
+/// Follows a conversion, and can end it. `()` follows nothing. Called from several threads.
+pub trait Progress: Sync {
+    /// The length of the file to be written.
+    fn start(&self, total_bytes: u64) {
+        let _ = total_bytes;
+    }
+    /// So many bytes more are written.
+    fn advance(&self, bytes: u64) {
+        let _ = bytes;
+    }
+    /// What is being done now.
+    fn message(&self, text: &str) {
+        let _ = text;
+    }
+    /// True ends the conversion soon with [`Cancelled`](crate::ConvertError::Cancelled).
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+impl Progress for () {}

@@ -1,0 +1,105 @@
+//! What a conversion has done: the format and the error of each tensor.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use palmtop::config::Part;
+use palmtop::format::TensorInfo;
+use serde::Serialize;
+
+use crate::Recipe;
+
+/// What a conversion has done. `Display` gives a summary, serde everything.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The file that was written.
+    pub target: PathBuf,
+    /// The model's name, from the checkpoint's folder.
+    pub source: String,
+    /// The recipe, as `--recipe` reads it.
+    pub recipe: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Weights of the model.
+    pub weights: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// Every tensor, in the order of the file.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// A tensor of the file.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct TensorReport {
+    /// Its name in the file.
+    pub name: String,
+    /// Its part in the recipe; none for what no recipe changes.
+    pub part: Option<&'static str>,
+    /// How it is stored.
+    pub storage: &'static str,
+    /// Its dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Its bytes in the file.
+    pub bytes: u64,
+    /// Root of the mean squared error over the root of the mean squared weight; none where nothing is rounded.
+    pub relative_error: Option<f64>,
+}
+
+impl TensorReport {
+    pub(crate) fn new(entry: &TensorInfo, part: Option<Part>, relative_error: Option<f64>) -> Self {
+        Self {
+            name: entry.name.clone(),
+            part: part.map(Recipe::part_name),
+            storage: entry.storage.name(),
+            shape: entry.shape.clone(),
+            bytes: entry.length,
+            relative_error,
+        }
+    }
+
+    fn weights(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:10} {:12} {:>8} {:>10}  relative error", "part", "storage", "tensors", "MB")?;
+        let mut groups: Vec<(&str, &str)> = Vec::new();
+        for t in &self.tensors {
+            let group = (t.part.unwrap_or("other"), t.storage);
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        // What no recipe changes comes last.
+        groups.sort_by_key(|(part, _)| *part == "other");
+        for (part, storage) in groups {
+            let of_group = || {
+                let mine = |t: &&TensorReport| (t.part.unwrap_or("other"), t.storage) == (part, storage);
+                self.tensors.iter().filter(mine)
+            };
+            let bytes: u64 = of_group().map(|t| t.bytes).sum();
+            let mb = bytes as f64 / 1e6;
+            write!(f, "{part:10} {storage:12} {:>8} {mb:>10.1}", of_group().count())?;
+            let errors = || of_group().filter_map(|t| Some((t, t.relative_error?)));
+            let weights: usize = errors().map(|(t, _)| t.weights()).sum();
+            if let Some((worst, most)) = errors().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|w| w.1 > 0.0) {
+                let mean = errors().map(|(t, e)| e * e * t.weights() as f64).sum::<f64>() / weights as f64;
+                write!(f, "  {:.3} %, at most {:.3} % ({})", mean.sqrt() * 100.0, most * 100.0, worst.name)?;
+            }
+            writeln!(f)?;
+        }
+        write!(
+            f,
+            "{}: {:.1} MB, {:.2} G weights, {:.2} bits a weight, {:.1} s",
+            self.target.display(),
+            self.bytes as f64 / 1e6,
+            self.weights as f64 / 1e9,
+            self.bytes as f64 * 8.0 / self.weights.max(1) as f64,
+            self.seconds
+        )
+    }
+}

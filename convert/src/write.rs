@@ -1,0 +1,297 @@
+//! Writes a `.palm` file: stripes in parallel, to a temporary file that is renamed when it is whole.
+
+use std::cell::RefCell;
+use std::fs::{File, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+
+use palmtop::config::{Config, Part, TensorSpec};
+use palmtop::format::{Checksum, Head, MAGIC, Metadata, Storage, TensorInfo, checksum};
+use palmtop_kernels::layout::{
+    LANES, MatrixLayout, QuantizedRow, WeightFormat, pack_float_stripe, pack_integer_stripe,
+};
+use rayon::prelude::*;
+
+use crate::quantize::quantize_row;
+use crate::report::TensorReport;
+use crate::source::{Assembly, WeightSource};
+use crate::{ConvertError, Progress, Recipe};
+
+/// Stripes are packed in windows of about this many bytes, which bounds the memory.
+const WINDOW_BYTES: usize = 16 << 20;
+
+/// A tensor that is stored as it is.
+pub(crate) enum Verbatim {
+    Bytes { name: String, bytes: Vec<u8> },
+    F32 { name: String, shape: Vec<usize>, values: Vec<f32> },
+}
+
+/// What the file is made of.
+pub(crate) struct Contents<'a> {
+    pub source: &'a dyn WeightSource,
+    pub config: &'a Config,
+    pub recipe: &'a Recipe,
+    pub metadata: Metadata,
+    /// Stand before the weights.
+    pub before: Vec<Verbatim>,
+    /// Stand behind the weights.
+    pub behind: Vec<Verbatim>,
+}
+
+/// Refuses a target that is a folder or a file of another kind: renaming would replace it.
+pub(crate) fn check_target(target: &Path) -> Result<(), ConvertError> {
+    let refuse = |what: &str| Err(ConvertError::Target { path: target.to_owned(), what: what.to_owned() });
+    if target.is_dir() {
+        return refuse("is a folder; name the .palm file itself");
+    }
+    if target.file_name().is_none() {
+        return refuse("has no file name");
+    }
+    let Ok(file) = File::open(target) else { return Ok(()) };
+    let mut start = Vec::new();
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(ConvertError::io(target))?;
+    if start.is_empty() || start == MAGIC {
+        Ok(())
+    } else {
+        refuse("exists and is not a .palm file; remove it first if it is not needed")
+    }
+}
+
+/// Writes the file and gives a report of each tensor, and the file's length.
+pub(crate) fn write(
+    target: &Path,
+    contents: &Contents<'_>,
+    progress: &dyn Progress,
+) -> Result<(Vec<TensorReport>, u64), ConvertError> {
+    let mut head = head(contents);
+    let length = head.place();
+    progress.start(length);
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = target.file_name().expect("the target has been checked").to_string_lossy().into_owned();
+    let temporary = tempfile::Builder::new()
+        .prefix(&format!(".{name}."))
+        .suffix(".part")
+        .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
+        .tempfile_in(folder)
+        .map_err(ConvertError::io(folder))?;
+    let out = Output { file: temporary.as_file(), target, progress };
+    out.file.set_len(length).map_err(ConvertError::io(target))?;
+
+    let mut reports = Vec::new();
+    let mut tables = head.tensors.iter_mut();
+    let mut entry = || tables.next().expect("the table was made from the same lists");
+    for tensor in &contents.before {
+        reports.push(out.verbatim(tensor, entry())?);
+    }
+    for spec in contents.config.tensors() {
+        reports.push(out.tensor(contents, &spec, entry())?);
+    }
+    for tensor in &contents.behind {
+        reports.push(out.verbatim(tensor, entry())?);
+    }
+    progress.message("syncing");
+    let head = head.encode();
+    out.write(&head, 0)?;
+    out.file.sync_all().map_err(ConvertError::io(target))?;
+    temporary.persist(target).map_err(|e| ConvertError::io(target)(e.error))?;
+    // The rename itself is safe on disk once the folder is; not every file system can do that.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok((reports, length))
+}
+
+fn head(contents: &Contents<'_>) -> Head {
+    let verbatim = |t: &Verbatim| match t {
+        Verbatim::Bytes { name, bytes } => TensorInfo::new(name, Storage::Bytes, &[bytes.len()]),
+        Verbatim::F32 { name, shape, .. } => TensorInfo::new(name, Storage::F32, shape),
+    };
+    let weights = contents.config.tensors().into_iter().map(|spec| {
+        let storage = spec.matrix.map_or(Storage::F32, |p| Storage::Packed(contents.recipe.format(p)));
+        TensorInfo::new(spec.name, storage, &spec.shape)
+    });
+    let tensors = contents.before.iter().map(verbatim).chain(weights);
+    let tensors = tensors.chain(contents.behind.iter().map(verbatim));
+    let tensors = tensors.map(|t| t.expect("shapes have been checked")).collect();
+    Head { metadata: contents.metadata.clone(), tensors }
+}
+
+/// The temporary file.
+struct Output<'a> {
+    file: &'a File,
+    /// Named in errors.
+    target: &'a Path,
+    progress: &'a dyn Progress,
+}
+
+impl Output<'_> {
+    /// Positioned writes need no order, and a full disk is an error instead of a signal.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ConvertError> {
+        self.file.write_all_at(bytes, offset).map_err(ConvertError::io(self.target))?;
+        self.progress.advance(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), ConvertError> {
+        if self.progress.cancelled() { Err(ConvertError::Cancelled) } else { Ok(()) }
+    }
+
+    fn verbatim(&self, tensor: &Verbatim, entry: &mut TensorInfo) -> Result<TensorReport, ConvertError> {
+        match tensor {
+            Verbatim::Bytes { bytes, .. } => {
+                entry.checksum = checksum(bytes);
+                self.write(bytes, entry.offset)?;
+            }
+            Verbatim::F32 { values, .. } => self.plain(values, entry)?,
+        }
+        Ok(TensorReport::new(entry, None, None))
+    }
+
+    fn plain(&self, values: &[f32], entry: &mut TensorInfo) -> Result<(), ConvertError> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        entry.checksum = checksum(&bytes);
+        self.write(&bytes, entry.offset)
+    }
+
+    fn tensor(
+        &self,
+        contents: &Contents<'_>,
+        spec: &TensorSpec,
+        entry: &mut TensorInfo,
+    ) -> Result<TensorReport, ConvertError> {
+        self.go_on()?;
+        self.progress.message(&spec.name);
+        let assembly = Assembly::new(contents.config, spec);
+        let Some(part) = spec.matrix else {
+            self.plain(&assembly.read_all(contents.source)?, entry)?;
+            return Ok(TensorReport::new(entry, None, None));
+        };
+        let layout = MatrixLayout::new(contents.recipe.format(part), spec.shape[0], spec.shape[1])
+            .expect("shapes have been checked");
+        let stripe_bytes = layout.stripe_bytes();
+        let window = (WINDOW_BYTES / stripe_bytes).clamp(2 * rayon::current_num_threads(), layout.stripes());
+        let mut packed = vec![0; window * stripe_bytes];
+        let mut sum = Checksum::default();
+        let mut power = Power::default();
+        for first in (0..layout.stripes()).step_by(window) {
+            let count = window.min(layout.stripes() - first);
+            let packed = &mut packed[..count * stripe_bytes];
+            let parts: Vec<Power> = packed
+                .par_chunks_mut(stripe_bytes)
+                .enumerate()
+                .map(|(i, bytes)| {
+                    self.go_on()?;
+                    let stripe = first + i;
+                    let power = pack_stripe(&layout, &assembly, contents.source, stripe, bytes)
+                        .map_err(|e| e.in_tensor(spec, part))?;
+                    self.write(bytes, entry.offset + (stripe * stripe_bytes) as u64)?;
+                    Ok(power)
+                })
+                .collect::<Result<_, ConvertError>>()?;
+            // In the order of the file, so that neither depends on the number of threads.
+            sum.update(packed);
+            parts.iter().for_each(|p| power.add(p));
+        }
+        entry.checksum = sum.finish();
+        Ok(TensorReport::new(entry, Some(part), Some(power.relative_error())))
+    }
+}
+
+/// Sums of squares of weights and of their errors.
+#[derive(Default)]
+struct Power {
+    weights: f64,
+    errors: f64,
+}
+
+impl Power {
+    fn add(&mut self, other: &Self) {
+        self.weights += other.weights;
+        self.errors += other.errors;
+    }
+
+    /// Root of the mean squared error over the root of the mean squared weight.
+    fn relative_error(&self) -> f64 {
+        if self.errors > 0.0 { (self.errors / self.weights).sqrt() } else { 0.0 }
+    }
+}
+
+enum StripeError {
+    Source(ConvertError),
+    TooLargeForF16(f32),
+}
+
+impl StripeError {
+    fn in_tensor(self, spec: &TensorSpec, part: Part) -> ConvertError {
+        match self {
+            Self::Source(error) => error,
+            Self::TooLargeForF16(value) => {
+                ConvertError::TooLargeForF16 { name: spec.name.clone(), value, part: Recipe::part_name(part) }
+            }
+        }
+    }
+}
+
+/// Buffers of a thread: the weights of a stripe, and its quantized rows.
+type Buffers = (Vec<f32>, [QuantizedRow; LANES]);
+
+fn pack_stripe(
+    layout: &MatrixLayout,
+    assembly: &Assembly,
+    source: &dyn WeightSource,
+    stripe: usize,
+    out: &mut [u8],
+) -> Result<Power, StripeError> {
+    thread_local! {
+        static BUFFERS: RefCell<Buffers> = RefCell::default();
+    }
+    BUFFERS.with_borrow_mut(|(weights, quantized)| {
+        let (cols, first) = (layout.cols, stripe * LANES);
+        let count = LANES.min(layout.rows - first);
+        weights.resize(count * cols, 0.0);
+        for (i, row) in weights.chunks_mut(cols).enumerate() {
+            assembly.read_row(source, first + i, row).map_err(StripeError::Source)?;
+        }
+        let mut power = Power::default();
+        let rows = weights.chunks(cols);
+        match layout.format {
+            WeightFormat::Int8 | WeightFormat::Int4 => {
+                for (row, quantized) in rows.zip(quantized.iter_mut()) {
+                    power.weights += squares(row);
+                    power.errors += quantize_row(layout.format, row, quantized);
+                }
+                pack_integer_stripe(layout, &quantized[..count], out);
+            }
+            WeightFormat::F16 => {
+                for row in rows.clone() {
+                    power.weights += squares(row);
+                    power.errors += f16_error(row)?;
+                }
+                pack_float_stripe(layout, &rows.collect::<Vec<_>>(), out);
+            }
+            WeightFormat::F32 => pack_float_stripe(layout, &rows.collect::<Vec<_>>(), out),
+        }
+        Ok(power)
+    })
+}
+
+fn squares(row: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    for w in row.chunks(8) {
+        for (lane, &w) in lanes.iter_mut().zip(w) {
+            *lane += f64::from(w) * f64::from(w);
+        }
+    }
+    lanes.iter().sum()
+}
+
+fn f16_error(row: &[f32]) -> Result<f64, StripeError> {
+    let mut sum = 0.0;
+    for &w in row {
+        let stored = half::f16::from_f32(w);
+        if stored.is_infinite() {
+            return Err(StripeError::TooLargeForF16(w));
+        }
+        sum += (f64::from(w) - f64::from(stored)).powi(2);
+    }
+    Ok(sum)
+}

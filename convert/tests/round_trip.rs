@@ -1,0 +1,197 @@
+//! What goes into a `.palm` file comes out of it.
+
+mod common;
+
+use common::{checkpoint, data, options};
+use half::{bf16, f16};
+use palmtop::config::{Config, Generation, gate_up_padded};
+use palmtop::format::{PalmFile, Storage};
+use palmtop_convert::{convert, convert_source, read_config, synthetic};
+use safetensors::{Dtype, SafeTensors};
+
+const CHECKPOINTS: [&str; 7] =
+    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+
+/// A checkpoint's tensor, read by a program of its own.
+fn tensor(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let t = file.tensor(name).unwrap();
+    let bytes = t.data();
+    match t.dtype() {
+        Dtype::F32 => bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        Dtype::BF16 => bytes.chunks(2).map(|b| bf16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+        Dtype::F16 => bytes.chunks(2).map(|b| f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn matrix(file: &PalmFile, name: &str) -> (usize, Vec<f32>) {
+    let shape = file.tensor(name).unwrap().shape.clone();
+    let m = file.matrix(name, shape[0], shape[1]).unwrap();
+    let mut out = vec![0.0; shape[0] * shape[1]];
+    for (n, row) in out.chunks_mut(shape[1]).enumerate() {
+        m.dequantize_row(n, row);
+    }
+    (shape[1], out)
+}
+
+fn plain(file: &PalmFile, name: &str) -> Vec<f32> {
+    file.f32s(name, &file.tensor(name).unwrap().shape).unwrap().to_vec()
+}
+
+#[test]
+fn f32_files_hold_exactly_the_checkpoints_values() {
+    for name in ["tiny1", "tiny1-f16", "tiny1-f32", "tiny2", "tiny2-f32"] {
+        let dir = checkpoint(name);
+        let target = dir.path().join("model.palm");
+        convert(dir.path(), &target, &options("f32"), &()).unwrap();
+        let palm = PalmFile::open(&target).unwrap();
+        assert!(palm.verify(|_| ()).is_empty());
+        let config = Config::from_metadata(palm.metadata()).unwrap();
+        assert_eq!(config, read_config(dir.path()).unwrap());
+        let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+        let from = SafeTensors::deserialize(&bytes).unwrap();
+        let v = |n: &str| tensor(&from, &format!("vision_tower.vision_model.{n}"));
+        let t = |n: &str| tensor(&from, &format!("language_model.model.{n}"));
+        let one_plus = |n: &str| t(n).iter().map(|w| 1.0 + w).collect::<Vec<f32>>();
+
+        assert_eq!(matrix(&palm, "vision.patch_embed.weight").1, v("embeddings.patch_embedding.weight"));
+        assert_eq!(plain(&palm, "vision.patch_embed.bias"), v("embeddings.patch_embedding.bias"));
+        assert_eq!(plain(&palm, "vision.position"), v("embeddings.position_embedding.weight"));
+        for i in 0..config.vision.layers {
+            let (at, of) = (format!("vision.layer.{i}"), format!("encoder.layers.{i}"));
+            for (a, b) in [
+                ("norm1", "layer_norm1"),
+                ("norm2", "layer_norm2"),
+                ("attn.out", "self_attn.out_proj"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            ] {
+                assert_eq!(plain(&palm, &format!("{at}.{a}.bias")), v(&format!("{of}.{b}.bias")));
+                let weight = format!("{at}.{a}.weight");
+                let got =
+                    if a.starts_with("norm") { plain(&palm, &weight) } else { matrix(&palm, &weight).1 };
+                assert_eq!(got, v(&format!("{of}.{b}.weight")), "{weight}");
+            }
+            let qkv =
+                |kind: &str| ["q", "k", "v"].map(|x| v(&format!("{of}.self_attn.{x}_proj.{kind}"))).concat();
+            assert_eq!(matrix(&palm, &format!("{at}.attn.qkv.weight")).1, qkv("weight"));
+            assert_eq!(plain(&palm, &format!("{at}.attn.qkv.bias")), qkv("bias"));
+        }
+        assert_eq!(plain(&palm, "vision.norm.weight"), v("post_layernorm.weight"));
+        assert_eq!(plain(&palm, "vision.norm.bias"), v("post_layernorm.bias"));
+        assert_eq!(matrix(&palm, "projector.weight").1, tensor(&from, "multi_modal_projector.linear.weight"));
+        assert_eq!(plain(&palm, "projector.bias"), tensor(&from, "multi_modal_projector.linear.bias"));
+        for i in 0..config.text.layers {
+            let (at, of) = (format!("text.layer.{i}"), format!("layers.{i}"));
+            let norms: &[_] = match config.text.generation {
+                Generation::Gemma1 => {
+                    &[("attn.pre_norm", "input_layernorm"), ("mlp.pre_norm", "post_attention_layernorm")]
+                }
+                Generation::Gemma2 => &[
+                    ("attn.pre_norm", "input_layernorm"),
+                    ("attn.post_norm", "post_attention_layernorm"),
+                    ("mlp.pre_norm", "pre_feedforward_layernorm"),
+                    ("mlp.post_norm", "post_feedforward_layernorm"),
+                ],
+            };
+            for (a, b) in norms {
+                assert_eq!(plain(&palm, &format!("{at}.{a}")), one_plus(&format!("{of}.{b}.weight")));
+            }
+            let qkv = ["q", "k", "v"].map(|x| t(&format!("{of}.self_attn.{x}_proj.weight"))).concat();
+            assert_eq!(matrix(&palm, &format!("{at}.attn.qkv.weight")).1, qkv);
+            assert_eq!(
+                matrix(&palm, &format!("{at}.attn.out.weight")).1,
+                t(&format!("{of}.self_attn.o_proj.weight"))
+            );
+            assert_eq!(
+                matrix(&palm, &format!("{at}.mlp.down.weight")).1,
+                t(&format!("{of}.mlp.down_proj.weight"))
+            );
+            let (gate, up) =
+                (t(&format!("{of}.mlp.gate_proj.weight")), t(&format!("{of}.mlp.up_proj.weight")));
+            let (cols, both) = matrix(&palm, &format!("{at}.mlp.gate_up.weight"));
+            let rows: Vec<&[f32]> = both.chunks(cols).collect();
+            for r in 0..gate_up_padded(config.text.intermediate) {
+                let row = r / 16 * 32 + r % 16;
+                let is_there = r < config.text.intermediate;
+                let want = |w: &[f32]| {
+                    if is_there { w[r * cols..(r + 1) * cols].to_vec() } else { vec![0.0; cols] }
+                };
+                assert_eq!(rows[row], want(&gate), "gate row {r}");
+                assert_eq!(rows[row + 16], want(&up), "up row {r}");
+            }
+        }
+        assert_eq!(plain(&palm, "text.norm"), one_plus("norm.weight"));
+        assert_eq!(matrix(&palm, "text.embed").1, t("embed_tokens.weight"));
+    }
+}
+
+#[test]
+fn every_checkpoint_converts_to_every_format() {
+    for name in CHECKPOINTS {
+        let dir = checkpoint(name);
+        for recipe in ["f32", "f16", "int8", "int4", "int4,vision=int4,head=int4,projector=f16"] {
+            let target = dir.path().join("model.palm");
+            let options = options(recipe);
+            let report = convert(dir.path(), &target, &options, &()).unwrap();
+            let palm = PalmFile::open(&target).unwrap();
+            assert!(palm.verify(|_| ()).is_empty(), "{name} {recipe}");
+            assert_eq!(report.bytes, palm.bytes());
+            let config = Config::from_metadata(palm.metadata()).unwrap();
+            for spec in config.tensors() {
+                let t = palm.tensor(&spec.name).unwrap();
+                assert_eq!(t.shape, spec.shape);
+                let format = spec.matrix.map(|part| options.recipe.format(part));
+                assert_eq!(t.storage, format.map_or(Storage::F32, Storage::Packed), "{name} {recipe}");
+                let error = report.tensors.iter().find(|r| r.name == spec.name).unwrap().relative_error;
+                let bound = match t.storage {
+                    Storage::Packed(f) => match f.name() {
+                        "int4" => 0.12,
+                        "int8" => 0.01,
+                        "f16" => 0.001,
+                        _ => 0.0,
+                    },
+                    _ => 0.0,
+                };
+                assert!(error.unwrap_or(0.0) <= bound, "{name} {recipe} {}: {error:?}", spec.name);
+            }
+            let _ = report.to_string();
+        }
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_threads_or_shards() {
+    for recipe in ["int8", "int4"] {
+        let mut files = Vec::new();
+        for (name, threads) in [("tiny1", 1), ("tiny1", 2), ("tiny1", 5), ("tiny1-sharded", 2)] {
+            let dir = checkpoint(name);
+            let target = dir.path().join("model.palm");
+            let options = palmtop_convert::Options { threads: Some(threads), ..options(recipe) };
+            convert(dir.path(), &target, &options, &()).unwrap();
+            files.push(std::fs::read(target).unwrap());
+        }
+        assert!(files.iter().all(|f| *f == files[0]), "{recipe}");
+    }
+}
+
+#[test]
+fn random_weights_become_a_file_of_any_architecture() {
+    for name in ["tiny", "tiny2"] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model.palm");
+        let source = synthetic::Synthetic::new(synthetic::preset(name).unwrap(), 1);
+        let config = source.config().clone();
+        convert_source(&source, &config, Vec::new(), &target, &options("int4"), &()).unwrap();
+        let palm = PalmFile::open(&target).unwrap();
+        assert!(palm.verify(|_| ()).is_empty());
+        assert_eq!(Config::from_metadata(palm.metadata()).unwrap(), config);
+    }
+}
+
+#[test]
+fn the_data_of_this_test_is_there() {
+    for name in CHECKPOINTS {
+        assert!(data("checkpoints").join(name).join("config.json").exists(), "{name}");
+    }
+}
