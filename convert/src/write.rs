@@ -168,7 +168,8 @@ impl Output<'_> {
         let layout = MatrixLayout::new(contents.recipe.format(part), spec.shape[0], spec.shape[1])
             .expect("shapes have been checked");
         let stripe_bytes = layout.stripe_bytes();
-        let window = (WINDOW_BYTES / stripe_bytes).clamp(2 * rayon::current_num_threads(), layout.stripes());
+        let window =
+            (WINDOW_BYTES / stripe_bytes).max(2 * rayon::current_num_threads()).min(layout.stripes());
         let mut packed = vec![0; window * stripe_bytes];
         let mut sum = Checksum::default();
         let mut power = Power::default();
