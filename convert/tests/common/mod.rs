@@ -24,6 +24,7 @@ pub fn options(recipe: &str) -> Options {
     Options { recipe: recipe.parse().unwrap(), name: Some("test".into()), ..Options::default() }
 }
 
+#[allow(dead_code)] // each test file is a program of its own
 /// Converts with the int8 recipe to a file in `out`.
 pub fn try_convert(checkpoint: &Path, out: &Path) -> Result<Report, ConvertError> {
     convert(checkpoint, &out.join("model.palm"), &options("int8"), &())
