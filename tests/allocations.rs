@@ -3,7 +3,6 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palmtop::image::{ImageLimits, decode_file};
@@ -47,14 +46,18 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Counts are over the whole process, so the tests of this file take turns.
-static TURN: Mutex<()> = Mutex::new(());
-
+/// Counts are over the whole process, the test harness included, so this file has one test.
 #[test]
+fn the_memory_of_a_session_is_fixed() {
+    nothing_is_allocated_from_the_pixels_to_the_last_token();
+    a_session_takes_what_its_plan_says();
+}
+
 fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let picture = decode_file(data().join("images/scene_640x361.png"), &ImageLimits::default()).unwrap();
-    for (name, format) in [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)] {
+    for (name, format) in
+        [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)]
+    {
         let model = converted(name, uniform(format)).open();
         let mut limits = Limits::default();
         (limits.batch, limits.threads, limits.new_tokens) = (3, Some(3), 40);
@@ -68,7 +71,8 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
         let mut heard = 0;
         for round in 0..100 {
             session.encode(picture.view(), &mut features, &options).unwrap();
-            let prompts = ["caption en", "detect cat ; dog ; traffic light", "answer en where is Größe 猫 😀?"];
+            let prompts =
+                ["caption en", "detect cat ; dog ; traffic light", "answer en where is Größe 猫 😀?"];
             let how = if round % 2 == 0 { &options } else { &sampled };
             session
                 .answer(&features, &prompts, how, &mut |piece| {
@@ -83,9 +87,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
     }
 }
 
-#[test]
 fn a_session_takes_what_its_plan_says() {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     for (name, format) in [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::F32)] {
         let model = converted(name, uniform(format)).open();
         for (batch, threads, side) in [(1, 1, 16384), (4, 3, 1000)] {
@@ -101,7 +103,7 @@ fn a_session_takes_what_its_plan_says() {
             let planned = plan.session_bytes();
             assert!(
                 (planned..planned + 16 * 1024).contains(&taken),
-                "{name} {format}: {taken} bytes taken, {planned} planned"
+                "{name} {format}: {taken} bytes taken, planned:\n{plan}"
             );
             drop((session, features));
         }

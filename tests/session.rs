@@ -12,8 +12,13 @@ use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{converted, data, uniform};
 
-const PROMPTS: [&str; 5] =
-    ["caption en", "answer en where is the red car?", "detect cat ; dog ; traffic light", "ocr", "describe en"];
+const PROMPTS: [&str; 5] = [
+    "caption en",
+    "answer en where is the red car?",
+    "detect cat ; dog ; traffic light",
+    "ocr",
+    "describe en",
+];
 
 fn scene() -> RgbImage {
     decode_file(data().join("images/scene_640x361.png"), &ImageLimits::default()).expect("a readable picture")
@@ -26,7 +31,12 @@ fn limits(batch: usize, threads: usize) -> Limits {
 }
 
 /// Answers to groups of prompts.
-fn answers(model: &Arc<Model>, limits: &Limits, groups: &[&[&str]], options: &GenerateOptions) -> Vec<Answer> {
+fn answers(
+    model: &Arc<Model>,
+    limits: &Limits,
+    groups: &[&[&str]],
+    options: &GenerateOptions,
+) -> Vec<Answer> {
     let mut session = Session::new(model, limits).expect("a small session");
     let mut features = session.new_features().expect("memory for features");
     session.encode(scene().view(), &mut features, options).expect("encoding");
@@ -77,7 +87,9 @@ fn threads_and_batches_do_not_change_a_bit() {
 /// Prints the bits of answers; run as a child with another instruction set (see the test below).
 #[test]
 fn answers_of_the_chosen_instruction_set() {
-    for (name, format) in [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)] {
+    for (name, format) in
+        [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)]
+    {
         let model = converted(name, uniform(format)).open();
         for answer in answers(&model, &limits(2, 2), &[&PROMPTS[..2]], &endless()) {
             let bits: Vec<u32> = answer.probabilities.iter().map(|p| p.to_bits()).collect();
@@ -96,7 +108,8 @@ fn instruction_sets_do_not_change_a_bit() {
             .expect("running this test again");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{isa}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        let lines: Vec<String> = text.lines().filter_map(|l| l.find("BITS ").map(|i| l[i..].to_owned())).collect();
+        let lines: Vec<String> =
+            text.lines().filter_map(|l| l.find("BITS ").map(|i| l[i..].to_owned())).collect();
         assert_eq!(lines.len(), 6, "{text}");
         lines
     };
@@ -138,11 +151,11 @@ fn limits_are_refused_with_what_to_do() {
     let mut session = Session::new(&model, &small).expect("a small session");
     let mut features = session.new_features().expect("memory");
     let options = GenerateOptions::default();
-    let mut ask = |session: &mut Session, features: &_, prompts: &[&str], options: &GenerateOptions| {
-        match session.answer(features, prompts, options, &mut |_| ControlFlow::Continue(())) {
-            Ok(_) => panic!("{prompts:?} was accepted"),
-            Err(e) => e.to_string(),
-        }
+    let ask = |session: &mut Session, features: &_, prompts: &[&str], options: &GenerateOptions| match session
+        .answer(features, prompts, options, &mut |_| ControlFlow::Continue(()))
+    {
+        Ok(_) => panic!("{prompts:?} was accepted"),
+        Err(e) => e.to_string(),
     };
     assert_eq!(
         ask(&mut session, &features, &["ocr"], &options),
@@ -177,7 +190,9 @@ fn limits_are_refused_with_what_to_do() {
         assert!(got.starts_with(text), "{got:?} does not say {text:?}");
     }
     // A picture's token at the start of a prompt is the picture itself, as in transformers.
-    session.answer(&features, &["<image>ocr"], &GenerateOptions::default(), &mut |_| ControlFlow::Continue(())).unwrap();
+    session
+        .answer(&features, &["<image>ocr"], &GenerateOptions::default(), &mut |_| ControlFlow::Continue(()))
+        .unwrap();
 }
 
 #[test]
@@ -218,7 +233,11 @@ fn calls_stop_when_asked() {
     // One of two prompts is broken off by its listener; the other goes on.
     let answers = session
         .answer(&features, &["ocr", "caption en"], &options, &mut |piece| {
-            if piece.prompt == 0 && piece.token.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if piece.prompt == 0 && piece.token.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })
         .expect("answering");
     assert_eq!((answers[0].tokens.len(), answers[0].stop), (1, StopReason::Cancelled));

@@ -74,8 +74,12 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
         .map(|(name, view)| {
             let data = view.data();
             let values = match view.dtype() {
-                Dtype::F32 => data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-                Dtype::I64 => data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+                Dtype::F32 => {
+                    data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+                }
+                Dtype::I64 => {
+                    data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
+                }
                 Dtype::U8 => data.iter().map(|&b| b.into()).collect(),
                 other => panic!("{name} is {other:?}"),
             };
