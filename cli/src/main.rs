@@ -1,5 +1,70 @@
-//! The program `palmtop`.
-#[allow(dead_code, unused_imports)]
-mod overlay;
+//! The program `palmtop`: asks PaliGemma about pictures, and converts, inspects and verifies its model files.
 
-fn main() {}
+mod answer;
+mod args;
+mod convert;
+mod demo;
+mod errors;
+mod files;
+mod inspect;
+mod interrupt;
+mod models;
+mod output;
+mod overlay;
+mod plan;
+mod progress;
+mod save;
+mod sources;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command};
+use output::Stdout;
+
+/// How a command ended that did not fail as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// Some pictures could not be used; each was reported.
+    SomeFailed,
+    /// Stopped by Ctrl-C.
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::log_to_stderr(cli.verbose);
+    match run(cli) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
+        Err(error) => errors::report(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let voice = output::Voice { quiet: cli.quiet, verbose: cli.verbose > 0 };
+    match cli.command {
+        Command::Caption(args) => answer::run(&args.into(), voice),
+        Command::Ask(args) => answer::run(&args.into(), voice),
+        Command::Ocr(args) => answer::run(&args.into(), voice),
+        Command::Detect(args) => answer::run(&args.into(), voice),
+        Command::Segment(args) => answer::run(&args.into(), voice),
+        Command::Run(args) => answer::run(&args.into(), voice),
+        Command::Convert(args) => convert::run(&args, voice),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Verify(args) => inspect::verify(&args, voice),
+        Command::Plan(args) => plan::run(&args),
+        Command::Trace(args) => trace::run(&args, voice),
+        Command::Completions { shell } => {
+            // Into memory first: the generator does not expect a closed pipe.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "palmtop", &mut script);
+            Stdout::new().write_all(&script)?;
+            Ok(Outcome::Done)
+        }
+    }
+}

@@ -10,7 +10,7 @@ mod text;
 use image::{Rgb, RgbImage};
 use palmtop::tasks::{BoundingBox, Mask};
 
-pub use save::{mask_image, save_mask, save_picture};
+pub use save::{save_mask, save_picture};
 
 use color::Colors;
 use text::TextLine;

@@ -9,6 +9,8 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GrayImage, ImageFormat, RgbImage};
 use palmtop::tasks::Mask;
 
+use crate::files::Replacement;
+
 const JPEG_QUALITY: u8 = 92;
 
 /// Writes a picture as PNG or JPEG, by the extension of `path`. A file there is replaced once the new one is whole.
@@ -30,7 +32,7 @@ pub fn save_picture(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
 }
 
 /// A mask as a picture of one channel and the size of the original: 255 where it is set, else 0.
-pub fn mask_image(mask: &Mask) -> GrayImage {
+fn mask_image(mask: &Mask) -> GrayImage {
     let mut image = GrayImage::new(mask.image_width(), mask.image_height());
     for (y, row) in (mask.y()..).zip(mask.rows()) {
         for (x, is_set) in (mask.x()..).zip(row) {
@@ -60,26 +62,13 @@ fn replace(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".palmtop-").suffix(".part");
-    #[cfg(unix)]
-    {
-        // Temporary files are private by default; this one becomes an ordinary file, as the umask has it.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
     let context = || format!("cannot write {}", path.display());
-    let mut temporary = builder.tempfile_in(folder).with_context(context)?;
-    let mut buffered = BufWriter::new(temporary.as_file_mut());
+    let mut replacement = Replacement::new(path)?;
+    let mut buffered = BufWriter::new(replacement.file());
     write(&mut buffered).with_context(context)?;
     buffered.flush().with_context(context)?;
     drop(buffered);
-    temporary.persist(path).with_context(context)?;
-    Ok(())
+    replacement.finish()
 }
 
 #[cfg(test)]

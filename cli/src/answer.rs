@@ -1,0 +1,397 @@
+//! `caption`, `ask`, `ocr`, `detect`, `segment` and `run`: the loop over pictures and prompts.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use palmtop::image::RgbImage;
+use palmtop::model::Model;
+use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Sampling, Session};
+use palmtop::tasks::{self, BoxRounding, Label, MASK_SIDE, Mask, MaskCodec, MaskScratch, Task};
+
+use crate::args::{
+    AnswerArgs, AskArgs, CaptionArgs, DecodingArgs, DetectArgs, Labels, OcrArgs, RunArgs, SegmentArgs, Style,
+};
+use crate::models;
+use crate::output::{self, Answered, Found, Printer, Shown, TimingsJson, Voice};
+use crate::save::Saver;
+use crate::sources::{self, Source};
+use crate::{Outcome, interrupt};
+
+/// Prompts are answered together up to this many, unless the user says otherwise.
+const BATCH_MAX: usize = 8;
+/// Tokens of an answer at most, unless the user says otherwise.
+const NEW_TOKENS: usize = 256;
+/// The same for the model of random weights: enough to see how it works.
+const NEW_TOKENS_OF_DEMO: usize = 24;
+/// The memory for prompts is for as many tokens as a prompt has bytes, within these.
+const PROMPT_TOKENS: (usize, usize) = (64, 4096);
+
+/// What one of the commands asks for.
+pub struct Job {
+    task: &'static str,
+    prompts: Vec<Prompt>,
+    shown: Shown,
+    common: AnswerArgs,
+    save: Option<PathBuf>,
+    save_masks: Option<PathBuf>,
+}
+
+struct Prompt {
+    /// What the user asked.
+    question: String,
+    /// What the model is given.
+    text: String,
+}
+
+/// Answers all prompts about all pictures. A picture that cannot be used is reported, and the rest go on.
+pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
+    let sources = sources::expand(&job.common.sources, job.common.recursive)?;
+    let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
+    let model = models::open_or_demo(&job.common.model, voice)?;
+    let objects = ObjectReader::of(&model)?;
+    if job.task == "segment" && objects.masks.is_none() {
+        voice.note(
+            "note: this model has no mask decoder, so there are boxes only; convert it with --mask-codec",
+        );
+    }
+    let cancel = interrupt::listen()?;
+    let mut looker = Looker::new(job, &model, objects, cancel.clone())?;
+    let mut printer = Printer::new(job.common.json, job.shown, sources.len(), job.prompts.len());
+    let mut failed = 0;
+    for source in &sources {
+        if cancel.is_cancelled() {
+            return Ok(Outcome::Interrupted);
+        }
+        match looker.look(source, &mut printer, &mut saver, voice) {
+            Ok(()) => {}
+            Err(Failure::Picture(error)) => {
+                failed += 1;
+                printer.failure(source, &error)?;
+            }
+            Err(Failure::Everything(error)) => {
+                printer.break_off()?;
+                return Err(error);
+            }
+        }
+    }
+    if cancel.is_cancelled() {
+        return Ok(Outcome::Interrupted);
+    }
+    if failed > 0 && sources.len() > 1 {
+        voice.note(format_args!("{failed} of {} pictures could not be used", sources.len()));
+    }
+    Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// What can go wrong with a picture.
+enum Failure {
+    /// The picture is at fault: the others may be well.
+    Picture(anyhow::Error),
+    /// No picture would fare better.
+    Everything(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Everything(error)
+    }
+}
+
+/// All that answering needs, made once.
+struct Looker<'a> {
+    job: &'a Job,
+    session: Session,
+    features: ImageFeatures,
+    options: GenerateOptions,
+    batch: usize,
+    objects: ObjectReader<'a>,
+}
+
+impl<'a> Looker<'a> {
+    fn new(
+        job: &'a Job,
+        model: &'a Arc<Model>,
+        objects: ObjectReader<'a>,
+        cancel: CancelToken,
+    ) -> anyhow::Result<Self> {
+        let decoding = &job.common.decoding;
+        let batch = decoding.batch.map_or(BATCH_MAX, |n| n as usize).min(job.prompts.len());
+        let mut limits = job.common.model.machine.limits();
+        limits.batch = batch;
+        let new_tokens = if job.common.model.is_demo() { NEW_TOKENS_OF_DEMO } else { NEW_TOKENS };
+        limits.new_tokens = decoding.max_new_tokens.map_or(new_tokens, |n| n as usize);
+        // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
+        let longest = job.prompts.iter().map(|p| p.text.len() + 2).max().unwrap_or(0);
+        limits.prompt_tokens = longest.clamp(PROMPT_TOKENS.0, PROMPT_TOKENS.1);
+        let session = Session::new(model, &limits).context("cannot start a session")?;
+        let mut options = GenerateOptions::default();
+        options.max_new_tokens = Some(limits.new_tokens);
+        options.sampling = sampling(decoding);
+        options.cancel = cancel;
+        Ok(Self { job, features: session.new_features()?, session, options, batch, objects })
+    }
+
+    /// Answers all prompts about one picture.
+    fn look(
+        &mut self,
+        source: &Source,
+        printer: &mut Printer,
+        saver: &mut Saver,
+        voice: Voice,
+    ) -> Result<(), Failure> {
+        let start = Instant::now();
+        let picture = source
+            .decode()
+            .with_context(|| format!("cannot use picture {source}"))
+            .map_err(Failure::Picture)?;
+        let decode_image = start.elapsed();
+        self.session.encode(picture.view(), &mut self.features, &self.options).map_err(
+            |error| match error {
+                palmtop::Error::Image(_) => Failure::Picture(
+                    anyhow::Error::new(error).context(format!("cannot use picture {source}")),
+                ),
+                _ => Failure::Everything(error.into()),
+            },
+        )?;
+        printer.begin_picture(source)?;
+        saver.begin_picture(source);
+        let mut all_found = Vec::new();
+        for (index, prompts) in self.job.prompts.chunks(self.batch).enumerate() {
+            // A cancelled batch leaves its answers so far; the batches behind it are not begun.
+            if index > 0 && self.options.cancel.is_cancelled() {
+                break;
+            }
+            all_found.extend(self.answer(source, &picture, decode_image, prompts, printer, saver, voice)?);
+        }
+        saver.save_picture(picture, &all_found, voice)?;
+        Ok(())
+    }
+
+    /// Answers prompts together, prints the answers and gives the objects found.
+    fn answer(
+        &mut self,
+        source: &Source,
+        picture: &RgbImage,
+        decode_image: Duration,
+        prompts: &[Prompt],
+        printer: &mut Printer,
+        saver: &mut Saver,
+        voice: Voice,
+    ) -> anyhow::Result<Vec<Found>> {
+        let (width, height) = (picture.width(), picture.height());
+        let texts: Vec<&str> = prompts.iter().map(|p| p.text.as_str()).collect();
+        let mut printed = Ok(());
+        self.session.answer(&self.features, &texts, &self.options, &mut |piece| {
+            printed = printer.piece(piece.text);
+            if printed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        printed?;
+        let timings = self.session.timings();
+        let mut all_found = Vec::new();
+        for (prompt, answer) in prompts.iter().zip(self.session.answers()) {
+            let mut found = self.objects.read(answer, (width, height), saver)?;
+            let answered = Answered {
+                source,
+                task: self.job.task,
+                prompt: &prompt.text,
+                question: &prompt.question,
+                answer,
+                found: &found,
+                picture: (width, height),
+                timings: TimingsJson::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
+            };
+            printer.answer(&answered)?;
+            if voice.verbose {
+                voice.note(format_args!(
+                    "{source}: {}; {} tokens, stopped by {}",
+                    answered.timings,
+                    answer.tokens.len(),
+                    output::stop_name(answer.stop)
+                ));
+            }
+            all_found.append(&mut found);
+        }
+        Ok(all_found)
+    }
+}
+
+fn sampling(decoding: &DecodingArgs) -> Sampling {
+    Sampling {
+        temperature: decoding.temperature.unwrap_or(0.0),
+        top_k: decoding.top_k.unwrap_or(0) as usize,
+        top_p: decoding.top_p.unwrap_or(0.0),
+        seed: decoding.seed,
+    }
+}
+
+/// Finds the objects in answers, with their masks if the model has a decoder for them.
+struct ObjectReader<'a> {
+    masks: Option<(MaskCodec<'a>, Box<MaskScratch>)>,
+}
+
+impl<'a> ObjectReader<'a> {
+    fn of(model: &'a Model) -> anyhow::Result<Self> {
+        Ok(Self { masks: model.mask_codec()?.map(|codec| (codec, Box::new(MaskScratch::new()))) })
+    }
+
+    /// The objects of an answer about a picture of this width and height; saves their masks if that is wanted.
+    fn read(
+        &mut self,
+        answer: &Answer,
+        (width, height): (u32, u32),
+        saver: &mut Saver,
+    ) -> anyhow::Result<Vec<Found>> {
+        let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
+        read.set_scores(&answer.probabilities);
+        let mut all_found = Vec::with_capacity(read.detections.len());
+        for detection in read.detections {
+            let mut found = Found { detection, mask: None, mask_file: None };
+            if let (Some(codes), Some((codec, scratch))) = (&found.detection.mask_codes, &mut self.masks) {
+                let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
+                codec.decode(codes, scratch, &mut logits);
+                let locations = found.detection.locations;
+                let mask = Mask::paste(&logits, locations, width, height, BoxRounding::default())?;
+                found.mask_file = saver.save_mask(&mask, &found.detection.label)?;
+                found.mask = Some(mask);
+            }
+            all_found.push(found);
+        }
+        Ok(all_found)
+    }
+}
+
+impl Prompt {
+    fn new(task: &Task) -> Self {
+        Self { question: task.prompt(), text: task.prompt() }
+    }
+}
+
+impl From<CaptionArgs> for Job {
+    fn from(CaptionArgs { common, style, lang: language }: CaptionArgs) -> Self {
+        let task = match style {
+            Style::Cap => Task::Cap { language },
+            Style::Caption => Task::Caption { language },
+            Style::Describe => Task::Describe { language },
+        };
+        Self::of_words("caption", vec![Prompt::new(&task)], common)
+    }
+}
+
+impl From<AskArgs> for Job {
+    fn from(AskArgs { common, questions, lang }: AskArgs) -> Self {
+        let prompt = |question: palmtop::tasks::Line| Prompt {
+            question: question.to_string(),
+            text: Task::Answer { language: lang.clone(), question }.prompt(),
+        };
+        Self::of_words("ask", questions.into_iter().map(prompt).collect(), common)
+    }
+}
+
+impl From<OcrArgs> for Job {
+    fn from(OcrArgs { common }: OcrArgs) -> Self {
+        Self::of_words("ocr", vec![Prompt::new(&Task::Ocr)], common)
+    }
+}
+
+impl From<DetectArgs> for Job {
+    fn from(DetectArgs { common, labels, save }: DetectArgs) -> Self {
+        let task = Task::Detect { labels: all(labels.labels) };
+        Self {
+            task: "detect",
+            prompts: vec![Prompt::new(&task)],
+            shown: Shown::Objects,
+            common,
+            save: save.save,
+            save_masks: None,
+        }
+    }
+}
+
+impl From<SegmentArgs> for Job {
+    fn from(SegmentArgs { common, labels, save, masks }: SegmentArgs) -> Self {
+        let task = Task::Segment { labels: all(labels.labels) };
+        Self {
+            task: "segment",
+            prompts: vec![Prompt::new(&task)],
+            shown: Shown::Objects,
+            common,
+            save: save.save,
+            save_masks: masks.save_masks,
+        }
+    }
+}
+
+impl From<RunArgs> for Job {
+    fn from(RunArgs { common, prompts, save, masks }: RunArgs) -> Self {
+        Self {
+            task: "run",
+            prompts: prompts.into_iter().map(|text| Prompt::new(&Task::Raw(text))).collect(),
+            shown: Shown::Both,
+            common,
+            save: save.save,
+            save_masks: masks.save_masks,
+        }
+    }
+}
+
+impl Job {
+    fn of_words(task: &'static str, prompts: Vec<Prompt>, common: AnswerArgs) -> Self {
+        Self { task, prompts, shown: Shown::Words, common, save: None, save_masks: None }
+    }
+}
+
+fn all(labels: Vec<Labels>) -> Vec<Label> {
+    labels.into_iter().flat_map(|labels| labels.0).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palmtop_convert::Options;
+
+    fn data(path: &str) -> PathBuf {
+        [env!("CARGO_MANIFEST_DIR"), "../tests/data", path].iter().collect()
+    }
+
+    /// A model with a mask decoder, converted in `folder`.
+    fn model_with_masks(folder: &std::path::Path) -> Arc<Model> {
+        for from in ["checkpoints/tiny1", "tokenizer"] {
+            for entry in std::fs::read_dir(data(from)).unwrap() {
+                let path = entry.unwrap().path();
+                std::fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        let target = folder.join("model.palm");
+        let options = Options { mask_codec: Some(data("vectors/seg/vae-random.npz")), ..Options::default() };
+        palmtop_convert::convert(folder, &target, &options, &()).unwrap();
+        Model::open(&target).unwrap()
+    }
+
+    #[test]
+    fn masks_are_painted_and_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = model_with_masks(folder.path());
+        let masks = folder.path().join("masks");
+        let mut saver = Saver::new("segment", None, Some(&masks), &[]).unwrap();
+        saver.begin_picture(&Source::File("street.jpg".into()));
+        let codes: String = (0..16).map(|i| format!("<seg{:03}>", i * 7)).collect();
+        let text = format!(
+            "<loc0256><loc0128><loc0768><loc0512>{codes} traffic light ; <loc0000><loc0000><loc0001><loc0001> cat"
+        );
+        let mut answer = Answer::default();
+        answer.text = text;
+        let found = ObjectReader::of(&model).unwrap().read(&answer, (200, 100), &mut saver).unwrap();
+        assert_eq!(found.len(), 2);
+        let mask = found[0].mask.as_ref().unwrap();
+        assert_eq!((mask.x(), mask.y(), mask.width(), mask.height()), (25, 25, 75, 50));
+        assert!(found[1].mask.is_none());
+        let file = masks.join("street.1.traffic-light.png");
+        assert_eq!(found[0].mask_file.as_deref(), file.to_str());
+        let saved = image::open(&file).unwrap().into_luma8();
+        assert_eq!(saved.dimensions(), (200, 100));
+        assert_eq!(saved.pixels().filter(|p| p.0 == [255]).count() as u64, mask.area());
+    }
+}

@@ -1,0 +1,460 @@
+//! The command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use palmtop::plan::{KvFormat, Limits};
+use palmtop::tasks::{Label, Language, Line};
+use palmtop_kernels::Isa;
+use palmtop_kernels::layout::WeightFormat;
+
+/// Ask PaliGemma about pictures, on this machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "palmtop",
+    version,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    infer_long_args = true,
+    after_help = "Start with: palmtop caption PICTURE\n\
+                  Model files are made with `palmtop convert CHECKPOINT_DIR -o model.palm`."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more on stderr: timings of every picture, and what the library logs (twice for all of it)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing on stderr but errors
+    #[arg(long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say in words what is in a picture
+    Caption(CaptionArgs),
+    /// Answer questions about a picture
+    Ask(AskArgs),
+    /// Read the text in a picture
+    Ocr(OcrArgs),
+    /// Find objects: boxes in pixels of the picture, with label and score
+    Detect(DetectArgs),
+    /// Find objects and their outlines: boxes and masks
+    Segment(SegmentArgs),
+    /// Give the model any prompt, as it is
+    Run(RunArgs),
+    /// Make a model file from a checkpoint folder
+    Convert(ConvertArgs),
+    /// Show what is in a model file
+    Inspect(InspectArgs),
+    /// Compare every checksum of a model file
+    Verify(VerifyArgs),
+    /// Show how much memory a model will need, before any is taken
+    Plan(PlanArgs),
+    /// Write every intermediate value of one picture and prompt to a safetensors file
+    Trace(TraceArgs),
+    /// Print the completion script of a shell
+    #[command(
+        after_help = "For bash:\n  palmtop completions bash > ~/.local/share/bash-completion/completions/palmtop"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop caption photo.jpg -m model.palm\n  \
+    palmtop caption photos/ --style describe --lang de -m model.palm --json")]
+pub struct CaptionArgs {
+    /// The kind of caption
+    #[arg(long, value_enum, default_value_t)]
+    pub style: Style,
+    /// Language of the caption, such as en, de or zh-TW
+    #[arg(long, default_value = "en", value_name = "CODE")]
+    pub lang: Language,
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+/// The kinds of captions.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Style {
+    /// As short as in web data (`pt` checkpoints)
+    Cap,
+    /// One sentence
+    #[default]
+    Caption,
+    /// Longer
+    Describe,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop ask photo.jpg -q \"what is on the table?\" -m model.palm\n  \
+    palmtop ask photo.jpg -q \"what is it?\" -q \"what colour is it?\" -m model.palm\n\n\
+    Several questions look at the picture once and are answered together.")]
+pub struct AskArgs {
+    /// What to ask; give it again to ask more
+    #[arg(short, long = "question", required = true, value_name = "TEXT")]
+    pub questions: Vec<Line>,
+    /// Language of question and answer, such as en, de or zh-TW
+    #[arg(long, default_value = "en", value_name = "CODE")]
+    pub lang: Language,
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  palmtop ocr receipt.png -m model.palm")]
+pub struct OcrArgs {
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop detect photo.jpg -l cat -l \"traffic light\" -m model.palm\n  \
+    palmtop detect photos/ -l \"cat ; dog\" --save boxes/ -m model.palm")]
+pub struct DetectArgs {
+    #[command(flatten)]
+    pub labels: LabelArgs,
+    #[command(flatten)]
+    pub save: SaveArgs,
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  palmtop segment photo.jpg -l cat --save cat.png -m model.palm")]
+pub struct SegmentArgs {
+    #[command(flatten)]
+    pub labels: LabelArgs,
+    #[command(flatten)]
+    pub save: SaveArgs,
+    #[command(flatten)]
+    pub masks: MaskArgs,
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  palmtop run photo.jpg --prompt \"caption en\" --prompt \"detect cat\" -m model.palm\n\n\
+    The prompt goes to the model as it is, followed by the newline that ends every prompt."
+)]
+pub struct RunArgs {
+    /// The whole prompt; give it again to run more
+    #[arg(short, long = "prompt", required = true, value_name = "TEXT")]
+    pub prompts: Vec<String>,
+    #[command(flatten)]
+    pub save: SaveArgs,
+    #[command(flatten)]
+    pub masks: MaskArgs,
+    #[command(flatten)]
+    pub common: AnswerArgs,
+}
+
+/// What all commands that answer have in common.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF), folders of them, patterns such as "shots/*.png", or - for stdin
+    #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    pub sources: Vec<PathBuf>,
+    /// Take the pictures in folders inside of folders too
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Print one JSON object a line: text, tokens, timings and typed results (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub decoding: DecodingArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// The model; without one, a tiny model of random weights shows how the program works
+    #[arg(short, long, env = "PALMTOP_MODEL", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub model: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// How a session uses the machine.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct MachineArgs {
+    /// Threads that compute [default: one per core]
+    #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
+    pub threads: Option<u64>,
+    /// Instruction set of the kernels; all give the same bits [default: the best of this CPU]
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<Isa>,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t)]
+    pub kv: Kv,
+}
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Kv {
+    /// 32 bits for a model of f32 weights, else 16
+    #[default]
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits
+    F16,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decoding")]
+pub struct DecodingArgs {
+    /// Tokens of an answer at most [default: 256]
+    #[arg(long, value_name = "N", value_parser = count(1, 8192))]
+    pub max_new_tokens: Option<u64>,
+    /// Prompts answered together [default: all of a picture, at most 8]
+    #[arg(long, value_name = "N", value_parser = count(1, 64))]
+    pub batch: Option<u64>,
+    /// Choose tokens by chance: near 0 the likeliest, 1 as the model says, above 1 wilder [default: 0, always the likeliest]
+    #[arg(long, value_name = "T", value_parser = temperature)]
+    pub temperature: Option<f32>,
+    /// Choose among the K likeliest tokens only
+    #[arg(long, value_name = "K", value_parser = count(1, 1 << 20), requires = "temperature")]
+    pub top_k: Option<u64>,
+    /// Choose among the likeliest tokens that together have probability P only
+    #[arg(long, value_name = "P", value_parser = probability, requires = "temperature")]
+    pub top_p: Option<f32>,
+    /// The same seed gives the same answer
+    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "temperature")]
+    pub seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct LabelArgs {
+    /// What to look for; give it again, or separate by ';', to look for more
+    #[arg(short, long = "label", required = true, value_name = "NAME", value_parser = labels)]
+    pub labels: Vec<Labels>,
+}
+
+/// Labels given in one argument.
+#[derive(Clone, Debug)]
+pub struct Labels(pub Vec<Label>);
+
+#[derive(Debug, Default, Args)]
+pub struct SaveArgs {
+    /// Save the picture with boxes, labels and masks drawn: a file, or a folder (made if need be)
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub save: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct MaskArgs {
+    /// Save every mask as a black and white PNG in this folder (made if need be)
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub save_masks: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop convert paligemma-3b-mix-224/ -o model.palm\n  \
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n\n\
+    PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
+pub struct ConvertArgs {
+    /// A checkpoint as the Hugging Face hub has it: config.json, safetensors files, tokenizer files
+    #[arg(value_name = "CHECKPOINT_DIR", value_hint = ValueHint::DirPath)]
+    pub checkpoint: PathBuf,
+    /// The model file to write
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// How weights are stored: f32, f16, int8 or int4
+    #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
+    pub weights: WeightFormat,
+    /// Changes for parts of the model, such as text=int4,vision=f16
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// How the head is stored, which in PaliGemma is the embedding
+    #[arg(long, value_name = "FORMAT")]
+    pub head: Option<WeightFormat>,
+    /// How the embeddings are stored, which in PaliGemma are the head
+    #[arg(long, value_name = "FORMAT")]
+    pub embeddings: Option<WeightFormat>,
+    /// How the image encoder is stored
+    #[arg(long, value_name = "FORMAT")]
+    pub vision: Option<WeightFormat>,
+    /// How the decoder's layers are stored
+    #[arg(long, value_name = "FORMAT")]
+    pub text: Option<WeightFormat>,
+    /// The decoder of segmentation masks (vae-oid.npz), to be made part of the model
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub mask_codec: Option<PathBuf>,
+    /// The model's name [default: the checkpoint's]
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
+    #[arg(long, value_name = "TEXT")]
+    pub revision: Option<String>,
+    /// Threads that work [default: one per core]
+    #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
+    pub threads: Option<u64>,
+    /// How stdout tells what was done
+    #[arg(long, value_enum, default_value_t)]
+    pub report: ReportForm,
+}
+
+/// How a conversion's report is printed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ReportForm {
+    /// A table
+    #[default]
+    Text,
+    /// One JSON object with every tensor; the table goes to stderr
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model file
+    #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// List every tensor with place and checksum, instead of folding the layers together
+    #[arg(long)]
+    pub all: bool,
+    /// Print one JSON object with everything
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The model file
+    #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  palmtop plan model.palm --batch 4 --max-new-tokens 64")]
+pub struct PlanArgs {
+    /// The model file
+    #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// Prompts answered together
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count(1, 64))]
+    pub batch: u64,
+    /// Tokens of a prompt at most, image tokens not counted
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(2, 8192))]
+    pub prompt_tokens: u64,
+    /// Tokens of an answer at most
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(1, 8192))]
+    pub max_new_tokens: u64,
+    /// Pixels of the longer side of a picture at most
+    #[arg(long, default_value_t = 16384, value_name = "N", value_parser = count(1, 16384))]
+    pub image_side: u64,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    palmtop trace photo.png --prompt \"caption en\" -m model.palm -o trace.safetensors --tokens 8\n\n\
+    docs/trace.md lists the names.")]
+pub struct TraceArgs {
+    /// The picture
+    #[arg(value_name = "PICTURE", value_hint = ValueHint::FilePath)]
+    pub picture: PathBuf,
+    /// The whole prompt, without the newline that ends it
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: String,
+    /// The safetensors file to write
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Tokens to generate, greedily; the end of the answer does not stop it
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count(1, 8192))]
+    pub tokens: u64,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+impl ModelArgs {
+    /// The model that the user names; an empty name is none.
+    pub fn named(&self) -> Option<&Path> {
+        self.model.as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Whether a model of random weights stands in.
+    pub fn is_demo(&self) -> bool {
+        self.named().is_none()
+    }
+}
+
+impl MachineArgs {
+    /// Session limits with what these arguments say, the rest as by default.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.threads = self.threads.map(|n| n as usize);
+        limits.kv = match self.kv {
+            Kv::Auto => KvFormat::Auto,
+            Kv::F32 => KvFormat::F32,
+            Kv::F16 => KvFormat::F16,
+        };
+        limits
+    }
+}
+
+fn count(min: u64, max: u64) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(min..=max)
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() && (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err("give a number from 0 to 100".into()),
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("give a number above 0, up to 1".into()),
+    }
+}
+
+fn labels(text: &str) -> Result<Labels, String> {
+    let parsed = text.split(';').map(|label| label.parse::<Label>()).collect::<Result<Vec<_>, _>>();
+    parsed.map(Labels).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn labels_may_be_separated() {
+        let names = |text| labels(text).map(|l| l.0.iter().map(Label::to_string).collect::<Vec<_>>());
+        assert_eq!(names("cat ; traffic light").unwrap(), ["cat", "traffic light"]);
+        assert!(names("cat ;; dog").is_err() && names("").is_err() && names("<loc0001>").is_err());
+    }
+
+    #[test]
+    fn sampling_needs_a_temperature() {
+        let parse = |rest: &[&str]| Cli::try_parse_from([&["palmtop", "caption", "a.png"], rest].concat());
+        assert!(parse(&["--temperature", "0.5", "--top-k", "3", "--top-p", "0.9", "--seed", "1"]).is_ok());
+        assert!(parse(&["--top-k", "3"]).is_err() && parse(&["--seed", "3"]).is_err());
+        assert!(parse(&["--temperature", "NaN"]).is_err() && parse(&["--temperature", "-1"]).is_err());
+        assert!(parse(&["--temperature", "1", "--top-p", "0"]).is_err());
+    }
+}

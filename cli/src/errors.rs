@@ -1,0 +1,145 @@
+//! How an error reaches the user: what failed, because of what, and what to do about it.
+
+use std::error::Error;
+use std::fmt;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use palmtop::format::FormatError;
+
+use crate::interrupt;
+use crate::output::StdoutClosed;
+
+/// Adds what the user can do about an error.
+pub trait WithHint<T> {
+    /// Shows `hint` below the error.
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
+    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
+        self.map_err(|error| Hinted { error: error.into(), hint: hint.into() }.into())
+    }
+}
+
+/// An error and what can be done about it. Reads as the error itself.
+#[derive(Debug)]
+struct Hinted {
+    error: anyhow::Error,
+    hint: String,
+}
+
+impl fmt::Display for Hinted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Hinted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.chain().nth(1)
+    }
+}
+
+/// The command line asks for something that does not fit together, beyond what clap can see.
+#[derive(Debug)]
+pub struct UsageError(pub String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for UsageError {}
+
+/// Tells the user on stderr why the program failed; gives its exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<StdoutClosed>() {
+        // Whoever read the output (`| head`) has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    if error.chain().any(is_cancellation) {
+        return ExitCode::from(interrupt::EXIT_CODE);
+    }
+    eprint!("{}", explain(error));
+    if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// The lines that tell the user about an error.
+pub fn explain(error: &anyhow::Error) -> String {
+    let mut causes = causes(error).into_iter();
+    let mut text = format!("error: {}\n", causes.next().unwrap_or_default());
+    for cause in causes {
+        text += &format!("  because: {cause}\n");
+    }
+    if let Some(hint) = hint(error) {
+        text += &format!("hint: {hint}\n");
+    }
+    text
+}
+
+/// The error in one line, as in JSON.
+pub fn in_one_line(error: &anyhow::Error) -> String {
+    causes(error).join(": ")
+}
+
+/// What went wrong and why, outermost first. An error that only passes on its source's words is left out.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        match causes.last() {
+            Some(last) if *last == cause => {}
+            // Its words end with those of its source already.
+            Some(last) if last.ends_with(&format!(": {cause}")) => {}
+            _ => causes.push(cause),
+        }
+    }
+    causes
+}
+
+fn is_cancellation(error: &(dyn Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(palmtop::Error::Cancelled))
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|error| {
+        if let Some(hinted) = error.downcast_ref::<Hinted>() {
+            return Some(hinted.hint.clone());
+        }
+        if let Some(FormatError::Magic(_)) = error.downcast_ref() {
+            return Some(
+                "make a model file from a checkpoint: palmtop convert CHECKPOINT_DIR -o model.palm".into(),
+            );
+        }
+        match error.downcast_ref::<std::io::Error>()?.kind() {
+            ErrorKind::StorageFull => Some("make room on the disk, or write somewhere else".into()),
+            ErrorKind::PermissionDenied => Some("check who may read or write there".into()),
+            ErrorKind::ReadOnlyFilesystem => Some("write somewhere else".into()),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn the_chain_reads_once_and_the_hint_last() {
+        let result: anyhow::Result<()> = Err(anyhow!("no such file")).context("cannot open x");
+        let error = result.hint("look elsewhere").context("cannot answer").unwrap_err();
+        assert_eq!(
+            explain(&error),
+            "error: cannot answer\n  because: cannot open x\n  because: no such file\nhint: look elsewhere\n"
+        );
+        assert_eq!(in_one_line(&error), "cannot answer: cannot open x: no such file");
+    }
+
+    #[test]
+    fn words_are_not_repeated() {
+        let error = anyhow!("disk full").context("cannot write: disk full");
+        assert_eq!(explain(&error), "error: cannot write: disk full\n");
+    }
+}

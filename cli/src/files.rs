@@ -1,0 +1,57 @@
+//! Files that appear only once they are whole.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use tempfile::NamedTempFile;
+
+use crate::errors::WithHint;
+
+/// A temporary file that will take the place of another. Dropped unfinished, it leaves nothing behind.
+pub struct Replacement {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Replacement {
+    /// Makes the temporary file beside `path`, so that renaming it will be one step.
+    pub fn new(path: &Path) -> anyhow::Result<Self> {
+        if path.is_dir() {
+            bail!("cannot write {}: it is a folder", path.display());
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(anyhow!("cannot write {}: there is no folder {}", path.display(), folder.display()))
+                .hint("make the folder first, or write somewhere else");
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".palmtop-").suffix(".part");
+        #[cfg(unix)]
+        {
+            // Temporary files are private by default; this one becomes an ordinary file, as the umask has it.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let file = builder.tempfile_in(folder).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// What to write to.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// The same by its name.
+    pub fn temporary(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Gives the file its name once its bytes are on the disk.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let context = || format!("cannot write {}", self.path.display());
+        self.file.as_file().sync_all().with_context(context)?;
+        self.file.persist(&self.path).map_err(|e| e.error).with_context(context)?;
+        Ok(())
+    }
+}

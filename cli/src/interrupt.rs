@@ -1,0 +1,34 @@
+//! Ctrl-C: the first asks the work to stop and tidy up, the second ends the program at once.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use palmtop::session::CancelToken;
+
+/// The exit code of a program that was interrupted, by the convention of shells: 128 + SIGINT.
+pub const EXIT_CODE: u8 = 130;
+
+static IS_WAITING: AtomicBool = AtomicBool::new(false);
+
+/// Listens for Ctrl-C from now on; the token is cancelled by it.
+pub fn listen() -> anyhow::Result<CancelToken> {
+    let token = CancelToken::default();
+    let cancelled = token.clone();
+    ctrlc::set_handler(move || {
+        if cancelled.is_cancelled() || IS_WAITING.load(Ordering::SeqCst) {
+            std::process::exit(EXIT_CODE.into());
+        }
+        cancelled.cancel();
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(token)
+}
+
+/// Reads from a pipe that may never end: there Ctrl-C ends the program at once, as nothing is half done.
+pub fn while_waiting<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    IS_WAITING.store(true, Ordering::SeqCst);
+    let result = read();
+    IS_WAITING.store(false, Ordering::SeqCst);
+    result
+}

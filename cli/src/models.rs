@@ -1,0 +1,69 @@
+//! Opening model files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use palmtop::format::PalmFile;
+use palmtop::model::Model;
+
+use crate::args::{MachineArgs, ModelArgs};
+use crate::demo;
+use crate::errors::WithHint;
+use crate::output::Voice;
+
+/// The model that the user names, or else a small one of random weights.
+pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
+    args.machine.force_isa();
+    match args.named() {
+        Some(path) => open(path),
+        None => demo::model(voice),
+    }
+}
+
+/// Opens a model file.
+pub fn open(path: &Path) -> anyhow::Result<Arc<Model>> {
+    check_is_file(path)?;
+    Model::open(path).map_err(|error| match error {
+        // These name the file.
+        palmtop::Error::File { .. } | palmtop::Error::Io { .. } => error.into(),
+        _ => anyhow::Error::new(error).context(format!("cannot use model file {}", path.display())),
+    })
+}
+
+/// Opens a model file without asking whether its tensors are those of its architecture.
+pub fn open_file(path: &Path) -> anyhow::Result<PalmFile> {
+    check_is_file(path)?;
+    Ok(PalmFile::open(path)?)
+}
+
+/// Gives clearer words for what a user may name instead of a model file.
+fn check_is_file(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        let error = Err(anyhow!("{shown} is a folder, not a model file"));
+        return if path.join("config.json").exists() {
+            error.hint(format!(
+                "it looks like a checkpoint; convert it: palmtop convert {shown} -o model.palm"
+            ))
+        } else {
+            error.hint("name the .palm file itself")
+        };
+    }
+    if !path.exists() {
+        return Err(anyhow!("there is no model file {shown}"))
+            .hint("make one from a checkpoint: palmtop convert CHECKPOINT_DIR -o model.palm");
+    }
+    Ok(())
+}
+
+impl MachineArgs {
+    /// Tells the kernels which instruction set to use. To be called before any thread is started.
+    pub fn force_isa(&self) {
+        if let Some(isa) = &self.isa {
+            // SAFETY: the program has one thread until a session, a conversion or a Ctrl-C handler is made,
+            // and this is called before any of them.
+            unsafe { std::env::set_var(palmtop_kernels::ISA_VARIABLE, isa.name()) };
+        }
+    }
+}

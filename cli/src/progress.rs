@@ -1,0 +1,160 @@
+//! How far a long piece of work is: a bar on a terminal, now and then a line elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use palmtop::session::CancelToken;
+use palmtop_convert::Progress;
+
+use crate::output::{Voice, human_bytes, say};
+
+const BAR: &str =
+    "{msg} [{bar:32}] {percent:>3} % of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left ";
+/// Lines come after a tenth of the work, but not sooner than this one after another …
+const LINE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// … and not later than this.
+const LINE_INTERVAL_MAX: Duration = Duration::from_secs(10);
+
+/// Shows progress on stderr.
+pub struct Bar {
+    shown: As,
+    cancel: Option<CancelToken>,
+}
+
+enum As {
+    Nothing,
+    Bar(ProgressBar),
+    Lines(Mutex<Lines>),
+}
+
+struct Lines {
+    what: String,
+    total: u64,
+    done: u64,
+    start: Instant,
+    last_at: Instant,
+    last_done: u64,
+}
+
+impl Bar {
+    /// `what` is being done; it ends when `cancel` says so.
+    pub fn new(voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
+        let now = Instant::now();
+        let shown = if voice.quiet {
+            As::Nothing
+        } else if std::io::stderr().is_terminal() {
+            let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar =
+                ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what.to_owned());
+            As::Bar(bar)
+        } else {
+            As::Lines(Mutex::new(Lines {
+                what: what.to_owned(),
+                total: 0,
+                done: 0,
+                start: now,
+                last_at: now,
+                last_done: 0,
+            }))
+        };
+        Self { shown, cancel }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let As::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn start(&self, total_bytes: u64) {
+        match &self.shown {
+            As::Nothing => {}
+            As::Bar(bar) => {
+                bar.set_length(total_bytes);
+                bar.reset_elapsed();
+                bar.reset_eta();
+            }
+            As::Lines(lines) => {
+                if let Ok(mut lines) = lines.lock() {
+                    lines.total = total_bytes;
+                    lines.start = Instant::now();
+                }
+            }
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        match &self.shown {
+            As::Nothing => {}
+            As::Bar(bar) => bar.inc(bytes),
+            As::Lines(lines) => {
+                if let Ok(mut lines) = lines.lock()
+                    && let Some(line) = lines.advance(bytes, Instant::now())
+                {
+                    say(line);
+                }
+            }
+        }
+    }
+
+    fn message(&self, text: &str) {
+        match &self.shown {
+            As::Nothing => {}
+            As::Bar(bar) => bar.set_message(text.to_owned()),
+            As::Lines(lines) => {
+                if let Ok(mut lines) = lines.lock() {
+                    lines.what = text.to_owned();
+                }
+            }
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.as_ref().is_some_and(CancelToken::is_cancelled)
+    }
+}
+
+impl Lines {
+    /// The line to print, if it is time for one.
+    fn advance(&mut self, bytes: u64, now: Instant) -> Option<String> {
+        self.done += bytes;
+        let since = now.duration_since(self.last_at);
+        let is_step = self.done - self.last_done >= self.total / 10;
+        if self.done >= self.total || since < LINE_INTERVAL_MIN || !(is_step || since >= LINE_INTERVAL_MAX) {
+            return None;
+        }
+        (self.last_at, self.last_done) = (now, self.done);
+        let rate = self.done as f64 / now.duration_since(self.start).as_secs_f64().max(1e-3);
+        let left = (self.total - self.done) as f64 / rate;
+        let percent = self.done * 100 / self.total;
+        Some(format!(
+            "{}: {percent} % of {}, {}/s, {left:.0} s left\n",
+            self.what,
+            human_bytes(self.total),
+            human_bytes(rate as u64)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_now_and_then() {
+        let start = Instant::now();
+        let mut lines =
+            Lines { what: "converting".into(), total: 1000, done: 0, start, last_at: start, last_done: 0 };
+        let mut at = |seconds: f64, bytes| lines.advance(bytes, start + Duration::from_secs_f64(seconds));
+        assert_eq!(at(0.5, 200), None);
+        assert_eq!(at(2.0, 200).unwrap(), "converting: 40 % of 1.0 kB, 200 B/s, 3 s left\n");
+        assert_eq!(at(4.0, 10), None);
+        assert!(at(13.0, 10).is_some());
+        assert_eq!(at(20.0, 580), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! Model files: convert, inspect, verify, plan, trace, completions.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{assert_says, data, fail, lay_out_checkpoint, model, run, scene, succeed, text};
+use safetensors::SafeTensors;
+
+#[test]
+fn every_command_explains_itself() {
+    assert_says(
+        &succeed(["--help"]).stdout,
+        &["caption", "detect", "convert", "verify", "palmtop caption PICTURE"],
+    );
+    for command in [
+        "caption",
+        "ask",
+        "ocr",
+        "detect",
+        "segment",
+        "run",
+        "convert",
+        "inspect",
+        "verify",
+        "plan",
+        "trace",
+        "completions",
+    ] {
+        let help = succeed([command, "--help"]).stdout;
+        assert_says(&help, &["Usage: palmtop", command]);
+    }
+    assert!(succeed(["--version"]).stdout.starts_with("palmtop "));
+}
+
+#[test]
+fn completions_are_scripts() {
+    for (shell, says) in
+        [("bash", "_palmtop()"), ("zsh", "#compdef palmtop"), ("fish", "complete -c palmtop")]
+    {
+        assert_says(&succeed(["completions", shell]).stdout, &[says]);
+    }
+}
+
+#[test]
+fn every_format_converts_and_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("tiny1");
+    lay_out_checkpoint("tiny1", &checkpoint);
+    let mut sizes = Vec::new();
+    for format in ["f32", "f16", "int8", "int4"] {
+        let target = folder.path().join(format!("{format}.palm"));
+        let ran = succeed(["convert", text(&checkpoint), "-o", text(&target), "-w", format]);
+        assert_says(&ran.stdout, &["part", "text", format, "bits a weight"]);
+        assert_says(&succeed(["verify", text(&target)]).stdout, &[format, "all as written"]);
+        sizes.push(fs::metadata(&target).unwrap().len());
+    }
+    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 5, "nothing but the checkpoint and the models: {left:?}");
+}
+
+#[test]
+fn recipes_and_flags_of_parts_reach_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("tiny1");
+    lay_out_checkpoint("tiny1", &checkpoint);
+    let target = folder.path().join("m.palm");
+    let ran = succeed([
+        "convert",
+        text(&checkpoint),
+        "-o",
+        text(&target),
+        "--weights",
+        "int4",
+        "--recipe",
+        "projector=f32",
+        "--head",
+        "f16",
+        "--vision",
+        "int4",
+        "--report",
+        "json",
+    ]);
+    assert_says(&ran.stderr, &["part", "bits a weight"]);
+    let report = ran.json().remove(0);
+    assert_eq!(report["recipe"], "patch=f16,vision=int4,projector=f32,text=int4,head=f16");
+    assert!(report["tensors"].as_array().unwrap().iter().any(|t| t["relative_error"].as_f64() > Some(0.0)));
+    let file = succeed(["inspect", text(&target), "--json"]).json().remove(0);
+    assert_eq!(file["metadata"]["quantization.recipe"], report["recipe"]);
+    let storage = |name: &str| {
+        let tensors = file["tensors"].as_array().unwrap();
+        tensors.iter().find(|t| t["name"] == name).unwrap()["storage"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(storage("text.embed"), "f16 packed");
+    assert_eq!(storage("text.layer.0.mlp.down.weight"), "int4 packed");
+    assert_eq!(storage("projector.weight"), "f32 packed");
+}
+
+#[test]
+fn inspect_folds_layers_and_lists_all() {
+    let folded = succeed(["inspect", model()]).stdout;
+    assert_says(
+        &folded,
+        &["metadata", "general.architecture", "paligemma", "sizes", "text.layer.{0..3}.attn.qkv.weight"],
+    );
+    let all = succeed(["inspect", model(), "--all"]).stdout;
+    assert_says(&all, &["text.layer.0.attn.qkv.weight", "text.layer.3.attn.qkv.weight"]);
+    assert!(all.lines().count() > folded.lines().count());
+}
+
+#[test]
+fn verify_names_the_damaged_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = folder.path().join("damaged.palm");
+    let mut bytes = fs::read(model()).unwrap();
+    let file = succeed(["inspect", model(), "--json"]).json().remove(0);
+    let tensors = file["tensors"].as_array().unwrap();
+    let embed = tensors.iter().find(|t| t["name"] == "text.embed").unwrap();
+    bytes[embed["offset"].as_u64().unwrap() as usize + 100] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    let says = fail(1, ["verify", text(&damaged)]);
+    assert_says(
+        &says,
+        &["error: ", "is damaged in 1 of", "text.embed: checksum", "hint: copy the file again"],
+    );
+}
+
+#[test]
+fn plan_counts_every_byte_beforehand() {
+    let plan = |more: &[&str]| succeed([&["plan", model(), "--json"], more].concat()).json().remove(0);
+    let one = plan(&[]);
+    let parts =
+        ["kv_bytes", "activation_bytes", "thread_bytes", "image_bytes", "text_bytes", "features_bytes"];
+    let sum: u64 = parts.iter().map(|p| one[p].as_u64().unwrap()).sum();
+    assert_eq!(one["session_bytes"].as_u64(), Some(sum));
+    assert!(plan(&["--batch", "4"])["kv_bytes"].as_u64() > one["kv_bytes"].as_u64());
+    assert_says(&succeed(["plan", model()]).stdout, &["weights (mapped)", "keys and values", "session"]);
+}
+
+#[test]
+fn a_trace_has_the_names_and_shapes_of_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("trace.safetensors");
+    let scene = scene();
+    let args = [
+        "trace",
+        text(&scene),
+        "--prompt",
+        "caption en",
+        "-m",
+        model(),
+        "-o",
+        text(&target),
+        "--tokens",
+        "4",
+    ];
+    assert_says(&succeed(args).stderr, &["wrote", "values", "trace.safetensors"]);
+    let (ours, theirs) =
+        (fs::read(&target).unwrap(), fs::read(data("vectors/tiny1/scene-cap.safetensors")).unwrap());
+    let (ours, theirs) =
+        (SafeTensors::deserialize(&ours).unwrap(), SafeTensors::deserialize(&theirs).unwrap());
+    let mut compared = 0;
+    for (name, theirs) in theirs.tensors() {
+        // The vectors hold these besides what a trace has.
+        if ["resized", "token_type_ids", "gen.margin"].contains(&name.as_str()) {
+            continue;
+        }
+        let ours = ours.tensor(&name).unwrap_or_else(|_| panic!("{name} is missing"));
+        assert_eq!(ours.dtype(), theirs.dtype(), "{name}");
+        // Another number of tokens was asked for.
+        if !name.starts_with("gen.") {
+            assert_eq!(ours.shape(), theirs.shape(), "{name}");
+        }
+        compared += 1;
+    }
+    assert!(compared > 15 && ours.len() == compared, "{compared} of {}", ours.len());
+    assert_eq!(ours.tensor("input_ids").unwrap().data(), theirs.tensor("input_ids").unwrap().data());
+    assert_eq!(ours.tensor("gen.logits").unwrap().shape(), [4, 2176]);
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = scene();
+    let trace = |target: &Path, prompt: &str| {
+        run(["trace", text(&scene), "--prompt", prompt, "-m", model(), "-o", text(target)])
+    };
+    let ran = trace(&folder.path().join("missing/out.safetensors"), "ocr");
+    assert_eq!(ran.code, Some(1));
+    assert_says(&ran.stderr, &["error: cannot write", "there is no folder", "hint: make the folder"]);
+    assert_eq!(trace(&folder.path().join("out.safetensors"), &"long ".repeat(10_000)).code, Some(1));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
