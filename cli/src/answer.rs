@@ -50,14 +50,15 @@ struct Prompt {
 pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
     let sources = sources::expand(&job.common.sources, job.common.recursive)?;
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
-    let model = models::open_or_demo(&job.common.model, voice)?;
+    job.common.model.machine.force_isa();
+    let cancel = interrupt::listen()?;
+    let model = models::open_or_demo(&job.common.model, voice, &cancel)?;
     let objects = ObjectReader::of(&model)?;
     if job.task == "segment" && objects.masks.is_none() {
         voice.note(
             "note: this model has no mask decoder, so there are boxes only; convert it with --mask-codec",
         );
     }
-    let cancel = interrupt::listen()?;
     let mut looker = Looker::new(job, &model, objects, cancel.clone())?;
     let mut printer = Printer::new(job.common.json, job.shown, sources.len(), job.prompts.len());
     let mut failed = 0;
@@ -204,6 +205,9 @@ impl<'a> Looker<'a> {
                 timings: TimingsJson::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
             };
             printer.answer(&answered)?;
+            if voice.verbose && self.job.shown == Shown::Objects {
+                voice.note(format_args!("{source}: the model wrote {:?}", answer.text));
+            }
             if voice.verbose {
                 voice.note(format_args!(
                     "{source}: {}; {} tokens, stopped by {}",

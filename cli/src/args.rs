@@ -15,7 +15,6 @@ use palmtop_kernels::layout::WeightFormat;
     version,
     arg_required_else_help = true,
     subcommand_required = true,
-    infer_long_args = true,
     after_help = "Start with: palmtop caption PICTURE\n\
                   Model files are made with `palmtop convert CHECKPOINT_DIR -o model.palm`."
 )]

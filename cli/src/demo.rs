@@ -4,33 +4,37 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use palmtop::model::Model;
+use palmtop::session::CancelToken;
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_convert::{Options, convert_source, tokenizer};
 
 use crate::output::Voice;
+use crate::progress::Bar;
 
 /// A small SentencePiece vocabulary with PaliGemma's `<loc>` and `<seg>` tokens.
 const TOKENIZER_JSON: &[u8] = include_bytes!("../../demo/tokenizer/tokenizer.json");
 const SEED: u64 = 2026;
 
 /// Makes the model in a temporary folder, opens it and tells the user what it is.
-pub fn model(voice: Voice) -> anyhow::Result<Arc<Model>> {
+pub fn model(voice: Voice, cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
     voice.note(
         "note: no model was named, so a tiny one of random weights answers: its words mean nothing.\n      \
          For real answers convert a PaliGemma checkpoint and name the result:\n      \
          palmtop convert CHECKPOINT_DIR -o model.palm, then -m model.palm",
     );
-    make().context("cannot make the model of random weights")
+    make(cancel).context("cannot make the model of random weights")
 }
 
-fn make() -> anyhow::Result<Arc<Model>> {
+fn make(cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
     let config = preset("tiny").context("the architecture is unknown")?;
     let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
     let folder =
         tempfile::Builder::new().prefix("palmtop-").tempdir().context("cannot make a temporary folder")?;
     let path = folder.path().join("random.palm");
     let options = Options { name: Some("random weights".into()), ..Options::default() };
-    convert_source(&Synthetic::new(config.clone(), SEED), &config, table, &path, &options, &())?;
+    let quiet = Voice { quiet: true, verbose: false };
+    let progress = Bar::new(quiet, "", Some(cancel.clone()));
+    convert_source(&Synthetic::new(config.clone(), SEED), &config, table, &path, &options, &progress)?;
     let model = Model::open(&path)?;
     // The mapping outlives the file's name, except where a mapped file cannot be removed: there it stays in the
     // system's temporary folder.

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use palmtop::format::FormatError;
+use palmtop_convert::ConvertError;
 
 use crate::interrupt;
 use crate::output::StdoutClosed;
@@ -100,6 +101,7 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
 
 fn is_cancellation(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(palmtop::Error::Cancelled))
+        || matches!(error.downcast_ref(), Some(ConvertError::Cancelled))
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {

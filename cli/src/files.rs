@@ -42,11 +42,6 @@ impl Replacement {
         self.file.as_file_mut()
     }
 
-    /// The same by its name.
-    pub fn temporary(&self) -> &Path {
-        self.file.path()
-    }
-
     /// Gives the file its name once its bytes are on the disk.
     pub fn finish(self) -> anyhow::Result<()> {
         let context = || format!("cannot write {}", self.path.display());

@@ -1,6 +1,5 @@
 //! Ctrl-C: the first asks the work to stop and tidy up, the second ends the program at once.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
@@ -25,8 +24,8 @@ pub fn listen() -> anyhow::Result<CancelToken> {
     Ok(token)
 }
 
-/// Reads from a pipe that may never end: there Ctrl-C ends the program at once, as nothing is half done.
-pub fn while_waiting<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Reads from what may be a pipe that never ends: there Ctrl-C ends the program at once, as nothing is half done.
+pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
     IS_WAITING.store(true, Ordering::SeqCst);
     let result = read();
     IS_WAITING.store(false, Ordering::SeqCst);

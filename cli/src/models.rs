@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use palmtop::format::PalmFile;
 use palmtop::model::Model;
+use palmtop::session::CancelToken;
 
 use crate::args::{MachineArgs, ModelArgs};
 use crate::demo;
@@ -13,11 +14,10 @@ use crate::errors::WithHint;
 use crate::output::Voice;
 
 /// The model that the user names, or else a small one of random weights.
-pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
-    args.machine.force_isa();
+pub fn open_or_demo(args: &ModelArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
     match args.named() {
         Some(path) => open(path),
-        None => demo::model(voice),
+        None => demo::model(voice, cancel),
     }
 }
 

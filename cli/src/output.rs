@@ -258,7 +258,11 @@ fn objects_table(found: &[Found], indent: usize) -> String {
     if found.is_empty() {
         return format!("{:indent$}nothing found\n", "");
     }
-    let labels: Vec<String> = found.iter().map(|f| printable(&f.detection.label)).collect();
+    let label = |found: &Found| match found.detection.label.as_str() {
+        "" => "-".into(),
+        label => printable(label),
+    };
+    let labels: Vec<String> = found.iter().map(label).collect();
     let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("label".len());
     let has_masks = found.iter().any(|f| f.mask.is_some());
     let mut table = format!("{:indent$}{:width$}  score  x_min  y_min  x_max  y_max", "", "label");

@@ -10,8 +10,7 @@ use palmtop_convert::Progress;
 
 use crate::output::{Voice, human_bytes, say};
 
-const BAR: &str =
-    "{msg} [{bar:32}] {percent:>3} % of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left ";
+const BAR: &str = "{prefix} [{bar:32}] {percent:>3} % of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left  {wide_msg}";
 /// Lines come after a tenth of the work, but not sooner than this one after another …
 const LINE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// … and not later than this.
@@ -47,7 +46,7 @@ impl Bar {
         } else if std::io::stderr().is_terminal() {
             let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar =
-                ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what.to_owned());
+                ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(what.to_owned());
             As::Bar(bar)
         } else {
             As::Lines(Mutex::new(Lines {
@@ -103,14 +102,8 @@ impl Progress for Bar {
     }
 
     fn message(&self, text: &str) {
-        match &self.shown {
-            As::Nothing => {}
-            As::Bar(bar) => bar.set_message(text.to_owned()),
-            As::Lines(lines) => {
-                if let Ok(mut lines) = lines.lock() {
-                    lines.what = text.to_owned();
-                }
-            }
+        if let As::Bar(bar) = &self.shown {
+            bar.set_message(text.to_owned());
         }
     }
 

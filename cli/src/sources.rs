@@ -31,7 +31,7 @@ impl Source {
     pub fn decode(&self) -> Result<RgbImage, ImageError> {
         let limits = ImageLimits::default();
         match self {
-            Self::File(path) => image::decode_file(path, &limits),
+            Self::File(path) => interrupt::while_waiting(|| image::decode_file(path, &limits)),
             Self::Stdin => {
                 let mut bytes = Vec::new();
                 // One byte more, so that too much is seen to be too much.

@@ -1,46 +1,57 @@
 //! `palmtop trace`: every intermediate value of one picture and prompt, for comparison with another
 //! implementation. `docs/trace.md` lists the names.
 
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
 use anyhow::Context;
 use palmtop::session::{Session, Traced, TracedValues};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use serde_json::{Map, json};
 
 use crate::args::TraceArgs;
+use crate::files::Replacement;
 use crate::output::{Voice, human_bytes, shown};
 use crate::sources::Source;
-use crate::{Outcome, files, models};
+use crate::{Outcome, interrupt, models};
 
 /// A value as it will stand in the file.
 struct Kept {
     name: String,
-    dtype: Dtype,
+    dtype: &'static str,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
 pub fn run(args: &TraceArgs, voice: Voice) -> anyhow::Result<Outcome> {
-    let target = files::Replacement::new(&args.output)?;
-    let source = Source::File(args.picture.clone());
+    // If the file cannot be written, that is better known beforehand.
+    drop(Replacement::new(&args.output)?);
+    args.model.machine.force_isa();
+    let source =
+        if args.picture == Path::new("-") { Source::Stdin } else { Source::File(args.picture.clone()) };
     let picture = source.decode().with_context(|| format!("cannot use picture {source}"))?;
-    let model = models::open_or_demo(&args.model, voice)?;
+    let cancel = interrupt::listen()?;
+    let model = models::open_or_demo(&args.model, voice, &cancel)?;
     let mut limits = args.model.machine.limits();
     limits.new_tokens = args.tokens as usize;
     // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
     limits.prompt_tokens = (args.prompt.len() + 2).min(PROMPT_TOKENS_MAX);
     let mut session = Session::new(&model, &limits).context("cannot start a session")?;
     let mut kept: Vec<Kept> = Vec::new();
-    session.trace(picture.view(), &args.prompt, limits.new_tokens, &mut |value| kept.push(keep(value)))?;
-    let views = kept
-        .iter()
-        .map(|k| Ok((k.name.as_str(), TensorView::new(k.dtype, k.shape.clone(), &k.bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .context("a traced value has another size than its shape says")?;
-    let metadata =
-        [("palmtop", env!("CARGO_PKG_VERSION")), ("prompt", &args.prompt), ("picture", &source.to_string())];
-    let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    safetensors::serialize_to_file(views, Some(metadata), target.temporary())
+    // Tracing cannot be cancelled, and nothing is half done while it goes on.
+    interrupt::while_waiting(|| {
+        session.trace(picture.view(), &args.prompt, limits.new_tokens, &mut |value| kept.push(keep(value)))
+    })?;
+    let metadata = json!({
+        "palmtop": env!("CARGO_PKG_VERSION"),
+        "prompt": args.prompt,
+        "picture": source.to_string(),
+    });
+    let mut target = Replacement::new(&args.output)?;
+    write_safetensors(&mut kept, metadata, target.file())
         .with_context(|| format!("cannot write {}", args.output.display()))?;
+    if cancel.is_cancelled() {
+        return Ok(Outcome::Interrupted);
+    }
     target.finish()?;
     let bytes = kept.iter().map(|k| k.bytes.len() as u64).sum();
     voice.note(format_args!(
@@ -56,8 +67,35 @@ const PROMPT_TOKENS_MAX: usize = 4096;
 
 fn keep(value: Traced) -> Kept {
     let (dtype, bytes) = match value.values {
-        TracedValues::F32(values) => (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        TracedValues::I64(values) => (Dtype::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        TracedValues::F32(values) => ("F32", values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        TracedValues::I64(values) => (I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
     };
     Kept { name: value.name.to_owned(), dtype, shape: value.shape.to_vec(), bytes }
+}
+
+const I64: &str = "I64";
+
+/// Writes a safetensors file value by value. The crate's own writers hold all of it in memory a second time, or make a
+/// file that only its owner can read.
+fn write_safetensors(kept: &mut [Kept], metadata: serde_json::Value, out: impl Write) -> io::Result<()> {
+    // The widest first, so that all are aligned.
+    kept.sort_by_key(|k| k.dtype != I64);
+    let mut head = Map::new();
+    head.insert("__metadata__".into(), metadata);
+    let mut end = 0;
+    for k in &*kept {
+        let start = end;
+        end += k.bytes.len();
+        let entry = json!({"dtype": k.dtype, "shape": k.shape, "data_offsets": [start, end]});
+        head.insert(k.name.clone(), entry);
+    }
+    let mut head = serde_json::to_vec(&head)?;
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let mut out = BufWriter::new(out);
+    out.write_all(&(head.len() as u64).to_le_bytes())?;
+    out.write_all(&head)?;
+    for k in kept {
+        out.write_all(&k.bytes)?;
+    }
+    out.flush()
 }

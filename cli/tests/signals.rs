@@ -52,7 +52,7 @@ fn ctrl_c_while_waiting_for_a_picture_ends_the_program() {
         assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
     }
     // A signal in between is taken too: the picture is then not waited for, or waiting is ended by the second.
-    for _ in 0..50 {
+    for _ in 0..500 {
         let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).stderr(Stdio::null()).status();
         std::thread::sleep(std::time::Duration::from_millis(20));
         if let Some(status) = child.try_wait().unwrap() {
