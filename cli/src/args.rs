@@ -456,4 +456,45 @@ mod tests {
         assert!(parse(&["--temperature", "NaN"]).is_err() && parse(&["--temperature", "-1"]).is_err());
         assert!(parse(&["--temperature", "1", "--top-p", "0"]).is_err());
     }
+
+    /// Words of a command as a shell would give them, as far as our examples go.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" > ").next().unwrap();
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for character in line.chars() {
+            match character {
+                '"' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut().unwrap().push(character),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn the_examples_of_help_and_readme_are_right() {
+        let mut examples: Vec<String> = Vec::new();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            examples
+                .extend(help.lines().map(str::trim).filter(|l| l.starts_with("palmtop ")).map(String::from));
+        }
+        let from_help = examples.len();
+        let readme = include_str!("../../README.md");
+        for line in readme.lines() {
+            let line = line.split("| `").nth(2).and_then(|cell| cell.split('`').next()).unwrap_or(line);
+            let line = line.replace("cargo run --release -- ", "palmtop ");
+            if line.starts_with("palmtop ") {
+                examples.push(line);
+            }
+        }
+        assert!(from_help >= 10 && examples.len() - from_help >= 12, "{examples:#?}");
+        for example in examples {
+            if let Err(error) = Cli::try_parse_from(words(&example)) {
+                panic!("{example}: {error}");
+            }
+        }
+    }
 }
