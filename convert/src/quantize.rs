@@ -184,6 +184,9 @@ fn int8_scale(block: &Block) -> (f32, f32) {
 
 const LOW: f32 = -8.0;
 const HIGH: f32 = 7.0;
+/// Group scales to try, relative to the nearest to the ideal: to compare chunk scales, and at the end.
+const NARROW: [f32; 3] = [0.0, -1.0, 1.0];
+const WIDE: [f32; 7] = [0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0];
 
 /// The bf16 scale of an int4 chunk, its group scales (0..=15), and its squared error.
 ///
@@ -196,18 +199,18 @@ fn int4_scales(block: &Block) -> (f32, Lanes, f32) {
     // The largest group scale as this multiple of the chunk scale. Multiples above 15 clip it.
     for multiple in [15.0, 15.5, 14.5, 14.0, 13.4, 12.8, 12.2] {
         let scale = bf16::from_f32(largest / multiple).to_f32();
-        let (groups, error) = group_scales(block, scale, &ideal);
+        let (groups, error) = group_scales(block, scale, &ideal, &NARROW);
         if error < best.2 {
             best = (scale, groups, error);
         }
     }
-    for _ in 0..2 {
-        let Some(scale) = refit(block, best.0, &best.1).filter(|&s| s != best.0) else { break };
-        let (groups, error) = group_scales(block, scale, &ideal);
-        if error >= best.2 {
-            break;
+    // Fitted once more, and with group scales further from their ideals, at this one chunk scale only.
+    let fitted = refit(block, best.0, &best.1);
+    for scale in fitted.into_iter().chain([best.0]) {
+        let (groups, error) = group_scales(block, scale, &ideal, &WIDE);
+        if error < best.2 {
+            best = (scale, groups, error);
         }
-        best = (scale, groups, error);
     }
     best
 }
@@ -243,12 +246,12 @@ fn ideal_group_scales(block: &Block) -> Lanes {
     best
 }
 
-/// The best multiples of a chunk scale among the three around each ideal, and the error of the chunk.
-fn group_scales(block: &Block, scale: f32, ideal: &Lanes) -> (Lanes, f32) {
+/// The best multiples of a chunk scale, so many steps from each ideal, and the error of the chunk.
+fn group_scales(block: &Block, scale: f32, ideal: &Lanes, steps: &[f32]) -> (Lanes, f32) {
     let most = f32::from(GROUP_SCALE_MAX);
     let inverse = inverse(scale);
     let (mut best, mut best_error) = (Lanes::default(), [f32::INFINITY; LANES]);
-    for step in [0.0, -1.0, 1.0] {
+    for &step in steps {
         let (mut groups, mut scales) = (Lanes::default(), Lanes::default());
         for j in 0..LANES {
             groups[j] = round_clamp(round_clamp(ideal[j] * inverse, 0.0, most) + step, 0.0, most);

@@ -2,12 +2,13 @@
 
 mod common;
 
-use common::{checkpoint, data, options};
+use common::{Tensors, checkpoint, data, options, set_json};
 use half::{bf16, f16};
 use palmtop::config::{Config, Generation, gate_up_padded};
 use palmtop::format::{PalmFile, Storage};
 use palmtop_convert::{convert, convert_source, read_config, synthetic};
 use safetensors::{Dtype, SafeTensors};
+use serde_json::json;
 
 const CHECKPOINTS: [&str; 7] =
     ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
@@ -193,5 +194,114 @@ fn random_weights_become_a_file_of_any_architecture() {
 fn the_data_of_this_test_is_there() {
     for name in CHECKPOINTS {
         assert!(data("checkpoints").join(name).join("config.json").exists(), "{name}");
+    }
+}
+
+/// The spellings of `names.rs`, on whole checkpoints; transformers 5.23 writes the third and the fourth.
+#[test]
+fn newer_names_and_files_give_the_same_model() {
+    fn without_model(n: &str) -> String {
+        n.replace("language_model.model.", "language_model.")
+    }
+    fn in_model(n: &str) -> String {
+        format!("model.{}", without_model(n))
+    }
+    fn scratch_saved(n: &str) -> String {
+        n.replace("vision_tower.vision_model.", "vision_tower.")
+    }
+    fn newest(n: &str) -> String {
+        scratch_saved(&in_model(n))
+    }
+    for name in ["tiny1", "tiny2"] {
+        let dir = checkpoint(name);
+        let target = dir.path().join("model.palm");
+        let read = || {
+            convert(dir.path(), &target, &options("int8"), &()).unwrap();
+            std::fs::read(&target).unwrap()
+        };
+        let classic = read();
+        let path = dir.path().join("model.safetensors");
+        let original = std::fs::read(&path).unwrap();
+        for rename in [without_model, in_model, scratch_saved, newest] {
+            std::fs::write(&path, &original).unwrap();
+            Tensors::load(&path).renamed(rename).save(&path);
+            assert!(read() == classic, "{name}");
+        }
+        // transformers 5 spells out what was a default, and moves the image processor into another file.
+        let config = dir.path().join("config.json");
+        set_json(&config, "image_token_id", json!(2161));
+        set_json(&config, "image_token_index", json!(null));
+        set_json(&config, "text_config.rope_parameters", json!({"rope_theta": 1e4, "rope_type": "default"}));
+        set_json(&config, "text_config.attention_bias", json!(false));
+        set_json(&config, "text_config.use_bidirectional_attention", json!(true));
+        set_json(&config, "vision_config.hidden_act", json!("gelu_pytorch_tanh"));
+        set_json(&config, "text_config.eos_token_id", json!([1, 107]));
+        if name == "tiny2" {
+            let types = ["sliding_attention", "full_attention"].repeat(2);
+            set_json(&config, "text_config.layer_types", json!(types));
+            set_json(&config, "vocab_size", json!(257152)); // transformers' default; nobody reads it
+        }
+        let old = dir.path().join("preprocessor_config.json");
+        let processor: serde_json::Value = serde_json::from_slice(&std::fs::read(&old).unwrap()).unwrap();
+        std::fs::remove_file(old).unwrap();
+        let new = dir.path().join("processor_config.json");
+        std::fs::write(new, json!({"image_processor": processor}).to_string()).unwrap();
+        assert!(read() == classic, "{name}");
+    }
+}
+
+#[test]
+fn absent_fields_have_the_defaults_of_transformers() {
+    let dir = tempfile::tempdir().unwrap();
+    let read = |config: serde_json::Value| {
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        read_config(dir.path()).unwrap()
+    };
+    let mut want = synthetic::preset("paligemma-3b-224").unwrap();
+    want.text.vocab = 257_153;
+    let top = json!({"model_type": "paligemma", "image_token_index": 257_152});
+    let mut with_vocab = top.clone();
+    with_vocab["text_config"] = json!({
+        "model_type": "gemma", "vocab_size": 257_153, "hidden_size": 2048, "intermediate_size": 16384,
+        "num_attention_heads": 8, "num_hidden_layers": 18, "num_key_value_heads": 1
+    });
+    assert_eq!(read(with_vocab), want);
+    // Gemma 2's own defaults are those of its 2B model.
+    let mut gemma2 = top.clone();
+    gemma2["text_config"] = json!({"model_type": "gemma2", "vocab_size": 257_216});
+    assert_eq!(read(gemma2.clone()), synthetic::preset("paligemma2-3b-224").unwrap());
+    gemma2["text_config"]["attn_logit_softcapping"] = json!(null);
+    gemma2["text_config"]["final_logit_softcapping"] = json!(null);
+    gemma2["text_config"]["sliding_window"] = json!(null);
+    let text = read(gemma2).text;
+    assert_eq!((text.attention_softcap, text.final_softcap), (None, None));
+    assert!(text.windows.iter().all(Option::is_none));
+    // Answers end where generation_config.json says.
+    let mut eos = top.clone();
+    eos["text_config"] = json!({"model_type": "gemma2", "vocab_size": 257_216, "eos_token_id": [1, 107]});
+    assert_eq!(read(eos.clone()).tokens.eos, [1]);
+    std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [1, 106]}"#).unwrap();
+    assert_eq!(read(eos).tokens.eos, [1, 106]);
+}
+
+#[test]
+fn reports_say_all_in_json_and_a_summary_in_text() {
+    let dir = checkpoint("tiny1");
+    let target = dir.path().join("model.palm");
+    let report = convert(dir.path(), &target, &options("int4"), &()).unwrap();
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["recipe"], "patch=f16,vision=int8,projector=int8,text=int4,head=int8");
+    let tensors = json["tensors"].as_array().unwrap();
+    let find = |name: &str| tensors.iter().find(|t| t["name"] == name).unwrap();
+    let down = find("text.layer.3.mlp.down.weight");
+    assert_eq!(
+        (&down["storage"], &down["part"], &down["shape"]),
+        (&json!("int4 packed"), &json!("text"), &json!([96, 200]))
+    );
+    assert!((0.05..0.1).contains(&down["relative_error"].as_f64().unwrap()));
+    assert!(find("text.norm")["relative_error"].is_null());
+    let text = report.to_string();
+    for part in ["text       int4 packed", "head       int8 packed", "bits a weight", "relative error"] {
+        assert!(text.contains(part), "{text}");
     }
 }
