@@ -1,7 +1,6 @@
 //! A Hugging Face checkpoint folder: one or several mapped safetensors files.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
 use half::slice::HalfFloatSliceExt;
@@ -11,6 +10,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{ConvertError, TensorProblems};
+use crate::files::open_regular;
 use crate::json;
 use crate::names;
 use crate::source::WeightSource;
@@ -154,10 +154,7 @@ impl Checkpoint {
     }
 
     fn add_shard(&mut self, path: PathBuf) -> Result<(), ConvertError> {
-        let file = File::open(&path).map_err(ConvertError::io(&path))?;
-        if !file.metadata().map_err(ConvertError::io(&path))?.is_file() {
-            return Err(ConvertError::Safetensors { path, what: "is not a file".into() });
-        }
+        let file = open_regular(&path)?;
         // SAFETY: the mapping is read-only and lives as long as this struct. If another process shortens
         // the file the system ends this one, as stated above; changed bytes give wrong numbers, and no
         // length or offset is read from the mapping after the header has been checked.

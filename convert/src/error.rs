@@ -41,6 +41,14 @@ pub enum ConvertError {
         /// What is wrong with its value.
         what: String,
     },
+    /// The sizes of an architecture that the caller made do not fit each other.
+    #[error("architecture: '{key}' {what}")]
+    Architecture {
+        /// The entry of [`Config`](palmtop::config::Config), by its key in the file's metadata.
+        key: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A safetensors file is cut short, damaged or malformed.
     #[error("{}: {what}", path.display())]
     Safetensors {

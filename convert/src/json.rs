@@ -1,12 +1,11 @@
 //! JSON files of a checkpoint, read with a bound on their size, and their fields with errors that name them.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::ConvertError;
+use crate::files::read_regular;
 
 /// No configuration or index of a real checkpoint comes near this.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -14,12 +13,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Reads a JSON file whose outermost value is an object.
 pub fn read(path: &Path) -> Result<Value, ConvertError> {
     let wrong = |what: String| ConvertError::Json { path: path.to_owned(), what };
-    let file = File::open(path).map_err(ConvertError::io(path))?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(ConvertError::io(path))?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(wrong(format!("is larger than {} MB", FILE_BYTES_MAX >> 20)));
-    }
+    let text = read_regular(path, FILE_BYTES_MAX)?;
     let value: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not valid JSON: {e}")))?;
     if value.is_object() { Ok(value) } else { Err(wrong("is not a JSON object".into())) }
 }

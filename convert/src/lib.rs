@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config_json;
 mod error;
+mod files;
 mod json;
 mod names;
 pub mod npz;
@@ -43,6 +44,9 @@ use write::{Contents, Verbatim};
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
 const GEMMA_NOTICE: &str =
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms";
+
+/// `vae-oid.npz` has about 20 MB.
+const MASK_CODEC_BYTES_MAX: u64 = 256 << 20;
 
 /// How to convert.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +100,7 @@ pub fn convert_source(
     progress: &dyn Progress,
 ) -> Result<Report, ConvertError> {
     let start = Instant::now();
+    config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     write::check_target(target)?;
     let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec)?;
     let mut metadata = Metadata::default();
@@ -129,12 +134,15 @@ pub fn convert_source(
     })
 }
 
+/// No conversion is faster with more.
+const THREADS_MAX: usize = 256;
+
 /// Runs on so many threads of its own.
 fn in_pool<T: Send>(
     threads: Option<usize>,
     work: impl FnOnce() -> Result<T, ConvertError> + Send,
 ) -> Result<T, ConvertError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).min(THREADS_MAX)).build();
     pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))?.install(work)
 }
 
@@ -153,7 +161,7 @@ fn tokenizer_table(checkpoint: &Path, config: &Config) -> Result<Vec<u8>, Conver
 /// The mask decoder's tensors; the encoder beside them is not needed for answers.
 fn mask_codec(path: &Path) -> Result<Vec<Verbatim>, ConvertError> {
     let wrong = |what: String| ConvertError::MaskCodec { path: path.to_owned(), what };
-    let bytes = std::fs::read(path).map_err(ConvertError::io(path))?;
+    let bytes = files::read_regular(path, MASK_CODEC_BYTES_MAX)?;
     let file = npz::Npz::parse(&bytes).map_err(|e| wrong(e.to_string()))?;
     let read = |(name, expected): (String, Vec<usize>)| {
         let npz::NpyArray { shape, data } = file.read_f32(&name).map_err(|e| wrong(e.to_string()))?;

@@ -2,7 +2,7 @@
 
 /// Follows a conversion, and can end it. `()` follows nothing. Called from several threads.
 pub trait Progress: Sync {
-    /// The length of the file to be written.
+    /// The bytes to be written, of which [`advance`](Self::advance) tells.
     fn start(&self, total_bytes: u64) {
         let _ = total_bytes;
     }

@@ -42,13 +42,17 @@ pub(crate) struct Contents<'a> {
 /// Refuses a target that is a folder or a file of another kind: renaming would replace it.
 pub(crate) fn check_target(target: &Path) -> Result<(), ConvertError> {
     let refuse = |what: &str| Err(ConvertError::Target { path: target.to_owned(), what: what.to_owned() });
-    if target.is_dir() {
-        return refuse("is a folder; name the .palm file itself");
-    }
     if target.file_name().is_none() {
         return refuse("has no file name");
     }
-    let Ok(file) = File::open(target) else { return Ok(()) };
+    let Ok(metadata) = std::fs::metadata(target) else { return Ok(()) };
+    if metadata.is_dir() {
+        return refuse("is a folder; name the .palm file itself");
+    }
+    if !metadata.is_file() {
+        return refuse("is not a regular file; name a .palm file");
+    }
+    let file = File::open(target).map_err(ConvertError::io(target))?;
     let mut start = Vec::new();
     file.take(MAGIC.len() as u64).read_to_end(&mut start).map_err(ConvertError::io(target))?;
     if start.is_empty() || start == MAGIC {
@@ -66,7 +70,8 @@ pub(crate) fn write(
 ) -> Result<(Vec<TensorReport>, u64), ConvertError> {
     let mut head = head(contents);
     let length = head.place();
-    progress.start(length);
+    // Less than the length: what lies between tensors to align them is not written.
+    progress.start(head.encode().len() as u64 + head.tensors.iter().map(|t| t.length).sum::<u64>());
     let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = target.file_name().expect("the target has been checked").to_string_lossy().into_owned();
     let temporary = tempfile::Builder::new()

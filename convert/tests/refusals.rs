@@ -278,6 +278,35 @@ fn folders_without_weights_say_what_is_wanted() {
 }
 
 #[test]
+fn pipes_are_not_waited_for() {
+    for name in ["model.safetensors", "config.json", "generation_config.json"] {
+        let got = refusal("tiny1", |dir| {
+            std::fs::remove_file(dir.join(name)).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(dir.join(name)).status().unwrap().success());
+        });
+        assert_says(&got, &[name, "is not a regular file"]);
+    }
+}
+
+#[test]
+fn progress_adds_up_to_what_was_announced() {
+    #[derive(Default)]
+    struct Count(AtomicU64, AtomicU64);
+    impl Progress for Count {
+        fn start(&self, total_bytes: u64) {
+            self.0.store(total_bytes, Ordering::Relaxed);
+        }
+        fn advance(&self, bytes: u64) {
+            self.1.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+    let (dir, count) = (checkpoint("tiny2"), Count::default());
+    convert(dir.path(), &dir.path().join("model.palm"), &options("int4"), &count).unwrap();
+    assert!(count.0.load(Ordering::Relaxed) > 0);
+    assert_eq!(count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed));
+}
+
+#[test]
 fn architectures_that_are_not_run_are_refused_by_key() {
     let gemma1 = [
         ("model_type", json!("llava"), "'model_type' is 'llava'; palmtop runs 'paligemma'"),
@@ -391,6 +420,10 @@ fn targets_that_hold_something_else_are_kept() {
     let before = std::fs::read(&weights).unwrap();
     assert_says(&refused(&weights), &["exists and is not a .palm file"]);
     assert_eq!(std::fs::read(&weights).unwrap(), before);
+    let pipe = out.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_says(&refused(&pipe), &["is not a regular file"]);
+    std::fs::remove_file(pipe).unwrap();
     // An older .palm file is replaced.
     let target = out.path().join("model.palm");
     convert(dir.path(), &target, &options("int4"), &()).unwrap();
