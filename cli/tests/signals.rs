@@ -3,10 +3,13 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{data, model, palmtop, scene, text};
+use common::{data, lay_out_checkpoint, model, palmtop, scene, text};
+use serde_json::{Value, json};
 
 #[test]
 fn ctrl_c_stops_between_answers_and_leaves_whole_lines() {
@@ -29,12 +32,12 @@ fn ctrl_c_stops_between_answers_and_leaves_whole_lines() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(rest.len() < 2999);
     for line in std::iter::once(&first).chain(&rest) {
-        serde_json::from_str::<serde_json::Value>(line).unwrap();
+        serde_json::from_str::<Value>(line).unwrap();
     }
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(!stderr.contains("error") && !stderr.contains("panicked"), "{stderr}");
-    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -62,6 +65,69 @@ fn ctrl_c_while_waiting_for_a_picture_ends_the_program() {
     }
     child.kill().unwrap();
     panic!("the program goes on waiting");
+}
+
+/// A checkpoint whose embedding has so many rows that converting it takes seconds. The rows are a hole in the file.
+fn lay_out_large_checkpoint(folder: &Path) {
+    const ROWS: usize = 4_000_000;
+    const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+    lay_out_checkpoint("tiny1", folder);
+    let config = folder.join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"vocab_size\": 2176", &format!("\"vocab_size\": {ROWS}"))).unwrap();
+
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let (data_at, head) = {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        (8 + length, serde_json::from_slice::<Value>(&bytes[8..8 + length]).unwrap())
+    };
+    let mut head = head.as_object().unwrap().clone();
+    let mut data = Vec::new();
+    let names: Vec<String> =
+        head.keys().filter(|n| !["__metadata__", EMBEDDING].contains(&n.as_str())).cloned().collect();
+    for name in names {
+        let [from, to] = [0, 1].map(|i| head[&name]["data_offsets"][i].as_u64().unwrap() as usize);
+        let start = data.len();
+        data.extend_from_slice(&bytes[data_at + from..data_at + to]);
+        head[&name]["data_offsets"] = json!([start, data.len()]);
+    }
+    let width = head[EMBEDDING]["shape"][1].as_u64().unwrap() as usize;
+    let end = data.len() + ROWS * width * 2;
+    head[EMBEDDING]["shape"] = json!([ROWS, width]);
+    head[EMBEDDING]["data_offsets"] = json!([data.len(), end]);
+    let head = serde_json::to_vec(&head).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&(head.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&head).unwrap();
+    file.write_all(&data).unwrap();
+    file.set_len((8 + head.len() + end) as u64).unwrap();
+}
+
+#[test]
+fn ctrl_c_during_a_conversion_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (checkpoint, models) = (folder.path().join("large"), folder.path().join("models"));
+    lay_out_large_checkpoint(&checkpoint);
+    fs::create_dir(&models).unwrap();
+    let target = models.join("m.palm");
+    let mut child = palmtop(["convert", text(&checkpoint), "-o", text(&target)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let files = || fs::read_dir(&models).unwrap().count();
+    while files() == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "the program ended early");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(files(), 0);
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(stderr, "interrupted; nothing was written\n");
 }
 
 #[test]
