@@ -1,6 +1,7 @@
 //! `palmtop convert`: a checkpoint folder becomes a model file.
 
 use palmtop::config::Part;
+use palmtop::format::PalmFile;
 use palmtop_convert::{ConvertError, Options, Recipe};
 use palmtop_kernels::layout::WeightFormat;
 
@@ -8,7 +9,7 @@ use crate::args::{ConvertArgs, ReportForm};
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Stdout, Voice};
 use crate::progress::Bar;
-use crate::{Outcome, interrupt};
+use crate::{Outcome, files, interrupt};
 
 pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
     let options = Options {
@@ -18,6 +19,7 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
         name: args.name.clone(),
         revision: args.revision.clone(),
     };
+    files::folder_for(&args.output)?;
     let bar = Bar::new(voice, "converting", Some(interrupt::listen()?));
     let report = palmtop_convert::convert(&args.checkpoint, &args.output, &options, &bar);
     bar.finish();
@@ -70,10 +72,12 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
 
 fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
     let hint = match &error {
+        ConvertError::NoWeights { path, .. } if PalmFile::open(path).is_ok() => {
+            "it is a model file already: use it with -m"
+        }
         ConvertError::NoWeights { .. } => {
-            "a checkpoint folder holds config.json, model.safetensors (or shards with their index) and the tokenizer's \
-             files; PaliGemma's are on the Hugging Face hub, behind Google's licence terms: accept them there, \
-             download the whole folder, then name it here"
+            "a checkpoint is a folder as the Hugging Face hub has it: config.json, *.safetensors and the tokenizer's \
+             files (for PaliGemma's accept Google's licence there first)"
         }
         ConvertError::Tokenizer { .. } => {
             "copy tokenizer.json or tokenizer.model of the checkpoint into its folder"

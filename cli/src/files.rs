@@ -8,6 +8,16 @@ use tempfile::NamedTempFile;
 
 use crate::errors::WithHint;
 
+/// The folder that a file is to be written in, which must be there.
+pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(anyhow!("cannot write {}: there is no folder {}", path.display(), folder.display()))
+            .hint("make the folder first, or write somewhere else");
+    }
+    Ok(folder)
+}
+
 /// A temporary file that will take the place of another. Dropped unfinished, it leaves nothing behind.
 pub struct Replacement {
     file: NamedTempFile,
@@ -20,11 +30,7 @@ impl Replacement {
         if path.is_dir() {
             bail!("cannot write {}: it is a folder", path.display());
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            return Err(anyhow!("cannot write {}: there is no folder {}", path.display(), folder.display()))
-                .hint("make the folder first, or write somewhere else");
-        }
+        let folder = folder_for(path)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".palmtop-").suffix(".part");
         #[cfg(unix)]

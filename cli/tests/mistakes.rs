@@ -137,7 +137,9 @@ fn checkpoints_that_are_none_leave_no_model() {
 
     lay_out_checkpoint("tiny1", &at("good"));
     let nowhere = fail(1, ["convert", text(&at("good")), "-o", text(&at("no/such/folder/m.palm"))]);
-    assert_says(&nowhere, &["error: ", "m.palm"]);
+    assert_says(&nowhere, &["error: cannot write", "there is no folder", "hint: make the folder"]);
+    let again = fail(1, ["convert", model(), "-o", text(&at("m.palm"))]);
+    assert_says(&again, &["error: ", "hint: it is a model file already"]);
     let onto_itself = fail(1, ["convert", text(&at("good")), "-o", text(&at("good/config.json"))]);
     assert_says(&onto_itself, &["error: ", "config.json"]);
 
