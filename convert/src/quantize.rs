@@ -1,18 +1,20 @@
 //! From f32 rows to integers and scales, each chosen so that the squared error is as small as a search finds.
 //!
-//! A chunk of 256 weights is handled as sixteen lanes of sixteen values. For int4 a lane is a group, so that
+//! A chunk of at most 256 weights is handled as sixteen lanes of sixteen values. For int4 a lane is a group, so that
 //! sixteen candidates for group scales are tried at once; sums over a chunk have one written-down order. So
 //! the result depends on the weights alone, not on the machine or on the number of threads.
 
 use half::bf16;
-use palmtop_kernels::layout::{CHUNK, GROUP, GROUP_SCALE_MAX, LANES, QuantizedRow, WeightFormat};
+use palmtop_kernels::layout::{
+    CHUNK_MAX, GROUP, GROUP_SCALE_MAX, LANES, QuantizedRow, WeightFormat, chunk_of,
+};
 
 type Lanes = [f32; LANES];
 /// A chunk: value `k` of lane `j` at `[k][j]`, scaled by a power of two so that its largest magnitude is in
 /// 1..2. Squares then neither overflow nor vanish, and the scale found is exact when scaled back.
-type Block = [Lanes; CHUNK / LANES];
+type Block = [Lanes; CHUNK_MAX / LANES];
 
-const _: () = assert!(CHUNK == LANES * GROUP, "an int4 group is a lane");
+const _: () = assert!(CHUNK_MAX == LANES * GROUP, "an int4 group is a lane");
 
 /// Quantizes a row to int8 or int4 and gives the sum of its squared errors.
 ///
@@ -24,8 +26,8 @@ pub fn quantize_row(format: WeightFormat, row: &[f32], out: &mut QuantizedRow) -
     out.scales.clear();
     out.group_scales.clear();
     out.q.resize(row.len(), 0);
-    let mut squared_error = 0.0;
-    for (weights, q) in row.chunks(CHUNK).zip(out.q.chunks_mut(CHUNK)) {
+    let (mut squared_error, chunk) = (0.0, chunk_of(row.len()));
+    for (weights, q) in row.chunks(chunk).zip(out.q.chunks_mut(chunk)) {
         let exponent = exponent(weights);
         let Some(exponent) = exponent else {
             // So small that its integers would be lost in the range of bf16: zeros.

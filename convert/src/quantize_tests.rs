@@ -4,7 +4,8 @@ use crate::synthetic::normal;
 /// What the search has to beat: one scale per chunk from the largest magnitude (int8), and per group of 16
 /// from the largest magnitude (int4), with real scales that cost nothing.
 fn absmax_error(format: WeightFormat, row: &[f32]) -> f64 {
-    let (group, most) = if format == WeightFormat::Int8 { (CHUNK, 127.0) } else { (GROUP, 7.0) };
+    let (group, most) =
+        if format == WeightFormat::Int8 { (chunk_of(row.len()), 127.0) } else { (GROUP, 7.0) };
     row.chunks(group).map(|g| grid_error(g, g.iter().fold(0f32, |m, w| m.max(w.abs())) / most, most)).sum()
 }
 
@@ -43,7 +44,7 @@ fn dequantize(format: WeightFormat, row: &QuantizedRow) -> Vec<f32> {
     row.q
         .iter()
         .enumerate()
-        .map(|(k, &q)| row.scales[k / CHUNK].to_f32() * (f32::from(q) * group(k)))
+        .map(|(k, &q)| row.scales[k / chunk_of(row.q.len())].to_f32() * (f32::from(q) * group(k)))
         .collect()
 }
 
@@ -93,7 +94,7 @@ fn integers_stay_in_their_range_whatever_the_weights() {
             let error = quantize_row(format, &row, &mut out);
             assert!(error.is_finite());
             assert_eq!(out.q.len(), row.len());
-            assert_eq!(out.scales.len(), row.len().div_ceil(CHUNK));
+            assert_eq!(out.scales.len(), row.len().div_ceil(chunk_of(row.len())));
             assert!(out.q.iter().all(|q| range.contains(q)));
             assert!(out.group_scales.iter().all(|&g| g <= GROUP_SCALE_MAX));
             assert!(out.scales.iter().all(|s| s.is_finite() && *s >= bf16::ZERO));

@@ -1,33 +1,27 @@
 //! Quantized activations: the left side of an integer matrix product.
 
-use crate::layout::{CHUNK, GROUP};
+use crate::layout::GROUP;
 
-/// Groups of a chunk.
-pub const CHUNK_GROUPS: usize = CHUNK / GROUP;
-
-/// Rows of activations as int8, chunk after chunk: all rows of the first 256 columns, then of the next.
+/// Rows of activations as int8, chunk after chunk: all rows of the first chunk of columns, then of the next.
 ///
-/// A chunk of a row has 256 bytes (zeros beyond the last column), one f32 scale, and the sums of its sixteen
-/// groups, which pay for multiplying with unsigned weights where that is faster.
+/// A chunk of a row has `chunk` bytes (zeros beyond the last column), one f32 scale, and the sums of its groups of
+/// 16, which pay for multiplying with unsigned weights where that is faster.
 #[derive(Clone, Copy)]
 pub struct QuantizedRows<'a> {
-    q: &'a [[i8; CHUNK]],
+    q: &'a [i8],
     scales: &'a [f32],
-    sums: &'a [[i32; CHUNK_GROUPS]],
+    sums: &'a [i32],
     rows: usize,
+    chunk: usize,
 }
 
 impl<'a> QuantizedRows<'a> {
-    /// Binds storage for `rows` rows of so many chunks; all three slices have one entry per chunk and row.
-    pub fn new(
-        q: &'a [[i8; CHUNK]],
-        scales: &'a [f32],
-        sums: &'a [[i32; CHUNK_GROUPS]],
-        rows: usize,
-    ) -> Self {
-        assert!(rows > 0 && q.len().is_multiple_of(rows));
-        assert!(q.len() == scales.len() && q.len() == sums.len());
-        Self { q, scales, sums, rows }
+    /// Binds storage for `rows` rows in chunks of `chunk` columns. `scales` has one entry per chunk and row; `q` has
+    /// `chunk` and `sums` has `chunk / 16` for each of them.
+    pub fn new(q: &'a [i8], scales: &'a [f32], sums: &'a [i32], rows: usize, chunk: usize) -> Self {
+        assert!(rows > 0 && chunk > 0 && chunk.is_multiple_of(GROUP) && scales.len().is_multiple_of(rows));
+        assert!(q.len() == scales.len() * chunk && sums.len() == scales.len() * (chunk / GROUP));
+        Self { q, scales, sums, rows, chunk }
     }
 
     /// Rows.
@@ -35,26 +29,32 @@ impl<'a> QuantizedRows<'a> {
         self.rows
     }
 
+    /// Columns of a chunk.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// Chunks of a row.
     pub fn chunks(&self) -> usize {
-        self.q.len() / self.rows
+        self.scales.len() / self.rows
     }
 
-    /// All rows of a chunk.
+    /// Chunk `c` of row `m`.
     #[inline(always)]
-    pub fn chunk(&self, c: usize) -> &'a [[i8; CHUNK]] {
-        &self.q[c * self.rows..(c + 1) * self.rows]
+    pub fn q(&self, c: usize, m: usize) -> &'a [i8] {
+        &self.q[(c * self.rows + m) * self.chunk..][..self.chunk]
     }
 
-    /// The scales of all rows of a chunk.
+    /// The scale of chunk `c` of row `m`.
     #[inline(always)]
-    pub fn scales(&self, c: usize) -> &'a [f32] {
-        &self.scales[c * self.rows..(c + 1) * self.rows]
+    pub fn scale(&self, c: usize, m: usize) -> f32 {
+        self.scales[c * self.rows + m]
     }
 
-    /// The group sums of all rows of a chunk.
+    /// The sums of the groups of chunk `c` of row `m`.
     #[inline(always)]
-    pub fn sums(&self, c: usize) -> &'a [[i32; CHUNK_GROUPS]] {
-        &self.sums[c * self.rows..(c + 1) * self.rows]
+    pub fn sums(&self, c: usize, m: usize) -> &'a [i32] {
+        let groups = self.chunk / GROUP;
+        &self.sums[(c * self.rows + m) * groups..][..groups]
     }
 }

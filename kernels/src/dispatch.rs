@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use crate::activations::{CHUNK_GROUPS, QuantizedRows};
+use crate::activations::QuantizedRows;
 use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
 use crate::generic::{attention, elementwise, matmul_float, norm, quantize};
-use crate::layout::{CHUNK, LANES, PackedMatrix, WeightFormat};
+use crate::layout::{LANES, PackedMatrix, WeightFormat};
 use crate::simd::Portable;
 
 /// An instruction set that there are kernels for, slowest first.
@@ -108,7 +108,7 @@ table! {
     matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
     attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
     attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
-    quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8; CHUNK], sums: &mut [i32; CHUNK_GROUPS]) -> f32;
+    quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32;
     rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
     layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
     bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
@@ -173,6 +173,7 @@ impl Kernels {
         assert!(w.layout().format.is_integer(), "floats have their own product");
         assert!(stripes.len() <= PANEL_STRIPES && stripes.end <= w.layout().stripes());
         assert!(rows.end <= x.rows() && rows.len() <= out.len() && x.chunks() == w.layout().chunks());
+        assert_eq!(x.chunk(), w.layout().chunk(), "rows were quantized for a matrix of this width");
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.matmul_integer)(w, stripes, x, rows, scratch, out) }
     }
@@ -242,7 +243,7 @@ impl Kernels {
     }
 
     /// See [`quantize::quantize_chunk`].
-    pub fn quantize_chunk(&self, x: &[f32], q: &mut [i8; CHUNK], sums: &mut [i32; CHUNK_GROUPS]) -> f32 {
+    pub fn quantize_chunk(&self, x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32 {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.quantize_chunk)(x, q, sums) }
     }

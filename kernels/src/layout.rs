@@ -8,7 +8,7 @@
 //! f32, f16   stripe = for each k: 16 values (row 0..15), 4 or 2 bytes each, little-endian
 //!
 //! int8       stripe = scales | zeros to a multiple of 64 bytes | tiles
-//!              scales: for each chunk of 256 k: 16 × bf16            (one per row)
+//!              scales: for each chunk of k: 16 × bf16                (one per row)
 //!              tile:   64 bytes = 16 rows × 4 consecutive k, i8      (byte = row·4 + k mod 4)
 //!              value = scale · q,           q in -127..=127
 //!
@@ -21,6 +21,8 @@
 //!              value = scale · group scale · q,   q in -8..=7
 //! ```
 //!
+//! A chunk is 256 consecutive k, or 32 in a matrix with at most 512 inputs.
+//!
 //! `K` is filled up to a multiple of 4 (int8) or 16 (int4) with values that multiply to zero.
 //!
 //! An int4 weight times its group scale fits an i8, so both formats multiply as int8 and the integer
@@ -30,8 +32,18 @@ use half::{bf16, f16};
 
 /// Rows of a stripe: the lanes of a virtual vector.
 pub const LANES: usize = 16;
-/// Consecutive k that share one activation scale and one weight scale per row.
-pub const CHUNK: usize = 256;
+/// Most consecutive k that share one activation scale and one weight scale per row; see [`chunk_of`].
+pub const CHUNK_MAX: usize = 256;
+/// Chunks of matrices with at most [`NARROW`] inputs.
+const CHUNK_NARROW: usize = 32;
+/// A matrix with at most so many inputs is narrow: it has few terms to average rounding over and costs little,
+/// so its scales are finer.
+pub const NARROW: usize = 512;
+
+/// Consecutive k that share one activation scale and one weight scale per row, in a matrix of `cols` inputs.
+pub const fn chunk_of(cols: usize) -> usize {
+    if cols <= NARROW { CHUNK_NARROW } else { CHUNK_MAX }
+}
 /// Consecutive k that share one int4 group scale.
 pub const GROUP: usize = 16;
 /// Bytes of an integer tile.
@@ -39,7 +51,8 @@ pub const TILE_BYTES: usize = 64;
 /// Largest magnitude of an int4 group scale.
 pub const GROUP_SCALE_MAX: u8 = 15;
 
-const _: () = assert!(CHUNK * 127 * 127 < 1 << 24, "a chunk's sum must be exact in f32");
+const _: () = assert!(CHUNK_NARROW.is_multiple_of(2 * GROUP) && CHUNK_MAX.is_multiple_of(2 * GROUP));
+const _: () = assert!(CHUNK_MAX * 127 * 127 < 1 << 24, "a chunk's sum must be exact in f32");
 const _: () = assert!(GROUP_SCALE_MAX as usize * 8 <= 127, "an int4 weight times its scale must fit an i8");
 
 /// How the weights of a matrix are stored.
@@ -49,9 +62,9 @@ pub enum WeightFormat {
     F32,
     /// IEEE half precision: 16 bits a weight.
     F16,
-    /// 8-bit integers with a bf16 scale per row and chunk of 256: 8.06 bits a weight.
+    /// 8-bit integers with a bf16 scale per row and chunk: 8.06 bits a weight.
     Int8,
-    /// 4-bit integers with a 4-bit scale per group of 16 and a bf16 scale per chunk of 256: 4.31 bits a weight.
+    /// 4-bit integers with a 4-bit scale per group of 16 and a bf16 scale per chunk: 4.31 bits a weight.
     Int4,
 }
 
@@ -113,7 +126,7 @@ impl MatrixLayout {
     pub fn new(format: WeightFormat, rows: usize, cols: usize) -> Option<Self> {
         let layout = Self { format, rows, cols };
         // Every size below is at most a small multiple of this product.
-        let padded = rows.checked_add(LANES)?.checked_mul(cols.checked_add(CHUNK)?)?.checked_mul(8)?;
+        let padded = rows.checked_add(LANES)?.checked_mul(cols.checked_add(CHUNK_MAX)?)?.checked_mul(8)?;
         (rows > 0 && cols > 0 && padded < isize::MAX as usize).then_some(layout)
     }
 
@@ -122,9 +135,14 @@ impl MatrixLayout {
         self.rows.div_ceil(LANES)
     }
 
-    /// Chunks of 256 k; the last one may be shorter.
+    /// Consecutive k of a chunk.
+    pub const fn chunk(&self) -> usize {
+        chunk_of(self.cols)
+    }
+
+    /// Chunks; the last one may be shorter.
     pub const fn chunks(&self) -> usize {
-        self.cols.div_ceil(CHUNK)
+        self.cols.div_ceil(self.chunk())
     }
 
     /// int4 groups of 16 k.
@@ -237,7 +255,8 @@ impl<'a> PackedMatrix<'a> {
             }
             WeightFormat::Int8 | WeightFormat::Int4 => {
                 for (k, o) in out.iter_mut().enumerate() {
-                    *o = scale(stripe, k / CHUNK, lane) * f32::from(integer(&self.layout, stripe, lane, k));
+                    *o = scale(stripe, k / self.layout.chunk(), lane)
+                        * f32::from(integer(&self.layout, stripe, lane, k));
                 }
             }
         }
@@ -274,7 +293,7 @@ pub(crate) fn integer(layout: &MatrixLayout, stripe: &[u8], lane: usize, k: usiz
 pub struct QuantizedRow {
     /// int8: `q` in -127..=127; int4: `q` in -8..=7. `cols` values.
     pub q: Vec<i8>,
-    /// One scale per chunk of 256.
+    /// One scale per chunk.
     pub scales: Vec<bf16>,
     /// int4 only: one scale in 0..=15 per group of 16.
     pub group_scales: Vec<u8>,
@@ -403,7 +422,7 @@ mod tests {
                 matrix.dequantize_row(n, &mut got);
                 for k in 0..cols {
                     let s = row.group_scales.get(k / GROUP).map_or(1, |&s| s as i32);
-                    let want = row.scales[k / CHUNK].to_f32() * (row.q[k] as i32 * s) as f32;
+                    let want = row.scales[k / layout.chunk()].to_f32() * (row.q[k] as i32 * s) as f32;
                     assert_eq!(got[k], want, "{format} row {n} column {k}");
                 }
             }

@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 use palmtop_kernels::layout::{
-    CHUNK, LANES, MatrixLayout, PackedMatrix, QuantizedRow, WeightFormat, pack_float_stripe,
+    GROUP, LANES, MatrixLayout, PackedMatrix, QuantizedRow, WeightFormat, chunk_of, pack_float_stripe,
     pack_integer_stripe,
 };
 use palmtop_kernels::{Isa, Kernels, KeysValues, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows, Scores};
@@ -85,27 +85,39 @@ fn matrix(r: &mut Random, layout: MatrixLayout) -> Vec<[u8; 64]> {
 }
 
 struct Quantized {
-    q: Vec<[i8; CHUNK]>,
+    q: Vec<i8>,
     scales: Vec<f32>,
-    sums: Vec<[i32; CHUNK / 16]>,
+    sums: Vec<i32>,
     rows: usize,
+    chunk: usize,
 }
 
 impl Quantized {
     fn new(kernels: &Kernels, x: &[f32], rows: usize) -> Self {
         let cols = x.len() / rows;
-        let n = cols.div_ceil(CHUNK) * rows;
-        let mut out = Self { q: vec![[7; CHUNK]; n], scales: vec![7.0; n], sums: vec![[7; 16]; n], rows };
+        let chunk = chunk_of(cols);
+        let n = cols.div_ceil(chunk) * rows;
+        let mut out = Self {
+            q: vec![7; n * chunk],
+            scales: vec![7.0; n],
+            sums: vec![7; n * chunk / GROUP],
+            rows,
+            chunk,
+        };
         for (m, row) in x.chunks(cols).enumerate() {
-            for (c, part) in row.chunks(CHUNK).enumerate() {
+            for (c, part) in row.chunks(chunk).enumerate() {
                 let i = c * rows + m;
-                out.scales[i] = kernels.quantize_chunk(part, &mut out.q[i], &mut out.sums[i]);
+                out.scales[i] = kernels.quantize_chunk(
+                    part,
+                    &mut out.q[i * chunk..(i + 1) * chunk],
+                    &mut out.sums[i * chunk / GROUP..(i + 1) * chunk / GROUP],
+                );
             }
         }
         out
     }
     fn view(&self) -> QuantizedRows<'_> {
-        QuantizedRows::new(&self.q, &self.scales, &self.sums, self.rows)
+        QuantizedRows::new(&self.q, &self.scales, &self.sums, self.rows, self.chunk)
     }
 }
 
@@ -234,19 +246,19 @@ fn any_weight_bytes_give_equal_bits() {
 #[test]
 fn activations_are_quantized_to_equal_bytes() {
     let mut r = Random(3);
-    for len in [1, 15, 16, 17, 100, 255, 256] {
+    for len in [1, 15, 16, 17, 64, 100, 255, 256, 512, 513, 700] {
         for scale in [0.0, 1e-35, 1e-20, 1.0, 1e20] {
             let mut x = r.f32s(len);
             x.iter_mut().for_each(|v| *v *= scale);
             let want = Quantized::new(&scalar(), &x, 1);
-            for (&q, &x) in want.q[0].iter().zip(&x) {
-                assert!((f32::from(q) * want.scales[0] - x).abs() <= 0.5001 * want.scales[0] + 1e-30);
+            for (i, (&q, &x)) in want.q.iter().zip(&x).enumerate() {
+                assert!(
+                    (f32::from(q) * want.scales[i / want.chunk] - x).abs()
+                        <= 0.5001 * want.scales[i / want.chunk] + 1e-30
+                );
             }
-            assert!(want.q[0][len..].iter().all(|&q| q == 0));
-            assert_eq!(
-                want.sums[0].iter().sum::<i32>(),
-                want.q[0].iter().map(|&q| i32::from(q)).sum::<i32>()
-            );
+            assert!(want.q[len..].iter().all(|&q| q == 0));
+            assert_eq!(want.sums.iter().sum::<i32>(), want.q.iter().map(|&q| i32::from(q)).sum::<i32>());
             for k in others() {
                 let got = Quantized::new(&k, &x, 1);
                 assert!(got.q == want.q && got.sums == want.sums, "{} {len}", k.isa());

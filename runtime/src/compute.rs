@@ -1,9 +1,7 @@
 //! Kernels, threads and their scratch memory: the parallel matrix product that the graph is made of.
 
-use palmtop_kernels::layout::{CHUNK, LANES, PackedMatrix};
-use palmtop_kernels::{
-    ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows, activations::CHUNK_GROUPS,
-};
+use palmtop_kernels::layout::{GROUP, LANES, PackedMatrix, chunk_of};
+use palmtop_kernels::{ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
 use crate::error::Result;
 use crate::memory::zeroed;
@@ -71,9 +69,9 @@ impl Scratch {
 
 /// Rows of activations in the form that a matrix multiplies with: int8 for integer weights, f32 for float ones.
 pub(crate) struct Staged {
-    q: Vec<[i8; CHUNK]>,
+    q: Vec<i8>,
     scales: Vec<f32>,
-    sums: Vec<[i32; CHUNK_GROUPS]>,
+    sums: Vec<i32>,
     floats: Vec<f32>,
     rows: usize,
     cols: usize,
@@ -82,7 +80,9 @@ pub(crate) struct Staged {
 /// Sizes of a [`Staged`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StagedSizes {
-    /// Chunks of 256 values, over all rows.
+    /// Integers, over all rows and chunks.
+    pub integers: usize,
+    /// Chunks, over all rows.
     pub chunks: usize,
     /// Values that stay f32, over all rows.
     pub floats: usize,
@@ -92,23 +92,25 @@ impl StagedSizes {
     /// Makes room for `rows` rows of input to a matrix.
     pub fn cover(&mut self, integer: bool, rows: usize, cols: usize) {
         if integer {
-            self.chunks = self.chunks.max(rows * cols.div_ceil(CHUNK));
+            let chunks = rows * cols.div_ceil(chunk_of(cols));
+            self.chunks = self.chunks.max(chunks);
+            self.integers = self.integers.max(chunks * chunk_of(cols));
         } else {
             self.floats = self.floats.max(rows * cols);
         }
     }
 
     pub fn bytes(&self) -> usize {
-        self.chunks * (CHUNK + 4 + 4 * CHUNK_GROUPS) + self.floats * 4
+        self.integers + self.integers / GROUP * 4 + self.chunks * 4 + self.floats * 4
     }
 }
 
 impl Staged {
     pub fn new(sizes: &StagedSizes) -> Result<Self> {
         Ok(Self {
-            q: zeroed(sizes.chunks)?,
+            q: zeroed(sizes.integers)?,
             scales: zeroed(sizes.chunks)?,
-            sums: zeroed(sizes.chunks)?,
+            sums: zeroed(sizes.integers / GROUP)?,
             floats: zeroed(sizes.floats)?,
             rows: 0,
             cols: 0,
@@ -152,18 +154,22 @@ impl Compute {
             });
             return;
         }
-        let chunks = cols.div_ceil(CHUNK);
-        let q = Disjoint::new(&mut staged.q[..rows * chunks]);
+        let chunk = chunk_of(cols);
+        let (chunks, groups) = (cols.div_ceil(chunk), chunk / GROUP);
+        let q = Disjoint::new(&mut staged.q[..rows * chunks * chunk]);
         let scales = Disjoint::new(&mut staged.scales[..rows * chunks]);
-        let sums = Disjoint::new(&mut staged.sums[..rows * chunks]);
+        let sums = Disjoint::new(&mut staged.sums[..rows * chunks * groups]);
         self.pool.run(&mut self.scratch, rows, |m, scratch| {
             let row = &mut scratch.row[..cols];
             fill(m, row);
-            for (c, values) in row.chunks(CHUNK).enumerate() {
+            for (c, values) in row.chunks(chunk).enumerate() {
                 let i = c * rows + m;
                 // SAFETY: every task has the chunks of its own row.
-                let (q, scale, sums) = unsafe { (q.get(i..i + 1), scales.get(i..i + 1), sums.get(i..i + 1)) };
-                scale[0] = kernels.quantize_chunk(values, &mut q[0], &mut sums[0]);
+                let (q, scale, sums) = unsafe {
+                    let place = |n: usize| i * n..(i + 1) * n;
+                    (q.get(place(chunk)), scales.get(place(1)), sums.get(place(groups)))
+                };
+                scale[0] = kernels.quantize_chunk(values, q, sums);
             }
         });
     }
@@ -173,8 +179,9 @@ impl Compute {
         let (rows, n) = (staged.rows, w.rows());
         assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
         let x = w.layout().format.is_integer().then(|| {
-            let chunks = staged.rows * w.layout().chunks();
-            QuantizedRows::new(&staged.q[..chunks], &staged.scales[..chunks], &staged.sums[..chunks], rows)
+            let (chunks, chunk) = (rows * w.layout().chunks(), w.layout().chunk());
+            let (q, sums) = (&staged.q[..chunks * chunk], &staged.sums[..chunks * (chunk / GROUP)]);
+            QuantizedRows::new(q, &staged.scales[..chunks], sums, rows, chunk)
         });
         let stripes = w.layout().stripes();
         let panels = stripes.div_ceil(PANEL_STRIPES);

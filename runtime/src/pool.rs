@@ -32,6 +32,7 @@ struct Shared {
     tasks: AtomicU32,
     call: AtomicUsize,
     data: AtomicUsize,
+    /// Tasks of the region that are done; before the first region, threads that have started.
     done: AtomicU32,
     sleepers: AtomicU32,
     stop: AtomicBool,
@@ -41,7 +42,7 @@ struct Shared {
 }
 
 impl ThreadPool {
-    /// Starts `threads - 1` threads.
+    /// Starts `threads - 1` threads and waits until they run: starting a thread allocates, using one does not.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -62,6 +63,9 @@ impl ThreadPool {
                 .name(format!("palmtop-{index}"))
                 .spawn(move || shared.work(index))?;
             pool.workers.push(worker);
+        }
+        while pool.shared.done.load(Ordering::Acquire) as usize != pool.workers.len() {
+            std::thread::yield_now();
         }
         Ok(pool)
     }
@@ -138,6 +142,7 @@ struct Job<'a, S, F> {
 impl Shared {
     /// What a thread of the pool does: wait for a region, take part in it.
     fn work(&self, thread: usize) {
+        self.done.fetch_add(1, Ordering::Release);
         let mut seen = 0;
         loop {
             let Some(epoch) = self.wait_for_region(seen) else { return };

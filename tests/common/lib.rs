@@ -43,12 +43,17 @@ impl Converted {
 
 /// Converts a reference checkpoint.
 pub fn converted(name: &str, recipe: Recipe) -> Converted {
-    let source = checkpoint(name);
     let dir = tempfile::tempdir().expect("a folder for temporary files");
     let path = dir.path().join("model.palm");
-    let options = Options { recipe, ..Options::default() };
-    convert(source.path(), &path, &options, &()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    convert_to(name, recipe, &path);
     Converted { path, _dir: dir }
+}
+
+/// Converts a reference checkpoint to a file.
+pub fn convert_to(name: &str, recipe: Recipe, target: &Path) {
+    let source = checkpoint(name);
+    let options = Options { recipe, ..Options::default() };
+    convert(source.path(), target, &options, &()).unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
 /// All parts in one format.

@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
-use crate::activations::{CHUNK_GROUPS, QuantizedRows};
-use crate::layout::{CHUNK, GROUP, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::activations::QuantizedRows;
+use crate::layout::{CHUNK_MAX, GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 9;
@@ -33,11 +33,11 @@ pub unsafe fn matmul_integer(
 ) {
     let layout = w.layout();
     assert!(stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
-    assert!(rows.end <= x.rows() && x.chunks() == layout.chunks());
+    assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
     let out = &mut out[..rows.len()];
     if rows.len() >= UNPACK_FROM_ROWS {
         for c in 0..layout.chunks() {
-            let tiles = chunk_tiles(layout.padded_cols(), c);
+            let tiles = chunk_tiles(layout, c);
             for (s, unpacked) in stripes.clone().zip(&mut scratch.0) {
                 unpack(w, s, c, &mut unpacked.as_chunks_mut().0[..tiles]);
             }
@@ -86,8 +86,8 @@ pub unsafe fn matmul_integer(
 }
 
 /// Tiles of 4 k that chunk `c` has.
-fn chunk_tiles(padded_cols: usize, c: usize) -> usize {
-    (padded_cols - c * CHUNK).min(CHUNK) / 4
+fn chunk_tiles(layout: &MatrixLayout, c: usize) -> usize {
+    (layout.padded_cols() - c * layout.chunk()).min(layout.chunk()) / 4
 }
 
 /// The f32 scales of a stripe's chunk, one lane per output.
@@ -127,8 +127,8 @@ fn unpack(w: &PackedMatrix<'_>, s: usize, c: usize, out: &mut [[u8; TILE_BYTES]]
     };
     if layout.format == WeightFormat::Int8 {
         let flip = _mm512_set1_epi8(-128);
-        let tiles = &tiles[c * CHUNK / 4..];
-        for (i, tile) in tiles.iter().take(CHUNK / 4).enumerate() {
+        let tiles = &tiles[c * layout.chunk() / 4..];
+        for (i, tile) in tiles.iter().take(layout.chunk() / 4).enumerate() {
             store(i, _mm512_xor_si512(load(tile), flip));
         }
         return;
@@ -136,8 +136,9 @@ fn unpack(w: &PackedMatrix<'_>, s: usize, c: usize, out: &mut [[u8; TILE_BYTES]]
     let low = _mm512_set1_epi8(15);
     let even_bytes = _mm512_set1_epi16(0xFF);
     // Two packed tiles are a group of 16 k; nibble · scale is at most 225, so products stay in their bytes.
-    for (g, group) in tiles[c * CHUNK / 8..].as_chunks::<2>().0.iter().take(CHUNK_GROUPS).enumerate() {
-        let pair = group_scale_pair(w, stripe, (c * CHUNK_GROUPS + g) / 2);
+    let groups = layout.chunk() / GROUP;
+    for (g, group) in tiles[c * layout.chunk() / 8..].as_chunks::<2>().0.iter().take(groups).enumerate() {
+        let pair = group_scale_pair(w, stripe, (c * groups + g) / 2);
         let scale = if g % 2 == 0 {
             _mm512_and_si512(pair, _mm512_set1_epi32(15))
         } else {
@@ -166,7 +167,7 @@ struct Unpacked<'a> {
     w: &'a PackedMatrix<'a>,
     stripes: Range<usize>,
     c: usize,
-    bytes: &'a [[u8; CHUNK * LANES]; PANEL_STRIPES],
+    bytes: &'a [[u8; CHUNK_MAX * LANES]; PANEL_STRIPES],
     tiles: usize,
 }
 
@@ -198,17 +199,16 @@ impl Unpacked<'_> {
         s0: usize,
         out: &mut [[f32; PANEL]],
     ) {
-        let x_rows: [&[[i8; 4]; CHUNK / 4]; M] = std::array::from_fn(|i| {
-            x.chunk(self.c)[m + i].as_chunks::<4>().0.try_into().expect("a chunk has 64 times 4 bytes")
-        });
+        let x_rows: [&[[i8; 4]]; M] =
+            std::array::from_fn(|i| &x.q(self.c, m + i).as_chunks::<4>().0[..self.tiles]);
         let w: [&[[u8; TILE_BYTES]]; S] =
             std::array::from_fn(|s| &self.bytes[s0 + s].as_chunks::<TILE_BYTES>().0[..self.tiles]);
         let mut sums: [[__m512i; S]; M] = std::array::from_fn(|i| {
-            let sum: i32 = x.sums(self.c)[m + i].iter().sum();
+            let sum: i32 = x.sums(self.c, m + i).iter().sum();
             [_mm512_set1_epi32(-128 * sum); S]
         });
         for t in 0..self.tiles {
-            // SAFETY: the slices of `w` were cut to `self.tiles` tiles, which is at most CHUNK / 4.
+            // SAFETY: the slices of `w` were cut to `self.tiles` tiles.
             let w: [__m512i; S] = std::array::from_fn(|s| load(unsafe { w[s].get_unchecked(t) }));
             for i in 0..M {
                 // SAFETY: as above.
@@ -224,7 +224,7 @@ impl Unpacked<'_> {
         for i in 0..M {
             let row = &mut out[i].as_chunks_mut::<LANES>().0[s0..s0 + S];
             for s in 0..S {
-                accumulate(sums[i][s], x.scales(self.c)[m + i], scale[s], self.c == 0, &mut row[s]);
+                accumulate(sums[i][s], x.scale(self.c, m + i), scale[s], self.c == 0, &mut row[s]);
             }
         }
     }
@@ -269,21 +269,21 @@ impl Stream<'_> {
         let (layout, stripe) = (self.w.layout(), self.w.stripe(self.stripe));
         let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
         for c in 0..layout.chunks() {
-            let x_rows: [&[[i8; 4]; CHUNK / 4]; M] = std::array::from_fn(|i| {
-                x.chunk(c)[m + i].as_chunks::<4>().0.try_into().expect("a chunk has 64 times 4 bytes")
-            });
-            let n = chunk_tiles(layout.padded_cols(), c);
+            let x_rows: [&[[i8; 4]]; M] = std::array::from_fn(|i| x.q(c, m + i).as_chunks::<4>().0);
+            let sums: [&[i32]; M] = std::array::from_fn(|i| x.sums(c, m + i));
+            let n = chunk_tiles(layout, c);
             let sums = match layout.format {
-                WeightFormat::Int8 => int8::<M>(&tiles[c * CHUNK / 4..][..n], x_rows, x.sums(c), m),
+                WeightFormat::Int8 => int8::<M>(&tiles[c * layout.chunk() / 4..][..n], x_rows, sums),
                 _ => {
-                    let scale = |pair| group_scale_pair(self.w, stripe, c * CHUNK_GROUPS / 2 + pair);
-                    int4::<M>(&tiles[c * CHUNK / 8..][..n / 2], scale, x_rows, x.sums(c), m)
+                    let scale =
+                        |pair| group_scale_pair(self.w, stripe, c * layout.chunk() / GROUP / 2 + pair);
+                    int4::<M>(&tiles[c * layout.chunk() / 8..][..n / 2], scale, x_rows, sums)
                 }
             };
             let scale = scales(stripe, c);
             for i in 0..M {
                 let out = &mut out[i].as_chunks_mut::<LANES>().0[self.column];
-                accumulate(sums[i], x.scales(c)[m + i], scale, c == 0, out);
+                accumulate(sums[i], x.scale(c, m + i), scale, c == 0, out);
             }
         }
     }
@@ -292,20 +292,19 @@ impl Stream<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn int8<const M: usize>(
     tiles: &[[u8; TILE_BYTES]],
-    x: [&[[i8; 4]; CHUNK / 4]; M],
-    group_sums: &[[i32; CHUNK_GROUPS]],
-    m: usize,
+    x: [&[[i8; 4]]; M],
+    group_sums: [&[i32]; M],
 ) -> [__m512i; M] {
-    assert!(tiles.len() <= CHUNK / 4);
+    assert!(x.iter().all(|x| tiles.len() <= x.len()));
     let flip = _mm512_set1_epi8(-128);
     let mut sums: [__m512i; M] = std::array::from_fn(|i| {
-        let sum: i32 = group_sums[m + i].iter().sum();
+        let sum: i32 = group_sums[i].iter().sum();
         _mm512_set1_epi32(-128 * sum)
     });
     for (t, tile) in tiles.iter().enumerate() {
         let w = _mm512_xor_si512(load(tile), flip);
         for i in 0..M {
-            // SAFETY: t < tiles.len() <= CHUNK / 4.
+            // SAFETY: t < tiles.len(), which no row of x is shorter than.
             let x = _mm512_set1_epi32(i32::from_le_bytes(*unsafe { x[i].get_unchecked(t) }.map_bytes()));
             sums[i] = _mm512_dpbusd_epi32(sums[i], w, x);
         }
@@ -318,13 +317,12 @@ fn int8<const M: usize>(
 fn int4<const M: usize>(
     tiles: &[[u8; TILE_BYTES]],
     group_scale_pair: impl Fn(usize) -> __m512i,
-    x: [&[[i8; 4]; CHUNK / 4]; M],
-    group_sums: &[[i32; CHUNK_GROUPS]],
-    m: usize,
+    x: [&[[i8; 4]]; M],
+    group_sums: [&[i32]; M],
 ) -> [__m512i; M] {
     const { assert!(GROUP == 16, "two packed tiles are a group") };
     let groups = tiles.as_chunks::<2>().0;
-    assert!(groups.len() <= CHUNK_GROUPS);
+    assert!(x.iter().all(|x| 4 * groups.len() <= x.len()));
     let low = _mm512_set1_epi8(15);
     let mut sums = [_mm512_setzero_si512(); M];
     let mut pair = _mm512_setzero_si512();
@@ -343,9 +341,9 @@ fn int4<const M: usize>(
             _mm512_and_si512(_mm512_srli_epi16::<4>(b), low),
         ];
         for i in 0..M {
-            let mut sum = _mm512_set1_epi32(-8 * group_sums[m + i][g]);
+            let mut sum = _mm512_set1_epi32(-8 * group_sums[i][g]);
             for (t, w) in w.into_iter().enumerate() {
-                // SAFETY: 4·g + t < 4 · CHUNK_GROUPS = CHUNK / 4.
+                // SAFETY: 4·g + t < 4 · groups.len(), which no row of x is shorter than.
                 let x = _mm512_set1_epi32(i32::from_le_bytes(
                     *unsafe { x[i].get_unchecked(4 * g + t) }.map_bytes(),
                 ));

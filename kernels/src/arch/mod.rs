@@ -8,7 +8,7 @@ pub mod avx512;
 use std::ops::Range;
 
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK, LANES, PackedMatrix};
+use crate::layout::{CHUNK_MAX, LANES, PackedMatrix};
 
 /// Stripes of a panel: what one call of a matrix product covers.
 pub const PANEL_STRIPES: usize = 4;
@@ -17,11 +17,11 @@ pub const PANEL: usize = PANEL_STRIPES * LANES;
 
 /// Room for the unpacked weights of a panel's chunk.
 #[repr(align(64))]
-pub struct PanelScratch(pub(crate) [[u8; CHUNK * LANES]; PANEL_STRIPES]);
+pub struct PanelScratch(pub(crate) [[u8; CHUNK_MAX * LANES]; PANEL_STRIPES]);
 
 impl Default for PanelScratch {
     fn default() -> Self {
-        Self([[0; CHUNK * LANES]; PANEL_STRIPES])
+        Self([[0; CHUNK_MAX * LANES]; PANEL_STRIPES])
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{PANEL, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK, LANES, PackedMatrix, integer, scale};
+use crate::layout::{LANES, PackedMatrix, integer, scale};
 
 /// See [`super::MatmulInteger`].
 pub fn matmul_integer(
@@ -22,13 +22,14 @@ pub fn matmul_integer(
                 let y = &mut out[s * LANES + lane];
                 *y = 0.0;
                 for c in 0..layout.chunks() {
-                    let columns = c * CHUNK..layout.cols.min((c + 1) * CHUNK);
+                    let columns = c * layout.chunk()..layout.cols.min((c + 1) * layout.chunk());
                     let sum: i32 = columns
                         .map(|k| {
-                            i32::from(x.chunk(c)[m][k % CHUNK]) * i32::from(integer(layout, stripe, lane, k))
+                            i32::from(x.q(c, m)[k % layout.chunk()])
+                                * i32::from(integer(layout, stripe, lane, k))
                         })
                         .sum();
-                    *y = (sum as f32).mul_add(x.scales(c)[m] * scale(stripe, c, lane), *y);
+                    *y = (sum as f32).mul_add(x.scale(c, m) * scale(stripe, c, lane), *y);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! The sum over k runs in chunks of 256: inside a chunk one fused multiply-add after another, then the chunks are
 //! added in order. One lane is one output, so no lane is ever added to another.
 
-use crate::layout::{CHUNK, LANES};
+use crate::layout::{CHUNK_MAX, LANES};
 use crate::simd::Simd;
 
 /// What a stripe may hold: f32, or half-precision bits.
@@ -48,8 +48,8 @@ pub fn matmul<I: Simd, W: Element>(
     out: &mut [f32],
     out_stride: usize,
 ) {
-    for chunk in (0..k.max(1)).step_by(CHUNK) {
-        let len = CHUNK.min(k - chunk);
+    for chunk in (0..k.max(1)).step_by(CHUNK_MAX) {
+        let len = CHUNK_MAX.min(k - chunk);
         let mut m = 0;
         while m < rows {
             let mut s = 0;

@@ -1,7 +1,7 @@
-//! Activations to int8, per row and chunk of 256.
+//! Activations to int8, per row and chunk.
 
 use super::load_at;
-use crate::layout::{CHUNK, GROUP, LANES};
+use crate::layout::{GROUP, LANES};
 use crate::simd::Simd;
 
 /// Below this a chunk counts as zero: its reciprocal would not be finite.
@@ -9,16 +9,11 @@ const TINY: f32 = 1e-30;
 
 /// Quantizes a chunk of a row: `q = round(x · (127 / max|x|))`, halves to even, and gives the scale `max|x| / 127`.
 ///
-/// `q` beyond `x` becomes zero; `sums[g]` is the sum of `q` over group `g`.
+/// `q` beyond `x` becomes zero; `sums[g]` is the sum of `q` over group `g` of 16. `q` has whole groups.
 #[inline(always)]
-pub fn quantize_chunk<I: Simd>(
-    isa: I,
-    x: &[f32],
-    q: &mut [i8; CHUNK],
-    sums: &mut [i32; CHUNK / GROUP],
-) -> f32 {
+pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32 {
     const { assert!(GROUP == LANES, "a vector is a group") };
-    assert!(x.len() <= CHUNK);
+    assert!(x.len() <= q.len() && q.len() == sums.len() * GROUP);
     let vectors = x.len().div_ceil(LANES);
     let mut max = isa.splat(0.0);
     for i in 0..vectors {
