@@ -420,10 +420,10 @@ mod tests {
             let mut got = vec![0.0; cols];
             for (n, row) in all.iter().enumerate() {
                 matrix.dequantize_row(n, &mut got);
-                for k in 0..cols {
+                for (k, &got) in got.iter().enumerate() {
                     let s = row.group_scales.get(k / GROUP).map_or(1, |&s| s as i32);
                     let want = row.scales[k / layout.chunk()].to_f32() * (row.q[k] as i32 * s) as f32;
-                    assert_eq!(got[k], want, "{format} row {n} column {k}");
+                    assert_eq!(got, want, "{format} row {n} column {k}");
                 }
             }
         }
