@@ -27,7 +27,7 @@ pub struct ThreadPool {
 type Call = unsafe fn(*const (), usize, usize);
 
 struct Shared {
-    /// Epoch of the region in the upper half, next task to be claimed in the lower.
+    /// Epoch of the region in the upper half, tasks that nobody has claimed yet in the lower.
     state: AtomicU64,
     tasks: AtomicU32,
     call: AtomicUsize,
@@ -103,7 +103,7 @@ impl ThreadPool {
         shared.tasks.store(tasks, Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
         // Sequentially consistent with `sleepers`: either this thread sees a sleeper, or the sleeper sees the epoch.
-        shared.state.store(u64::from(self.epoch) << 32, Ordering::SeqCst);
+        shared.state.store(u64::from(self.epoch) << 32 | u64::from(tasks), Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
             let _guard = shared.lock.lock().unwrap_or_else(|e| e.into_inner());
             shared.wake.notify_all();
@@ -186,23 +186,20 @@ impl Shared {
     /// Claims and runs tasks of region `epoch` until none is left.
     fn claim_all(&self, epoch: u32, thread: usize) {
         let mut state = self.state.load(Ordering::Acquire);
-        loop {
-            // What is read here may already belong to a later region; then the exchange below fails, since it
-            // compares the epoch too, and nothing of it is used. If it succeeds, this region has an unfinished
-            // task, so the caller has not returned and these fields are still this region's.
-            let (tasks, next) = (self.tasks.load(Ordering::Relaxed), state as u32);
+        while (state >> 32) as u32 == epoch && state as u32 > 0 {
+            // What is read here belongs to this region if the exchange below succeeds: the state has then not
+            // changed, so a task of this region was unclaimed all the while, the caller has not returned, and a
+            // later region cannot have been set up. If it fails, nothing of it is used.
+            let task = self.tasks.load(Ordering::Relaxed).wrapping_sub(state as u32);
             let (call, data) = (self.call.load(Ordering::Relaxed), self.data.load(Ordering::Relaxed));
-            if (state >> 32) as u32 != epoch || next >= tasks {
-                return;
-            }
-            match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+            match self.state.compare_exchange_weak(state, state - 1, Ordering::AcqRel, Ordering::Acquire) {
                 Err(now) => state = now,
                 Ok(_) => {
                     // SAFETY: `call` was stored from a `Call` for this region (see above).
                     let call = unsafe { std::mem::transmute::<usize, Call>(call) };
                     // SAFETY: `data` is this region's job, alive until all tasks are done; `thread` is this
                     // thread's own index.
-                    let run = || unsafe { call(data as *const (), next as usize, thread) };
+                    let run = || unsafe { call(data as *const (), task as usize, thread) };
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                         *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
                     }
@@ -263,6 +260,26 @@ mod tests {
                 );
             }
             assert_eq!(counts.iter().sum::<usize>(), (0..200).sum::<usize>() + 5000);
+        }
+    }
+
+    /// Regions of different sizes, one straight after the other, on more threads than cores: a thread that comes
+    /// late to a region must not take part in the next one's set-up.
+    #[test]
+    fn latecomers_claim_nothing() {
+        let mut pool = ThreadPool::new(5).unwrap();
+        let mut scratch = [(); 5];
+        for round in 0..100_000usize {
+            let tasks = [2, 7, 3, 64, 5][round % 5];
+            let ran: [AtomicU32; 64] = std::array::from_fn(|_| AtomicU32::new(0));
+            pool.run(&mut scratch, tasks, |t, ()| {
+                ran[t].fetch_add(1, Ordering::Relaxed);
+            });
+            let counts = ran.map(AtomicU32::into_inner);
+            assert!(
+                counts[..tasks].iter().all(|&c| c == 1) && counts[tasks..].iter().all(|&c| c == 0),
+                "{counts:?}"
+            );
         }
     }
 
