@@ -283,6 +283,21 @@ mod tests {
         }
     }
 
+    /// A thread that is late for a region can meet the fields of the next one before its epoch.
+    #[test]
+    fn a_late_thread_claims_nothing_of_the_next_region() {
+        let mut pool = ThreadPool::new(1).unwrap();
+        let ran = AtomicU32::new(0);
+        let call: Call = |data, _, _| {
+            // SAFETY: `data` is `ran`.
+            unsafe { &*data.cast::<AtomicU32>() }.fetch_add(1, Ordering::Relaxed);
+        };
+        pool.run_tasks(call, (&raw const ran).cast(), 2);
+        pool.shared.tasks.store(100, Ordering::Relaxed);
+        pool.shared.claim_all(pool.epoch, 0);
+        assert_eq!(ran.load(Ordering::Relaxed), 2);
+    }
+
     #[test]
     fn threads_wake_from_sleep() {
         let mut pool = ThreadPool::new(2).unwrap();
