@@ -47,6 +47,8 @@ pub(crate) struct BufferSizes {
 impl BufferSizes {
     pub fn new(config: &Config, weights: &Weights, limits: &Limits) -> Self {
         let (v, t) = (&config.vision, &config.text);
+        // A file may state any sizes: where the address space ends, the plan is refused.
+        let times = usize::saturating_mul;
         let patches = v.patches();
         // Rows that go through the decoder at once: a prefix, or one token of each sequence.
         let text_rows = (patches + limits.prompt_tokens).max(limits.batch);
@@ -59,12 +61,12 @@ impl BufferSizes {
             staged.cover(m.format().is_integer(), block, m.cols());
         }
         Self {
-            hidden: (patches * v.hidden).max(text_rows * t.hidden),
-            qkv: (patches * 3 * v.hidden).max(text_rows * t.qkv()),
-            attended: (patches * v.hidden).max(text_rows * attended_width),
-            inner: (block * v.intermediate.max(t.intermediate)).max(patches * v.patch_values()),
-            branch: block * t.hidden,
-            logits: limits.batch * t.vocab,
+            hidden: times(patches, v.hidden).max(times(text_rows, t.hidden)),
+            qkv: times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())),
+            attended: times(patches, v.hidden).max(times(text_rows, attended_width)),
+            inner: times(block, v.intermediate.max(t.intermediate)).max(times(patches, v.patch_values())),
+            branch: times(block, t.hidden),
+            logits: times(limits.batch, t.vocab),
             staged,
             vision_kv: KvShape {
                 slots: v.heads,
@@ -83,7 +85,8 @@ impl BufferSizes {
 
     pub fn bytes(&self) -> usize {
         let floats = [self.hidden, self.qkv, self.attended, self.inner, self.branch, self.logits];
-        floats.iter().sum::<usize>() * 4 + self.staged.bytes() + self.vision_kv.bytes()
+        let floats = floats.into_iter().fold(0, usize::saturating_add).saturating_mul(4);
+        floats.saturating_add(self.staged.bytes()).saturating_add(self.vision_kv.bytes())
     }
 }
 

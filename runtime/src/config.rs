@@ -291,7 +291,10 @@ impl Config {
                 .collect(),
         };
         let id = |key| Ok::<_, FormatError>(m.usize_in(key, 0..=text.vocab - 1)? as u32);
-        let eos = m.u64s("tokens.eos")?;
+        let eos = |token: u64| match usize::try_from(token) {
+            Ok(t) if t < text.vocab => Ok(token as u32),
+            _ => Err(Metadata::wrong("tokens.eos", &format!("has {token}, outside 0..={}", text.vocab - 1))),
+        };
         let config = Self {
             image: ImageConfig {
                 mean: three(m, "image.mean")?,
@@ -300,7 +303,7 @@ impl Config {
             },
             tokens: TokenIds {
                 bos: id("tokens.bos")?,
-                eos: eos.iter().filter_map(|&t| u32::try_from(t).ok()).collect(),
+                eos: m.u64s("tokens.eos")?.into_iter().map(eos).collect::<Result<_, _>>()?,
                 pad: id("tokens.pad")?,
                 image: id("tokens.image")?,
             },
@@ -342,6 +345,14 @@ impl Config {
             let what = format!("is {}, which does not divide {}", v.patch_size, v.image_size);
             return Err(("vision.patch_size", what));
         }
+        if v.patches() > PATCHES_MAX {
+            let what = format!(
+                "is {}, which gives {} patches; {PATCHES_MAX} are the most",
+                v.patch_size,
+                v.patches()
+            );
+            return Err(("vision.patch_size", what));
+        }
         if !t.heads.is_multiple_of(t.kv_heads) {
             return Err(("text.kv_heads", format!("is {}, which does not divide {}", t.kv_heads, t.heads)));
         }
@@ -375,6 +386,8 @@ const HEADS_MAX: usize = 1024;
 const HEAD_DIM_MAX: usize = 1024;
 const VOCAB_MAX: usize = 1 << 22;
 const IMAGE_SIZE_MAX: usize = 4096;
+/// Sixteen times what the largest PaliGemma has; the work grows with the square.
+const PATCHES_MAX: usize = 1 << 16;
 
 fn three(m: &Metadata, key: &str) -> Result<[f64; 3], FormatError> {
     match m.get(key) {

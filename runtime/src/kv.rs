@@ -35,11 +35,12 @@ enum Elements {
 
 impl KvShape {
     fn key_elements(&self) -> usize {
-        self.capacity * self.head_dim
+        self.capacity.saturating_mul(self.head_dim)
     }
 
     fn slot_elements(&self) -> usize {
-        self.key_elements() + self.capacity * self.head_dim.next_multiple_of(LANES)
+        let values = self.capacity.saturating_mul(self.head_dim.next_multiple_of(LANES));
+        self.key_elements().saturating_add(values)
     }
 
     pub fn bytes(&self) -> usize {
@@ -49,7 +50,7 @@ impl KvShape {
 
 impl KvArena {
     pub fn new(shape: KvShape) -> Result<Self> {
-        let n = shape.slots * shape.slot_elements();
+        let n = shape.slots.saturating_mul(shape.slot_elements());
         let elements = if shape.half { Elements::F16(zeroed(n)?) } else { Elements::F32(zeroed(n)?) };
         Ok(Self { elements, shape })
     }

@@ -40,13 +40,13 @@ impl Model {
     fn new(file: PalmFile) -> Result<Arc<Self>> {
         let config = Config::from_metadata(file.metadata())?;
         let weights = Weights::bind(&file, &config)?;
-        let tokenizer = TokenizerLayout::parse(Self::tokenizer_bytes(&file)?)?;
+        let wrong = |what| FormatError::Tensor { name: TOKENIZER.to_owned(), what };
+        let tokenizer = TokenizerLayout::parse(Self::tokenizer_bytes(&file)?);
+        let tokenizer = tokenizer.map_err(|error| wrong(error.to_string()))?;
         let pieces = tokenizer.bind(Self::tokenizer_bytes(&file)?).piece_count() as usize;
         if pieces > config.text.vocab {
-            return Err(Error::Format(FormatError::Tensor {
-                name: TOKENIZER.to_owned(),
-                what: format!("has {pieces} pieces where the embedding has {} rows", config.text.vocab),
-            }));
+            let rows = config.text.vocab;
+            return Err(wrong(format!("has {pieces} pieces where the embedding has {rows} rows")).into());
         }
         Ok(Arc::new(Self { file, config, weights, tokenizer }))
     }

@@ -70,12 +70,15 @@ pub struct Plan {
 impl Plan {
     /// All that a session allocates, one set of image features included; the mapped weights are not.
     pub fn session_bytes(&self) -> usize {
-        self.kv_bytes
-            + self.activation_bytes
-            + self.thread_bytes
-            + self.image_bytes
-            + self.text_bytes
-            + self.features_bytes
+        let parts = [
+            self.kv_bytes,
+            self.activation_bytes,
+            self.thread_bytes,
+            self.image_bytes,
+            self.text_bytes,
+            self.features_bytes,
+        ];
+        parts.into_iter().fold(0, usize::saturating_add)
     }
 }
 

@@ -231,20 +231,25 @@ impl Sizes {
         let answer = limits.new_tokens * (4 + 4 + 8) + tokenizer.decoded_bytes_max(limits.new_tokens);
         let sequence = size_of::<Sequence>() + limits.new_tokens + size_of::<Answer>() + answer;
         let step = size_of::<Span>() + size_of::<usize>();
-        Ok(Plan {
+        let rope = Rope::bytes(config.text.head_dim, self.positions);
+        let plan = Plan {
             weights_bytes: model.file().tensors().iter().map(|t| t.length as usize).sum(),
             kv_bytes: self.kv.bytes(),
-            activation_bytes: self.buffers.bytes() + Rope::bytes(config.text.head_dim, self.positions),
-            thread_bytes: self.threads * (self.buffers.scratch.bytes() + size_of::<Scratch>()),
+            activation_bytes: self.buffers.bytes().saturating_add(rope),
+            thread_bytes: self.threads.saturating_mul(self.buffers.scratch.bytes() + size_of::<Scratch>()),
             image_bytes: Resizer::bytes_for(side as u32, side as u32, limits.image_side as u32)?
                 + 3 * side * side,
             text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
                 + self.prompt_bytes * (1 + 4)
-                + limits.batch * (sequence + step)
+                + limits.batch.saturating_mul(sequence + step)
                 + Sampler::bytes(config.text.vocab),
-            features_bytes: config.vision.patches() * config.text.hidden * 4,
+            features_bytes: (config.vision.patches() * 4).saturating_mul(config.text.hidden),
             threads: self.threads,
-        })
+        };
+        match plan.session_bytes() {
+            bytes if bytes > isize::MAX as usize => Err(Error::OutOfMemory { bytes }),
+            _ => Ok(plan),
+        }
     }
 }
 
@@ -258,6 +263,9 @@ impl Session {
     pub fn new(model: &Arc<Model>, limits: &Limits) -> Result<Self> {
         let sizes = Sizes::new(model, limits)?;
         let plan = sizes.plan(model, limits)?;
+        // Asked for in one piece and given back, so that too large a session is an error here: some of the lists
+        // below could only abort.
+        drop(zeroed::<u8>(plan.session_bytes())?);
         let config = model.config();
         let side = config.vision.image_size;
         let tokenizer = model.tokenizer();

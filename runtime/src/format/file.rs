@@ -37,10 +37,15 @@ impl PalmFile {
     /// Maps a file and checks its head; the data is not read (see [`verify`](Self::verify)).
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: PathBuf::from(path), source };
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
+        let kind = std::fs::metadata(path).map_err(io)?;
+        if kind.is_dir() {
             return Err(io(std::io::Error::other("is a folder; name the .palm file itself")));
         }
+        if !kind.is_file() {
+            // Opening a pipe would wait for its other end.
+            return Err(io(std::io::Error::other("is not a regular file, and only those can be mapped")));
+        }
+        let file = File::open(path).map_err(io)?;
         // SAFETY: the mapping is read-only and private to this struct. If another process shortens the
         // file the system ends this one, and changed bytes give wrong numbers; both are stated above, and
         // nothing read from the data is used as an index or length without a check.
