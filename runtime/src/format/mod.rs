@@ -3,6 +3,8 @@
 //! `docs/format.md` specifies the bytes. [`Head`] reads and writes the head, [`PalmFile`] holds a mapped
 //! file whose every offset has been checked.
 
+#[cfg(test)]
+mod documented;
 mod error;
 mod file;
 mod head;
