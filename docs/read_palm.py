@@ -3,7 +3,6 @@ package xxhash is there.
 
     python docs/read_palm.py model.palm                lists metadata and tensors
     python docs/read_palm.py model.palm text.norm      prints a tensor
-    python docs/read_palm.py model.palm text.norm -o norm.npy
 
 From Python: `palm = Palm("model.palm"); w = palm.array("text.layer.0.attn.qkv.weight")`.
 """
@@ -32,10 +31,8 @@ class Palm:
         if self.data[:8] != b"PALM\r\n\x1a\n":
             raise ValueError("not a .palm file")
         version, flags, head, total, stated = struct.unpack_from("<IIQQQ", self.data, 8)
-        if version != 1 or flags != 0:
-            raise ValueError(f"version {version} with flags {flags} is not known")
-        if not 48 <= head <= min(total, 1 << 26) or total != len(self.data):
-            raise ValueError(f"{len(self.data)} bytes, a head of {head}, and {total} are stated")
+        if (version, flags) != (1, 0) or not 48 <= head <= min(total, 1 << 26) or total != len(self.data):
+            raise ValueError(f"version {version}, flags {flags}, a head of {head} and a file of {total} bytes")
         if checksum and checksum(self.data[40:head]) != stated:
             raise ValueError("the head is damaged")
         self.head, self.at = self.data[:head], 40
@@ -94,9 +91,10 @@ class Palm:
 
     @staticmethod
     def integers(stripe, storage, cols):
-        chunks, groups = -(-cols // 256), -(-cols // 16)
+        chunk = 32 if cols <= 512 else 256
+        chunks, groups = -(-cols // chunk), -(-cols // 16)
         scales = stripe[: chunks * 32].view("<u2").astype(np.uint32) << 16
-        scales = np.repeat(scales.view(np.float32).reshape(chunks, 16).T, 256, axis=1)[:, :cols]
+        scales = np.repeat(scales.view(np.float32).reshape(chunks, 16).T, chunk, axis=1)[:, :cols]
         pairs = -(-groups // 2) if storage == 19 else 0
         tiles = stripe[-(-(chunks * 32 + pairs * 16) // 64) * 64 :].reshape(-1, 16, 4)
         if storage == 18:
@@ -109,15 +107,13 @@ class Palm:
         return scales * (q * np.repeat(group, 16, axis=1)[:, :cols]).astype(np.float32)
 
 
-def main(path, name=None, *output):
+def main(path, name=None):
     palm = Palm(path)
     if name is None:
         for key, value in palm.metadata.items():
             print(f"{key:<28}{value}")
         for name, (storage, shape, offset, length, _) in palm.tensors.items():
             print(f"{name:<40}{STORAGES.get(storage, storage):<12}{list(shape)!s:<18}{length:>12} bytes at {offset}")
-    elif output[:1] == ("-o",):
-        np.save(output[1], palm.array(name))
     else:
         print(palm.array(name))
 
