@@ -4,7 +4,7 @@ package xxhash is there.
     python docs/read_palm.py model.palm                lists metadata and tensors
     python docs/read_palm.py model.palm text.norm      prints a tensor
 
-From Python: `palm = Palm("model.palm"); w = palm.array("text.layer.0.attn.qkv.weight")`.
+From Python: `Palm("model.palm").array("text.norm")`.
 """
 
 import mmap
@@ -44,8 +44,7 @@ class Palm:
             storage, dimensions = self.fields("BB")
             shape = self.fields("Q" * dimensions)
             self.tensors[name] = (storage, shape, *self.fields("QQQ"))
-        if self.at != head:
-            raise ValueError("bytes are left over in the head")
+        assert self.at == head, "bytes are left over in the head"
 
     def fields(self, types):
         values = struct.unpack_from("<" + types, self.head, self.at)
@@ -74,8 +73,7 @@ class Palm:
 
     def array(self, name):
         """A tensor's values: f32, or u8 for bytes."""
-        storage, shape, *_ = self.tensors[name]
-        data = np.frombuffer(self.bytes(name), np.uint8)
+        (storage, shape, *_), data = self.tensors[name], np.frombuffer(self.bytes(name), np.uint8)
         if storage == 0:
             return data
         if storage == 1:
@@ -119,4 +117,4 @@ def main(path, name=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:]) if len(sys.argv) > 1 else print(__doc__)
+    main(*sys.argv[1:]) if sys.argv[1:] else print(__doc__)
