@@ -66,7 +66,7 @@ impl TensorReport {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:10} {:12} {:>8} {:>10}  relative error", "part", "storage", "tensors", "MB")?;
+        writeln!(f, "{:10} {:12} {:>8} {:>10}  relative error", "part", "storage", "tensors", "bytes")?;
         let mut groups: Vec<(&str, &str)> = Vec::new();
         for t in &self.tensors {
             let group = (t.part.unwrap_or("other"), t.storage);
@@ -82,8 +82,8 @@ impl fmt::Display for Report {
                 self.tensors.iter().filter(mine)
             };
             let bytes: u64 = of_group().map(|t| t.bytes).sum();
-            let mb = bytes as f64 / 1e6;
-            write!(f, "{part:10} {storage:12} {:>8} {mb:>10.1}", of_group().count())?;
+            let size = format!("{}B", si(bytes as f64));
+            write!(f, "{part:10} {storage:12} {:>8} {size:>10}", of_group().count())?;
             let errors = || of_group().filter_map(|t| Some((t, t.relative_error?)));
             let weights: usize = errors().map(|(t, _)| t.weights()).sum();
             if let Some((worst, most)) = errors().max_by(|a, b| a.1.total_cmp(&b.1)).filter(|w| w.1 > 0.0) {
@@ -94,12 +94,22 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "{}: {:.1} MB, {:.2} G weights, {:.2} bits a weight, {:.1} s",
+            "{}: {}B, {}weights, {:.2} bits a weight, {:.1} s",
             self.target.display(),
-            self.bytes as f64 / 1e6,
-            self.weights as f64 / 1e9,
+            si(self.bytes as f64),
+            si(self.weights as f64),
             self.bytes as f64 * 8.0 / self.weights.max(1) as f64,
             self.seconds
         )
+    }
+}
+
+/// A count in thousands, millions or thousands of millions, with a blank before the unit that follows.
+fn si(count: f64) -> String {
+    match count {
+        c if c >= 1e9 => format!("{:.2} G", c / 1e9),
+        c if c >= 1e6 => format!("{:.1} M", c / 1e6),
+        c if c >= 1e3 => format!("{:.1} k", c / 1e3),
+        c => format!("{c} "),
     }
 }

@@ -27,6 +27,7 @@ mod buffers;
 mod compute;
 pub mod config;
 mod control;
+mod engine;
 pub mod error;
 pub mod format;
 pub mod image;

@@ -267,10 +267,10 @@ mod tests {
     /// late to a region must not take part in the next one's set-up.
     #[test]
     fn latecomers_claim_nothing() {
-        let mut pool = ThreadPool::new(5).unwrap();
-        let mut scratch = [(); 5];
-        for round in 0..100_000usize {
-            let tasks = [2, 7, 3, 64, 5][round % 5];
+        let mut pool = ThreadPool::new(3).unwrap();
+        let mut scratch = [(); 3];
+        for round in 0..1_000_000usize {
+            let tasks = [2, 40][round % 2];
             let ran: [AtomicU32; 64] = std::array::from_fn(|_| AtomicU32::new(0));
             pool.run(&mut scratch, tasks, |t, ()| {
                 ran[t].fetch_add(1, Ordering::Relaxed);

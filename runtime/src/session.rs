@@ -4,24 +4,21 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use palmtop_kernels::Kernels;
 use palmtop_kernels::layout::{LANES, WeightFormat};
 
-use crate::buffers::{BufferSizes, Buffers};
-use crate::compute::{Compute, Scratch};
+use crate::buffers::BufferSizes;
 pub use crate::control::CancelToken;
 use crate::control::Control;
+use crate::engine::{Engine, EngineSizes};
 use crate::error::{Error, Result};
 use crate::image::{Normaliser, Resizer, RgbView};
-use crate::kv::{KvArena, KvShape};
+use crate::kv::KvShape;
 use crate::memory::zeroed;
 use crate::model::Model;
 use crate::plan::{KvFormat, Limits, Plan};
-use crate::pool::ThreadPool;
-use crate::rope::Rope;
 pub use crate::sampler::Sampling;
 use crate::sampler::{Choice, Sampler};
-use crate::text::{Decoder, Span};
+use crate::text::Span;
 use crate::tokenizer::{Detokenizer, EncodeScratch};
 use crate::trace::Trace;
 pub use crate::trace::{Traced, TracedValues};
@@ -35,10 +32,7 @@ pub struct Session {
     model: Arc<Model>,
     limits: Limits,
     plan: Plan,
-    compute: Compute,
-    buffers: Buffers,
-    kv: KvArena,
-    rope: Rope,
+    engine: Engine,
     eye: Eye,
     words: Words,
     sampler: Sampler,
@@ -183,10 +177,7 @@ const IMAGE_SIDE_MAX: usize = u16::MAX as usize;
 
 /// Sizes of a session that go with its [`Plan`].
 struct Sizes {
-    buffers: BufferSizes,
-    kv: KvShape,
-    positions: usize,
-    threads: usize,
+    engine: EngineSizes,
     prompt_bytes: usize,
 }
 
@@ -216,10 +207,17 @@ impl Sizes {
         let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
         let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         Ok(Self {
-            buffers: BufferSizes::new(config, weights, limits),
-            kv: KvShape { slots, head_dim: t.head_dim, capacity: positions.next_multiple_of(LANES), half },
-            positions,
-            threads,
+            engine: EngineSizes {
+                buffers: BufferSizes::new(config, weights, limits),
+                kv: KvShape {
+                    slots,
+                    head_dim: t.head_dim,
+                    capacity: positions.next_multiple_of(LANES),
+                    half,
+                },
+                positions,
+                threads,
+            },
             prompt_bytes: limits.prompt_tokens.saturating_mul(PROMPT_BYTES_PER_TOKEN),
         })
     }
@@ -231,12 +229,11 @@ impl Sizes {
         let answer = limits.new_tokens * (4 + 4 + 8) + tokenizer.decoded_bytes_max(limits.new_tokens);
         let sequence = size_of::<Sequence>() + limits.new_tokens + size_of::<Answer>() + answer;
         let step = size_of::<Span>() + size_of::<usize>();
-        let rope = Rope::bytes(config.text.head_dim, self.positions);
         let plan = Plan {
             weights_bytes: model.file().tensors().iter().map(|t| t.length as usize).sum(),
-            kv_bytes: self.kv.bytes(),
-            activation_bytes: self.buffers.bytes().saturating_add(rope),
-            thread_bytes: self.threads.saturating_mul(self.buffers.scratch.bytes() + size_of::<Scratch>()),
+            kv_bytes: self.engine.kv.bytes(),
+            activation_bytes: self.engine.activation_bytes(config.text.head_dim),
+            thread_bytes: self.engine.thread_bytes(),
             image_bytes: Resizer::bytes_for(side as u32, side as u32, limits.image_side as u32)?
                 + 3 * side * side,
             text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
@@ -244,7 +241,7 @@ impl Sizes {
                 + limits.batch.saturating_mul(sequence + step)
                 + Sampler::bytes(config.text.vocab),
             features_bytes: (config.vision.patches() * 4).saturating_mul(config.text.hidden),
-            threads: self.threads,
+            threads: self.engine.threads,
         };
         match plan.session_bytes() {
             bytes if bytes > isize::MAX as usize => Err(Error::OutOfMemory { bytes }),
@@ -269,9 +266,6 @@ impl Session {
         let config = model.config();
         let side = config.vision.image_size;
         let tokenizer = model.tokenizer();
-        let kernels = Kernels::select().map_err(Error::InvalidArgument)?;
-        let scratch =
-            (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
         let sequence = |_| Sequence {
             detokenizer: Detokenizer::with_capacity(limits.new_tokens, true),
             position: 0,
@@ -288,14 +282,7 @@ impl Session {
         };
         let [mean, std] = [config.image.mean, config.image.std].map(|c| c.map(|x| x as f32));
         Ok(Self {
-            compute: Compute {
-                kernels,
-                pool: ThreadPool::new(sizes.threads).map_err(Error::Threads)?,
-                scratch,
-            },
-            buffers: Buffers::new(&sizes.buffers)?,
-            kv: KvArena::new(sizes.kv)?,
-            rope: Rope::new(config.text.head_dim, config.text.rope_theta, sizes.positions),
+            engine: Engine::new(model, &sizes.engine)?,
             eye: Eye {
                 resizer: Resizer::new(side as u32, side as u32, limits.image_side as u32)?,
                 normaliser: Normaliser::new(mean, std, config.image.rescale)?,
@@ -330,7 +317,7 @@ impl Session {
 
     /// The instruction set whose kernels compute.
     pub fn isa(&self) -> palmtop_kernels::Isa {
-        self.compute.kernels.isa()
+        self.engine.compute.kernels.isa()
     }
 
     /// Memory for the features of one picture.
@@ -370,10 +357,10 @@ impl Session {
             self.eye.normaliser.planes(resized, &mut planes)?;
             trace.f32(format_args!("pixel_values"), &[3, side as usize, side as usize], &planes);
         }
-        let patches = &mut self.buffers.inner[..config.vision.patches() * config.vision.patch_values()];
+        let patches =
+            &mut self.engine.buffers.inner[..config.vision.patches() * config.vision.patch_values()];
         self.eye.normaliser.patches(resized, config.vision.patch_size as u32, patches)?;
-        let (compute, buffers) = (&mut self.compute, &mut self.buffers);
-        vision::encode(&self.model, compute, buffers, &mut features.values, control, trace)?;
+        vision::encode(&mut self.engine, &mut features.values, control, trace)?;
         features.encoded = true;
         self.timings.encode = start.elapsed();
         Ok(())
@@ -442,18 +429,10 @@ impl Session {
         if self.words.rows.is_empty() {
             return Ok(false);
         }
-        let mut decoder = Decoder {
-            model: &self.model,
-            compute: &mut self.compute,
-            buffers: &mut self.buffers,
-            kv: &mut self.kv,
-            rope: &self.rope,
-            control: options.control(),
-        };
         for (row, &i) in self.words.rows.iter().enumerate() {
-            decoder.embed(row, self.words.sequences[i].token);
+            self.engine.embed(row, self.words.sequences[i].token);
         }
-        match decoder.forward(&self.words.spans, &mut Trace(None)) {
+        match self.engine.forward(&self.words.spans, options.control(), &mut Trace(None)) {
             Err(Error::Cancelled) => {
                 for &i in &self.words.rows {
                     self.words.sequences[i].running = false;
@@ -481,11 +460,11 @@ impl Session {
         on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
         let config = self.model.config();
-        let logits = &self.buffers.logits[row * config.text.vocab..(row + 1) * config.text.vocab];
+        let logits = &self.engine.buffers.logits[row * config.text.vocab..(row + 1) * config.text.vocab];
         let (sequence, answer) = (&mut self.words.sequences[i], &mut self.answers[i]);
         self.sampler.seed(sequence.random);
         let Choice { token, probability } =
-            self.sampler.choose(&self.compute.kernels, logits, &options.sampling);
+            self.sampler.choose(&self.engine.compute.kernels, logits, &options.sampling);
         sequence.random = self.sampler.state();
         sequence.token = token;
         if options.stop_at_eos && config.tokens.eos.contains(&token) {
@@ -541,19 +520,12 @@ impl Session {
                 .collect();
             trace.i64("input_ids", &ids);
         }
-        self.buffers.hidden[..patches * width].copy_from_slice(&features.values);
-        let mut decoder = Decoder {
-            model: &self.model,
-            compute: &mut self.compute,
-            buffers: &mut self.buffers,
-            kv: &mut self.kv,
-            rope: &self.rope,
-            control,
-        };
+        self.engine.buffers.hidden[..patches * width].copy_from_slice(&features.values);
         for (k, &id) in self.words.ids.iter().enumerate() {
-            decoder.embed(patches + k, id);
+            self.engine.embed(patches + k, id);
         }
-        decoder.forward(&[Span { sequence: i, position: 0, rows, prefix: true }], trace)?;
+        let prefix = Span { sequence: i, position: 0, rows, prefix: true };
+        self.engine.forward(&[prefix], control, trace)?;
         self.answers[i].prompt_tokens = rows;
         self.words.sequences[i].position = rows;
         self.words.sequences[i].detokenizer.reset(true);
@@ -631,28 +603,20 @@ impl Session {
         let mut tokens: Vec<i64> = Vec::new();
         let mut logits = Vec::new();
         for n in 0..new_tokens {
-            let row = &self.buffers.logits[..vocab];
+            let row = &self.engine.buffers.logits[..vocab];
             logits.extend_from_slice(row);
             if n == 0 {
                 trace.f32(format_args!("logits.prefill"), &[vocab], row);
             }
-            let choice = self.sampler.choose(&self.compute.kernels, row, &options.sampling);
+            let choice = self.sampler.choose(&self.engine.compute.kernels, row, &options.sampling);
             tokens.push(i64::from(choice.token));
             if n + 1 == new_tokens {
                 break;
             }
-            let mut decoder = Decoder {
-                model: &self.model,
-                compute: &mut self.compute,
-                buffers: &mut self.buffers,
-                kv: &mut self.kv,
-                rope: &self.rope,
-                control: options.control(),
-            };
-            decoder.embed(0, choice.token);
+            self.engine.embed(0, choice.token);
             let position = self.words.sequences[0].position;
             let span = Span { sequence: 0, position, rows: 1, prefix: false };
-            decoder.forward(&[span], &mut Trace(None))?;
+            self.engine.forward(&[span], options.control(), &mut Trace(None))?;
             self.words.sequences[0].position += 1;
         }
         trace.i64("gen.tokens", &tokens);

@@ -4,15 +4,13 @@ use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::buffers::{Buffers, blocks};
-use crate::compute::{Compute, Then};
+use crate::compute::Then;
 use crate::config::TextConfig;
 use crate::control::Control;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::PalmFile;
-use crate::kv::KvArena;
-use crate::model::Model;
 use crate::pool::Disjoint;
-use crate::rope::Rope;
 use crate::trace::Trace;
 use crate::weights::{Matrix, Plain, TextLayer};
 
@@ -29,17 +27,7 @@ pub(crate) struct Span {
     pub prefix: bool,
 }
 
-/// The decoder over the memory of a session.
-pub(crate) struct Decoder<'a> {
-    pub model: &'a Model,
-    pub compute: &'a mut Compute,
-    pub buffers: &'a mut Buffers,
-    pub kv: &'a mut KvArena,
-    pub rope: &'a Rope,
-    pub control: Control<'a>,
-}
-
-impl Decoder<'_> {
+impl Engine {
     /// Writes a row of the residual stream: a token's embedding times √width.
     pub fn embed(&mut self, row: usize, token: u32) {
         let t = &self.model.config().text;
@@ -51,14 +39,14 @@ impl Decoder<'_> {
 
     /// Runs all layers over the rows of the spans, which all have the same number of rows, then the head over the
     /// last row of each span: logits of span `i` become row `i` of `buffers.logits`.
-    pub fn forward(&mut self, spans: &[Span], trace: &mut Trace<'_>) -> Result<()> {
-        let (model, t) = (self.model, &self.model.config().text);
-        let (file, w) = (model.file(), model.weights());
+    pub fn forward(&mut self, spans: &[Span], control: Control<'_>, trace: &mut Trace<'_>) -> Result<()> {
+        let model = self.model.clone();
+        let (t, file, w) = (&model.config().text, model.file(), model.weights());
         let rows = spans.iter().map(|s| s.rows).sum::<usize>();
         trace.f32(format_args!("text.embed"), &[rows, t.hidden], &self.buffers.hidden[..rows * t.hidden]);
         for (i, layer) in w.text.iter().enumerate() {
-            self.control.check()?;
-            self.attention(i, layer, spans, rows);
+            control.check()?;
+            self.attention(file, t, i, layer, spans, rows);
             for block in blocks(rows) {
                 self.mlp(file, t, layer, block);
             }
@@ -68,9 +56,9 @@ impl Decoder<'_> {
                 &self.buffers.hidden[..rows * t.hidden],
             );
         }
-        self.control.check()?;
+        control.check()?;
         let (kernels, eps, norm) = (self.compute.kernels, t.norm_eps as f32, w.text_norm.of(file));
-        let Buffers { hidden, staged, logits, qkv, .. } = &mut *self.buffers;
+        let Buffers { hidden, staged, logits, qkv, .. } = &mut self.buffers;
         if trace.is_on() {
             for (x, out) in hidden[..rows * t.hidden].chunks(t.hidden).zip(qkv.chunks_mut(t.hidden)) {
                 kernels.rms_norm(x, norm, eps, out);
@@ -97,9 +85,16 @@ impl Decoder<'_> {
     }
 
     /// `hidden += attention(norm(hidden))`, through a second norm in Gemma 2.
-    fn attention(&mut self, index: usize, layer: &TextLayer, spans: &[Span], rows: usize) {
-        let (model, t) = (self.model, &self.model.config().text);
-        let (file, head_dim, stride) = (model.file(), t.head_dim, t.qkv());
+    fn attention(
+        &mut self,
+        file: &PalmFile,
+        t: &TextConfig,
+        index: usize,
+        layer: &TextLayer,
+        spans: &[Span],
+        rows: usize,
+    ) {
+        let (head_dim, stride) = (t.head_dim, t.qkv());
         for block in blocks(rows) {
             self.stage_norm(file, t, &layer.qkv, &layer.attention_pre_norm, &block);
             let out = &mut self.buffers.qkv[block.start * stride..block.end * stride];
@@ -108,7 +103,7 @@ impl Decoder<'_> {
         let per_span = rows / spans.len();
         let query_width = t.heads * head_dim;
         let slot = |span: &Span, head: usize| (span.sequence * t.layers + index) * t.kv_heads + head;
-        let (rope, writer) = (self.rope, self.kv.writer());
+        let (rope, writer) = (&self.rope, self.kv.writer());
         let qkv = Disjoint::new(&mut self.buffers.qkv);
         self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
             let span = &spans[row / per_span];
@@ -130,7 +125,7 @@ impl Decoder<'_> {
         // Query heads that share keys, of all rows of a span, are the rows of a tile.
         let group = t.heads / t.kv_heads;
         let tiles = (per_span * group).div_ceil(ATTENTION_ROWS_MAX);
-        let (kernels, kv, qkv) = (self.compute.kernels, &*self.kv, &self.buffers.qkv);
+        let (kernels, kv, qkv) = (self.compute.kernels, &self.kv, &self.buffers.qkv);
         let attended = Disjoint::new(&mut self.buffers.attended);
         let padded = head_dim.next_multiple_of(LANES);
         self.compute.pool.run(
@@ -163,7 +158,7 @@ impl Decoder<'_> {
             },
         );
         for block in blocks(rows) {
-            let Buffers { attended, staged, .. } = &mut *self.buffers;
+            let Buffers { attended, staged, .. } = &mut self.buffers;
             self.compute.stage(
                 staged,
                 layer.out.format().is_integer(),
@@ -184,7 +179,7 @@ impl Decoder<'_> {
         let inner = &mut self.buffers.inner[..block.len() * t.intermediate];
         let then = Then::GeluMul { out: inner, stride: t.intermediate };
         self.compute.matmul(&layer.gate_up.of(file), &self.buffers.staged, then);
-        let Buffers { inner, staged, .. } = &mut *self.buffers;
+        let Buffers { inner, staged, .. } = &mut self.buffers;
         self.compute.stage(
             staged,
             layer.down.format().is_integer(),
@@ -207,7 +202,7 @@ impl Decoder<'_> {
         block: &std::ops::Range<usize>,
     ) {
         let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
-        let Buffers { hidden, staged, .. } = &mut *self.buffers;
+        let Buffers { hidden, staged, .. } = &mut self.buffers;
         let input = &hidden[block.start * t.hidden..block.end * t.hidden];
         self.compute.stage(staged, matrix.format().is_integer(), block.len(), t.hidden, |m, out| {
             kernels.rms_norm(&input[m * t.hidden..(m + 1) * t.hidden], weight, eps, out);
@@ -223,7 +218,7 @@ impl Decoder<'_> {
         norm: Option<&Plain>,
         block: std::ops::Range<usize>,
     ) {
-        let Buffers { hidden, branch, staged, .. } = &mut *self.buffers;
+        let Buffers { hidden, branch, staged, .. } = &mut self.buffers;
         let out = &mut hidden[block.start * t.hidden..block.end * t.hidden];
         let stride = t.hidden;
         let Some(norm) = norm else {

@@ -5,6 +5,7 @@ use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 use crate::buffers::{Buffers, blocks};
 use crate::compute::{Compute, Then};
 use crate::control::Control;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::PalmFile;
 use crate::model::Model;
@@ -14,13 +15,12 @@ use crate::weights::{LayerNorm, Matrix, VisionLayer};
 
 /// Encodes the patches that stand in `buffers.inner`, `[patches, 3·p·p]`; writes `[patches, decoder width]`.
 pub(crate) fn encode(
-    model: &Model,
-    compute: &mut Compute,
-    buffers: &mut Buffers,
+    engine: &mut Engine,
     features: &mut [f32],
     control: Control<'_>,
     trace: &mut Trace<'_>,
 ) -> Result<()> {
+    let Engine { model, compute, buffers, .. } = engine;
     let (file, w, v) = (model.file(), model.weights(), &model.config().vision);
     let (patches, hidden, eps) = (v.patches(), v.hidden, v.norm_eps as f32);
     for rows in blocks(patches) {

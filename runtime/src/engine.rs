@@ -1,0 +1,63 @@
+//! What computes: a model, the memory of a session, and threads. The graph is written in `vision` and `text`.
+
+use std::sync::Arc;
+
+use palmtop_kernels::Kernels;
+
+use crate::buffers::{BufferSizes, Buffers};
+use crate::compute::{Compute, Scratch};
+use crate::error::{Error, Result};
+use crate::kv::{KvArena, KvShape};
+use crate::model::Model;
+use crate::pool::ThreadPool;
+use crate::rope::Rope;
+
+/// A model with the memory to run it.
+pub(crate) struct Engine {
+    pub model: Arc<Model>,
+    pub compute: Compute,
+    pub buffers: Buffers,
+    pub kv: KvArena,
+    pub rope: Rope,
+}
+
+/// Sizes of an [`Engine`].
+pub(crate) struct EngineSizes {
+    pub buffers: BufferSizes,
+    pub kv: KvShape,
+    /// Positions that a sequence can reach.
+    pub positions: usize,
+    pub threads: usize,
+}
+
+impl EngineSizes {
+    /// Bytes of the activations, positions' table included.
+    pub fn activation_bytes(&self, head_dim: usize) -> usize {
+        self.buffers.bytes().saturating_add(Rope::bytes(head_dim, self.positions))
+    }
+
+    /// Bytes of all threads' scratch memory.
+    pub fn thread_bytes(&self) -> usize {
+        self.threads.saturating_mul(self.buffers.scratch.bytes() + size_of::<Scratch>())
+    }
+}
+
+impl Engine {
+    /// Allocates everything and starts the threads.
+    pub fn new(model: &Arc<Model>, sizes: &EngineSizes) -> Result<Self> {
+        let t = &model.config().text;
+        let scratch =
+            (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
+        Ok(Self {
+            compute: Compute {
+                kernels: Kernels::select().map_err(Error::InvalidArgument)?,
+                pool: ThreadPool::new(sizes.threads).map_err(Error::Threads)?,
+                scratch,
+            },
+            buffers: Buffers::new(&sizes.buffers)?,
+            kv: KvArena::new(sizes.kv)?,
+            rope: Rope::new(t.head_dim, t.rope_theta, sizes.positions),
+            model: model.clone(),
+        })
+    }
+}
