@@ -94,10 +94,10 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "{}: {}B, {}weights, {:.2} bits a weight, {:.1} s",
+            "{}: {}B, {} weights, {:.2} bits a weight, {:.1} s",
             self.target.display(),
             si(self.bytes as f64),
-            si(self.weights as f64),
+            si(self.weights as f64).trim_end(),
             self.bytes as f64 * 8.0 / self.weights.max(1) as f64,
             self.seconds
         )
