@@ -1,21 +1,20 @@
 //! A session: the memory and the threads that answer about pictures.
 
+mod exchange;
+mod sizes;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use palmtop_kernels::layout::{LANES, WeightFormat};
-
-use crate::buffers::BufferSizes;
 pub use crate::control::CancelToken;
 use crate::control::Control;
-use crate::engine::{Engine, EngineSizes};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{Normaliser, Resizer, RgbView};
-use crate::kv::KvShape;
 use crate::memory::zeroed;
 use crate::model::Model;
-use crate::plan::{KvFormat, Limits, Plan};
+use crate::plan::{Limits, Plan};
 pub use crate::sampler::Sampling;
 use crate::sampler::{Choice, Sampler};
 use crate::text::Span;
@@ -23,6 +22,9 @@ use crate::tokenizer::{Detokenizer, EncodeScratch};
 use crate::trace::Trace;
 pub use crate::trace::{Traced, TracedValues};
 use crate::vision;
+pub use exchange::{Answer, GenerateOptions, ImageFeatures, Piece, StopReason, Timings};
+use sizes::Sizes;
+pub(crate) use sizes::plan;
 
 /// All memory and threads that answering needs; made once, used for picture after picture.
 ///
@@ -68,191 +70,6 @@ struct Sequence {
     token: u32,
     random: u64,
     running: bool,
-}
-
-/// What the image encoder saw in a picture: `[patches, hidden]` f32, ready for the decoder.
-///
-/// Encode once, ask many times.
-pub struct ImageFeatures {
-    values: Vec<f32>,
-    encoded: bool,
-}
-
-/// How to answer.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct GenerateOptions {
-    /// Tokens of an answer; at most the session's limit, which is used if `None`.
-    pub max_new_tokens: Option<usize>,
-    /// How the next token is chosen.
-    pub sampling: Sampling,
-    /// End an answer at the end-of-sequence token.
-    pub stop_at_eos: bool,
-    /// Stops encoding, prefill and decoding.
-    pub cancel: CancelToken,
-    /// Like a cancellation at this time.
-    pub deadline: Option<Instant>,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> Self {
-        Self {
-            max_new_tokens: None,
-            sampling: Sampling::default(),
-            stop_at_eos: true,
-            cancel: CancelToken::default(),
-            deadline: None,
-        }
-    }
-}
-
-impl GenerateOptions {
-    fn control(&self) -> Control<'_> {
-        Control { cancel: &self.cancel, deadline: self.deadline }
-    }
-}
-
-/// A part of an answer as it arises.
-#[derive(Clone, Copy, Debug)]
-pub struct Piece<'a> {
-    /// Which of the prompts it answers.
-    pub prompt: usize,
-    /// The token; `None` for the last piece, which gives what was held back.
-    pub token: Option<u32>,
-    /// Text that became complete with this token: valid UTF-8, possibly empty.
-    pub text: &'a str,
-}
-
-/// An answer.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Answer {
-    /// Tokens, end-of-sequence not included.
-    pub tokens: Vec<u32>,
-    /// The probability that the model gave to each of the tokens.
-    pub probabilities: Vec<f32>,
-    /// The tokens as text, special tokens left out.
-    pub text: String,
-    /// Bytes of `text` that were there after each token.
-    pub token_ends: Vec<usize>,
-    /// Why it ended.
-    pub stop: StopReason,
-    /// Tokens of the prompt, image tokens included.
-    pub prompt_tokens: usize,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum StopReason {
-    /// The model ended it.
-    EndOfSequence,
-    /// The limit of new tokens was reached.
-    #[default]
-    TokenLimit,
-    /// It was cancelled, its deadline passed, or the callback said stop.
-    Cancelled,
-}
-
-/// How long the steps of the last calls took.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Resizing, patches and image encoder of the last [`Session::encode`].
-    pub encode: Duration,
-    /// Prefill of all prompts of the last [`Session::answer`], up to their first logits.
-    pub prefill: Duration,
-    /// Decoding of all tokens behind the first.
-    pub decode: Duration,
-    /// Decoding steps; each gives one token for every prompt of the batch that has not ended.
-    pub decode_steps: usize,
-}
-
-/// Bytes of a prompt's text per token of the limit; a longer text does not fit either way.
-const PROMPT_BYTES_PER_TOKEN: usize = 16;
-/// No session is planned beyond these.
-const TOKENS_MAX: usize = 1 << 20;
-const BATCH_MAX: usize = 1 << 10;
-const THREADS_MAX: usize = 1 << 10;
-const IMAGE_SIDE_MAX: usize = u16::MAX as usize;
-
-/// Sizes of a session that go with its [`Plan`].
-struct Sizes {
-    engine: EngineSizes,
-    prompt_bytes: usize,
-}
-
-impl Sizes {
-    fn new(model: &Model, limits: &Limits) -> Result<Self> {
-        let within = |name: &str, value: usize, max: usize| {
-            if (1..=max).contains(&value) {
-                return Ok(());
-            }
-            Err(Error::InvalidArgument(format!("{name} is {value}: choose 1 to {max}")))
-        };
-        within("the batch", limits.batch, BATCH_MAX)?;
-        within("the limit of prompt tokens", limits.prompt_tokens, TOKENS_MAX)?;
-        within("the limit of new tokens", limits.new_tokens, TOKENS_MAX)?;
-        within("the longest image side", limits.image_side, IMAGE_SIDE_MAX)?;
-        let threads =
-            limits.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
-        within("the number of threads", threads, THREADS_MAX)?;
-        let (config, weights) = (model.config(), model.weights());
-        let t = &config.text;
-        let positions = config.vision.patches() + limits.prompt_tokens + limits.new_tokens;
-        let half = match limits.kv {
-            KvFormat::F32 => false,
-            KvFormat::F16 => true,
-            KvFormat::Auto => weights.text.iter().any(|l| l.qkv.format() != WeightFormat::F32),
-        };
-        let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
-        let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
-        Ok(Self {
-            engine: EngineSizes {
-                buffers: BufferSizes::new(config, weights, limits),
-                kv: KvShape {
-                    slots,
-                    head_dim: t.head_dim,
-                    capacity: positions.next_multiple_of(LANES),
-                    half,
-                },
-                positions,
-                threads,
-            },
-            prompt_bytes: limits.prompt_tokens.saturating_mul(PROMPT_BYTES_PER_TOKEN),
-        })
-    }
-
-    fn plan(&self, model: &Model, limits: &Limits) -> Result<Plan> {
-        let config = model.config();
-        let side = config.vision.image_size;
-        let tokenizer = model.tokenizer();
-        let answer = limits.new_tokens * (4 + 4 + 8) + tokenizer.decoded_bytes_max(limits.new_tokens);
-        let sequence = size_of::<Sequence>() + limits.new_tokens + size_of::<Answer>() + answer;
-        let step = size_of::<Span>() + size_of::<usize>();
-        let plan = Plan {
-            weights_bytes: model.file().tensors().iter().map(|t| t.length as usize).sum(),
-            kv_bytes: self.engine.kv.bytes(),
-            activation_bytes: self.engine.activation_bytes(config.text.head_dim),
-            thread_bytes: self.engine.thread_bytes(),
-            image_bytes: Resizer::bytes_for(side as u32, side as u32, limits.image_side as u32)?
-                + 3 * side * side,
-            text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
-                + self.prompt_bytes * (1 + 4)
-                + limits.batch.saturating_mul(sequence + step)
-                + Sampler::bytes(config.text.vocab),
-            features_bytes: (config.vision.patches() * 4).saturating_mul(config.text.hidden),
-            threads: self.engine.threads,
-        };
-        match plan.session_bytes() {
-            bytes if bytes > isize::MAX as usize => Err(Error::OutOfMemory { bytes }),
-            _ => Ok(plan),
-        }
-    }
-}
-
-/// See [`Model::plan`].
-pub(crate) fn plan(model: &Model, limits: &Limits) -> Result<Plan> {
-    Sizes::new(model, limits)?.plan(model, limits)
 }
 
 impl Session {
@@ -638,27 +455,4 @@ fn finish(
         *last = answer.text.len();
     }
     let _ = on_piece(Piece { prompt, token: None, text: &answer.text[before..] });
-}
-
-impl Answer {
-    fn clear(&mut self) {
-        self.tokens.clear();
-        self.probabilities.clear();
-        self.text.clear();
-        self.token_ends.clear();
-        self.stop = StopReason::TokenLimit;
-        self.prompt_tokens = 0;
-    }
-}
-
-impl ImageFeatures {
-    /// `[patches, hidden]`, row-major.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// False until a picture has been encoded into it.
-    pub fn is_encoded(&self) -> bool {
-        self.encoded
-    }
 }

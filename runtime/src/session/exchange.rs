@@ -1,0 +1,126 @@
+//! What goes into a session's calls and what comes out of them.
+
+use std::time::{Duration, Instant};
+
+use crate::control::{CancelToken, Control};
+use crate::sampler::Sampling;
+
+/// What the image encoder saw in a picture: `[patches, hidden]` f32, ready for the decoder.
+///
+/// Encode once, ask many times.
+pub struct ImageFeatures {
+    pub(super) values: Vec<f32>,
+    pub(super) encoded: bool,
+}
+
+/// How to answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GenerateOptions {
+    /// Tokens of an answer; at most the session's limit, which is used if `None`.
+    pub max_new_tokens: Option<usize>,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// End an answer at the end-of-sequence token.
+    pub stop_at_eos: bool,
+    /// Stops encoding, prefill and decoding.
+    pub cancel: CancelToken,
+    /// Like a cancellation at this time.
+    pub deadline: Option<Instant>,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self {
+            max_new_tokens: None,
+            sampling: Sampling::default(),
+            stop_at_eos: true,
+            cancel: CancelToken::default(),
+            deadline: None,
+        }
+    }
+}
+
+impl GenerateOptions {
+    pub(super) fn control(&self) -> Control<'_> {
+        Control { cancel: &self.cancel, deadline: self.deadline }
+    }
+}
+
+/// A part of an answer as it arises.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// Which of the prompts it answers.
+    pub prompt: usize,
+    /// The token; `None` for the last piece, which gives what was held back.
+    pub token: Option<u32>,
+    /// Text that became complete with this token: valid UTF-8, possibly empty.
+    pub text: &'a str,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Answer {
+    /// Tokens, end-of-sequence not included.
+    pub tokens: Vec<u32>,
+    /// The probability that the model gave to each of the tokens.
+    pub probabilities: Vec<f32>,
+    /// The tokens as text, special tokens left out.
+    pub text: String,
+    /// Bytes of `text` that were there after each token.
+    pub token_ends: Vec<usize>,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// Tokens of the prompt, image tokens included.
+    pub prompt_tokens: usize,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StopReason {
+    /// The model ended it.
+    EndOfSequence,
+    /// The limit of new tokens was reached.
+    #[default]
+    TokenLimit,
+    /// It was cancelled, its deadline passed, or the callback said stop.
+    Cancelled,
+}
+
+/// How long the steps of the last calls took.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Resizing, patches and image encoder of the last [`Session::encode`].
+    pub encode: Duration,
+    /// Prefill of all prompts of the last [`Session::answer`], up to their first logits.
+    pub prefill: Duration,
+    /// Decoding of all tokens behind the first.
+    pub decode: Duration,
+    /// Decoding steps; each gives one token for every prompt of the batch that has not ended.
+    pub decode_steps: usize,
+}
+
+impl Answer {
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.probabilities.clear();
+        self.text.clear();
+        self.token_ends.clear();
+        self.stop = StopReason::TokenLimit;
+        self.prompt_tokens = 0;
+    }
+}
+
+impl ImageFeatures {
+    /// `[patches, hidden]`, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// False until a picture has been encoded into it.
+    pub fn is_encoded(&self) -> bool {
+        self.encoded
+    }
+}
