@@ -1,0 +1,255 @@
+//! Tensors, metadata, tokenizers and mask decoders that do not make up a model.
+
+use palmtop::config::Config;
+use palmtop::format::{Metadata, Storage, TensorInfo, Value};
+use palmtop::tasks::{MaskCodec, MaskScratch};
+use palmtop_kernels::layout::WeightFormat;
+
+use crate::parts::*;
+
+// Tensors that do not make up the architecture
+
+#[test]
+fn every_missing_tensor_is_named() {
+    let parts = Parts::tiny();
+    for name in tensor_names(&parts) {
+        let mut parts = parts.clone();
+        parts.remove(&name);
+        assert_refused(&name, &parts.file(), &format!("tensor '{name}' is missing"));
+    }
+}
+
+#[test]
+fn every_tensor_of_another_shape_is_named() {
+    let parts = Parts::tiny();
+    for name in tensor_names(&parts).into_iter().filter(|n| n != "tokenizer") {
+        let mut parts = parts.clone();
+        let info = parts.tensor(&name).0.clone();
+        let mut shape = info.shape.clone();
+        *shape.last_mut().unwrap() += 1;
+        parts.replace(&name, info.storage, &shape);
+        let says = format!("tensor '{name}': shape {shape:?} where the architecture needs {:?}", info.shape);
+        assert_refused(&name, &parts.file(), &says);
+    }
+}
+
+#[test]
+fn every_tensor_of_another_storage_is_named() {
+    let parts = Parts::tiny();
+    let mut changed = 0;
+    for name in tensor_names(&parts) {
+        let info = parts.clone().tensor(&name).0.clone();
+        let (storage, says) = match info.storage {
+            Storage::Bytes => (Storage::F32, "is not stored as bytes".to_owned()),
+            Storage::Packed(_) => (Storage::F32, "storage 'f32 plain' does not fit its use".to_owned()),
+            Storage::F32 if info.shape.len() == 2 => {
+                (Storage::Packed(WeightFormat::F32), "storage 'f32 packed' does not fit its use".to_owned())
+            }
+            // A vector cannot be packed, but its bytes can be called just bytes.
+            Storage::F32 => continue,
+        };
+        let mut parts = parts.clone();
+        parts.replace(&name, storage, &info.shape);
+        assert_refused(&name, &parts.file(), &format!("tensor '{name}': {says}"));
+        changed += 1;
+    }
+    assert!(changed > 20);
+    let mut parts = parts.clone();
+    parts.replace("text.norm", Storage::Bytes, &[96]);
+    assert_refused("text.norm", &parts.file(), "tensor 'text.norm': storage 'bytes' does not fit its use");
+}
+
+#[test]
+fn unknown_tensors_and_metadata_are_passed_over() {
+    let mut parts = Parts::tiny();
+    parts.tensors.push((TensorInfo::new("of.a.later.version", Storage::Bytes, &[3]).unwrap(), vec![1, 2, 3]));
+    parts.metadata.set("of.a.later.version", "anything");
+    open(&parts.file()).expect("a file with more than is needed");
+}
+
+// Metadata
+
+/// What the architecture is read from.
+pub fn needed_metadata() -> Metadata {
+    let mut metadata = Metadata::default();
+    Config::from_metadata(&Parts::tiny().metadata).unwrap().to_metadata(&mut metadata);
+    metadata
+}
+
+#[test]
+fn every_missing_or_mistyped_metadata_is_named() {
+    for (key, value) in needed_metadata().iter() {
+        let kept = Parts::tiny().metadata.iter().filter(|(k, _)| *k != key).fold(
+            Metadata::default(),
+            |mut kept, (k, v)| {
+                kept.set(k, v.clone());
+                kept
+            },
+        );
+        let got = Config::from_metadata(&kept).unwrap_err().to_string();
+        let list_of_three = key == "image.mean" || key == "image.std";
+        assert!(got == format!("metadata '{key}' is missing") || list_of_three, "{got}");
+        for other in [Value::Bool(true), Value::Text("7".into()), Value::U64(7), Value::F64s(vec![1.0; 4])] {
+            if std::mem::discriminant(&other) == std::mem::discriminant(value) && !list_of_three {
+                continue;
+            }
+            let mut parts = Parts::tiny();
+            parts.metadata.set(key, other.clone());
+            assert_refused(&format!("{key} {other:?}"), &parts.file(), &format!("metadata '{key}' "));
+        }
+    }
+}
+
+#[test]
+fn absurd_metadata_is_refused_with_a_reason() {
+    let tiny1: [(&str, Value, &str); 39] = [
+        ("general.architecture", "llama".into(), "is 'llama'; this program runs 'paligemma'"),
+        ("general.generation", 3u64.into(), "is 3, not 1 or 2"),
+        ("vision.hidden", 0u64.into(), "is 0, outside 1..=262144"),
+        ("vision.hidden", u64::MAX.into(), "is 18446744073709551615, outside 1..=262144"),
+        ("vision.hidden", 71u64.into(), "which does not divide 71"),
+        ("vision.heads", 0u64.into(), "is 0, outside 1..="),
+        ("vision.heads", 5u64.into(), "is 5, which does not divide 72"),
+        ("vision.heads", 1000u64.into(), "metadata 'vision.heads'"),
+        ("vision.layers", 0u64.into(), "is 0, outside 1..=1024"),
+        ("vision.layers", 1_000_000u64.into(), "is 1000000, outside 1..=1024"),
+        ("vision.image_size", 0u64.into(), "is 0, outside 1..=4096"),
+        ("vision.image_size", 57u64.into(), "metadata 'vision.patch_size' is 14, which does not divide 57"),
+        ("vision.image_size", 1u64.into(), "metadata 'vision.patch_size' is 14, outside 1..=1"),
+        ("vision.image_size", 1_000_000u64.into(), "is 1000000, outside 1..=4096"),
+        ("vision.patch_size", 0u64.into(), "is 0, outside 1..=4096"),
+        ("vision.patch_size", 100u64.into(), "is 100, outside 1..=56"),
+        ("vision.norm_eps", (-1e-6).into(), "is -0.000001, not a positive number"),
+        ("vision.norm_eps", f64::NAN.into(), "is NaN, not a positive number"),
+        ("text.norm_eps", 0.0.into(), "is 0, not a positive number"),
+        ("text.norm_eps", f64::INFINITY.into(), "is inf, not a positive number"),
+        ("text.rope_theta", f64::NAN.into(), "is NaN, not a positive number"),
+        ("text.rope_theta", (-10000.0).into(), "is -10000, not a positive number"),
+        ("text.query_scalar", 0.0.into(), "is 0, not a positive number"),
+        ("text.attention_softcap", (-50.0).into(), "is -50, not a positive number"),
+        ("text.final_softcap", f64::NAN.into(), "is NaN, not a positive number"),
+        ("text.layers", 1025u64.into(), "is 1025, outside 1..=1024"),
+        ("text.layers", 5u64.into(), "metadata 'text.windows' has 4 entries for 5 layers"),
+        ("text.heads", 0u64.into(), "is 0, outside 1..=1024"),
+        ("text.kv_heads", 0u64.into(), "is 0, outside 1..=1024"),
+        ("text.kv_heads", 3u64.into(), "is 3, which does not divide"),
+        ("text.head_dim", 33u64.into(), "is 33, which is odd"),
+        ("text.head_dim", 1u64.into(), "is 1, outside 2..=1024"),
+        ("text.vocab", (1u64 << 40).into(), "is 1099511627776, outside 1..=4194304"),
+        ("text.windows", vec![16u64, 0].into(), "has 2 entries for 4 layers"),
+        ("tokens.image", 2176u64.into(), "is 2176, outside 0..=2175"),
+        ("tokens.bos", u64::MAX.into(), "outside 0..=2175"),
+        ("tokens.eos", Vec::<u64>::new().into(), "is empty"),
+        ("tokens.eos", vec![1u64, 2176].into(), "has 2176, outside 0..=2175"),
+        ("tokens.eos", vec![(1u64 << 32) + 1].into(), "has 4294967297, outside 0..=2175"),
+    ];
+    for (key, value, says) in tiny1 {
+        let mut parts = Parts::tiny();
+        let what = format!("{key} {value:?}");
+        parts.metadata.set(key, value);
+        assert_refused(&what, &parts.file(), says);
+    }
+    for (key, value, says) in [
+        ("image.mean", vec![0.5, 0.5], "metadata 'image.mean' does not have three numbers"),
+        ("image.mean", vec![0.5, f64::NAN, 0.5], "metadata 'image.mean' is not a list of three numbers"),
+        ("image.std", vec![0.5, 0.0, 0.5], "metadata 'image.std' has a zero"),
+        ("image.std", vec![f64::INFINITY; 3], "metadata 'image.std' is not a list of three numbers"),
+    ] {
+        let mut parts = Parts::tiny();
+        parts.metadata.set(key, value);
+        assert_refused(key, &parts.file(), says);
+    }
+    let mut many = Parts::tiny();
+    many.metadata.set("vision.image_size", 4096u64);
+    many.metadata.set("vision.patch_size", 1u64);
+    assert_refused("patches", &many.file(), "is 1, which gives 16777216 patches; 65536 are the most");
+}
+
+// Tokenizer and mask decoder
+
+#[test]
+fn broken_tokenizers_are_refused() {
+    let table = Parts::tiny().tensor("tokenizer").1.clone();
+    let with = |at: usize, bytes: &[u8]| {
+        let mut table = table.clone();
+        table[at..at + bytes.len()].copy_from_slice(bytes);
+        table
+    };
+    for (blob, says) in [
+        (vec![], "this is not a tokenizer table"),
+        (vec![0xA5; 10_000], "this is not a tokenizer table"),
+        (table[..100].to_vec(), "the tokenizer table has 100 bytes where it should have 256"),
+        (table[..table.len() - 1].to_vec(), "the file is incomplete or damaged"),
+        (with(8, &2u32.to_le_bytes()), "the tokenizer table has version 2, this program reads version 1"),
+        (with(24, &[0; 4]), "the number of pieces is out of range"),
+        (with(24, &[0xFF; 4]), "the number of pieces is out of range"),
+        (with(32, &60u32.to_le_bytes()), "the hash is too large"),
+        (with(112 + 16, &[0xFF; 8]), "a section is not where its size says"),
+        (with(112 + 24, &[0xFF; 8]), "damaged"),
+    ] {
+        let mut parts = Parts::tiny();
+        parts.replace("tokenizer", Storage::Bytes, &[blob.len()]);
+        parts.tensor("tokenizer").1 = blob;
+        assert_refused(says, &parts.file(), says);
+    }
+}
+
+#[test]
+fn a_vocabulary_smaller_than_its_tokenizer_is_refused() {
+    let mut parts = Parts::tiny();
+    parts.metadata.set("text.vocab", 2000u64);
+    let shape = [2000, parts.tensor("text.embed").0.shape[1]];
+    parts.replace("text.embed", Storage::Packed(WeightFormat::Int8), &shape);
+    parts.metadata.set("tokens.image", 1999u64);
+    let got = refusal("a small vocabulary", open(&parts.file()));
+    assert!(
+        got.contains("tensor 'tokenizer': has ") && got.contains("where the embedding has 2000 rows"),
+        "{got}"
+    );
+}
+
+fn with_mask_codec() -> Parts {
+    let mut parts = Parts::tiny();
+    for (name, shape) in MaskCodec::tensors() {
+        let info = TensorInfo::new(format!("{}{name}", MaskCodec::PREFIX), Storage::F32, &shape).unwrap();
+        let values = (0..info.length / 4).flat_map(|i| ((i % 13) as f32 * 0.01 - 0.06).to_le_bytes());
+        parts.tensors.push((info, values.collect()));
+    }
+    parts
+}
+
+#[test]
+fn broken_mask_decoders_are_refused_when_they_are_asked_for() {
+    let whole = with_mask_codec();
+    assert!(open(&whole.file()).unwrap().mask_codec().unwrap().is_some());
+    assert!(open(tiny()).unwrap().mask_codec().unwrap().is_none());
+    for (name, _) in MaskCodec::tensors() {
+        let name = format!("{}{name}", MaskCodec::PREFIX);
+        let refused = |parts: &Parts, says: &str| {
+            let model = open(&parts.file()).expect("the rest of the model is sound");
+            let got = model.mask_codec().expect_err("a broken mask decoder").to_string();
+            assert!(got.contains(says), "{got:?} does not say {says:?}");
+        };
+        let mut parts = whole.clone();
+        parts.remove(&name);
+        refused(&parts, &format!("the model has no tensor {name}"));
+        let mut parts = whole.clone();
+        let mut shape = parts.tensor(&name).0.shape.clone();
+        shape[0] += 1;
+        parts.replace(&name, Storage::F32, &shape);
+        refused(&parts, &format!("the tensor {name} has shape {shape:?}"));
+    }
+}
+
+#[test]
+fn mask_decoders_of_nothing_but_nan_decode() {
+    let mut parts = with_mask_codec();
+    for (info, data) in parts.tensors.iter_mut().filter(|(t, _)| t.name.starts_with(MaskCodec::PREFIX)) {
+        *data = f32::NAN.to_le_bytes().repeat(info.length as usize / 4);
+    }
+    let model = open(&parts.file()).unwrap();
+    let codec = model.mask_codec().unwrap().unwrap();
+    let mut mask = [0.0; 64 * 64];
+    codec.decode(&[255; 16], &mut MaskScratch::new(), &mut mask);
+    assert!(mask.iter().all(|x| x.is_nan()));
+}
