@@ -6,6 +6,7 @@ use palmtop_kernels::{ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelSc
 use crate::error::Result;
 use crate::memory::zeroed;
 use crate::pool::{Disjoint, ThreadPool};
+use crate::weights::Matrix;
 
 /// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
 pub(crate) const BLOCK_ROWS: usize = 512;
@@ -118,20 +119,29 @@ impl Staged {
     }
 }
 
-/// What becomes of a product `c` (rows × outputs).
-pub(crate) enum Then<'a> {
+/// Where a product `c` (rows × outputs) goes, and what becomes of it on the way.
+pub(crate) struct Then<'a> {
+    pub out: &'a mut [f32],
+    /// From a row of `out` to the next.
+    pub stride: usize,
+    pub what: What<'a>,
+}
+
+/// What becomes of a product `c`.
+#[derive(Clone, Copy)]
+pub(crate) enum What<'a> {
     /// `out = c`
-    Store { out: &'a mut [f32], stride: usize },
+    Store,
     /// `out = c + bias`
-    Bias { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    Bias(&'a [f32]),
     /// `out = out + (c + bias)`
-    AddBias { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    AddBias(&'a [f32]),
     /// `out = out + c`
-    Add { out: &'a mut [f32], stride: usize },
+    Add,
     /// `out = gelu(c + bias)`
-    BiasGelu { out: &'a mut [f32], stride: usize, bias: &'a [f32] },
+    BiasGelu(&'a [f32]),
     /// Outputs alternate between 16 gates and 16 ups: `out = gelu(gate) · up`.
-    GeluMul { out: &'a mut [f32], stride: usize },
+    GeluMul,
 }
 
 impl Compute {
@@ -139,14 +149,13 @@ impl Compute {
     pub fn stage(
         &mut self,
         staged: &mut Staged,
-        integer: bool,
+        matrix: &Matrix,
         rows: usize,
-        cols: usize,
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
+        let (kernels, cols) = (self.kernels, matrix.cols());
         (staged.rows, staged.cols) = (rows, cols);
-        let kernels = self.kernels;
-        if !integer {
+        if !matrix.format().is_integer() {
             let floats = Disjoint::new(&mut staged.floats[..rows * cols]);
             self.pool.run(&mut self.scratch, rows, |m, _| {
                 // SAFETY: every task has its own row.
@@ -172,6 +181,12 @@ impl Compute {
                 scale[0] = kernels.quantize_chunk(values, q, sums);
             }
         });
+    }
+
+    /// Makes rows that stand one behind the other the input of a matrix.
+    pub fn stage_rows(&mut self, staged: &mut Staged, matrix: &Matrix, rows: usize, input: &[f32]) {
+        let width = matrix.cols();
+        self.stage(staged, matrix, rows, |m, out| out.copy_from_slice(&input[m * width..(m + 1) * width]));
     }
 
     /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
@@ -208,64 +223,41 @@ impl Compute {
 /// Writes panels of products to where they belong.
 struct Epilogue<'a> {
     kernels: Kernels,
-    kind: Kind,
+    what: What<'a>,
     out: Disjoint<'a, f32>,
     stride: usize,
-    bias: &'a [f32],
+    /// Outputs of a full panel.
+    width: usize,
     /// Outputs per row.
     n: usize,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Store,
-    Bias,
-    AddBias,
-    Add,
-    BiasGelu,
-    GeluMul,
-}
-
 impl<'a> Epilogue<'a> {
     fn new(kernels: Kernels, then: Then<'a>, n: usize) -> Self {
-        let (kind, out, stride, bias): (_, _, _, &[f32]) = match then {
-            Then::Store { out, stride } => (Kind::Store, out, stride, &[]),
-            Then::Bias { out, stride, bias } => (Kind::Bias, out, stride, bias),
-            Then::AddBias { out, stride, bias } => (Kind::AddBias, out, stride, bias),
-            Then::Add { out, stride } => (Kind::Add, out, stride, &[]),
-            Then::BiasGelu { out, stride, bias } => (Kind::BiasGelu, out, stride, bias),
-            Then::GeluMul { out, stride } => (Kind::GeluMul, out, stride, &[]),
-        };
+        let Then { out, stride, what } = then;
         // The gated product has half as many outputs; those past the end are filled up in the matrix.
-        let n = if kind == Kind::GeluMul { stride } else { n };
-        Self { kernels, kind, out: Disjoint::new(out), stride, bias, n }
+        let (width, n) = if matches!(what, What::GeluMul) { (PANEL / 2, stride) } else { (PANEL, n) };
+        Self { kernels, what, out: Disjoint::new(out), stride, width, n }
     }
 
     fn panel(&self, panel: usize, c: &[[f32; PANEL]]) {
-        let width = if self.kind == Kind::GeluMul { PANEL / 2 } else { PANEL };
-        let from = panel * width;
-        let to = self.n.min(from + width);
-        let columns = from..to;
+        let from = panel * self.width;
+        let to = self.n.min(from + self.width);
         for (m, c) in c.iter().enumerate() {
             // SAFETY: panels are tasks of their own and have their own columns of every row.
             let out = unsafe { self.out.get(m * self.stride + from..m * self.stride + to) };
             let c = &c[..];
-            match self.kind {
-                Kind::Store => out.copy_from_slice(&c[..out.len()]),
-                Kind::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
-                Kind::Bias => {
-                    let bias = &self.bias[columns.clone()];
-                    out.iter_mut().zip(c).zip(bias).for_each(|((o, c), b)| *o = c + b);
+            match self.what {
+                What::Store => out.copy_from_slice(&c[..out.len()]),
+                What::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
+                What::Bias(bias) => {
+                    out.iter_mut().zip(c).zip(&bias[from..to]).for_each(|((o, c), b)| *o = c + b);
                 }
-                Kind::AddBias => {
-                    let bias = &self.bias[columns.clone()];
-                    out.iter_mut().zip(c).zip(bias).for_each(|((o, c), b)| *o += c + b);
+                What::AddBias(bias) => {
+                    out.iter_mut().zip(c).zip(&bias[from..to]).for_each(|((o, c), b)| *o += c + b);
                 }
-                Kind::BiasGelu => {
-                    let n = out.len();
-                    self.kernels.bias_gelu(&c[..n], &self.bias[columns.clone()], out);
-                }
-                Kind::GeluMul => {
+                What::BiasGelu(bias) => self.kernels.bias_gelu(&c[..out.len()], &bias[from..to], out),
+                What::GeluMul => {
                     for (out, pair) in out.chunks_mut(LANES).zip(c.chunks_exact(2 * LANES)) {
                         let (gate, up) = pair.split_at(LANES);
                         self.kernels.gelu_mul(&gate[..out.len()], &up[..out.len()], out);

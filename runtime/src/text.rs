@@ -4,7 +4,7 @@ use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::buffers::{Buffers, blocks};
-use crate::compute::Then;
+use crate::compute::{Then, What};
 use crate::config::TextConfig;
 use crate::control::Control;
 use crate::engine::Engine;
@@ -66,12 +66,16 @@ impl Engine {
             trace.f32(format_args!("text.final_norm"), &[rows, t.hidden], &qkv[..rows * t.hidden]);
         }
         let per_span = rows / spans.len();
-        self.compute.stage(staged, w.embed.format().is_integer(), spans.len(), t.hidden, |i, out| {
+        self.compute.stage(staged, &w.embed, spans.len(), |i, out| {
             let last = (i + 1) * per_span - 1;
             kernels.rms_norm(&hidden[last * t.hidden..(last + 1) * t.hidden], norm, eps, out);
         });
         let logits = &mut logits[..spans.len() * t.vocab];
-        self.compute.matmul(&w.embed.of(file), staged, Then::Store { out: logits, stride: t.vocab });
+        self.compute.matmul(
+            &w.embed.of(file),
+            staged,
+            Then { out: logits, stride: t.vocab, what: What::Store },
+        );
         if let Some(cap) = t.final_softcap {
             const PIECE: usize = 4096;
             let pieces = Disjoint::new(logits);
@@ -98,7 +102,11 @@ impl Engine {
         for block in blocks(rows) {
             self.stage_norm(file, t, &layer.qkv, &layer.attention_pre_norm, &block);
             let out = &mut self.buffers.qkv[block.start * stride..block.end * stride];
-            self.compute.matmul(&layer.qkv.of(file), &self.buffers.staged, Then::Store { out, stride });
+            self.compute.matmul(
+                &layer.qkv.of(file),
+                &self.buffers.staged,
+                Then { out, stride, what: What::Store },
+            );
         }
         let per_span = rows / spans.len();
         let query_width = t.heads * head_dim;
@@ -159,15 +167,8 @@ impl Engine {
         );
         for block in blocks(rows) {
             let Buffers { attended, staged, .. } = &mut self.buffers;
-            self.compute.stage(
-                staged,
-                layer.out.format().is_integer(),
-                block.len(),
-                query_width,
-                |m, out| {
-                    out.copy_from_slice(&attended[(block.start + m) * query_width..][..query_width]);
-                },
-            );
+            let input = &attended[block.start * query_width..];
+            self.compute.stage_rows(staged, &layer.out, block.len(), input);
             self.add_branch(file, t, &layer.out, layer.attention_post_norm.as_ref(), block);
         }
     }
@@ -177,18 +178,10 @@ impl Engine {
     fn mlp(&mut self, file: &PalmFile, t: &TextConfig, layer: &TextLayer, block: std::ops::Range<usize>) {
         self.stage_norm(file, t, &layer.gate_up, &layer.mlp_pre_norm, &block);
         let inner = &mut self.buffers.inner[..block.len() * t.intermediate];
-        let then = Then::GeluMul { out: inner, stride: t.intermediate };
+        let then = Then { out: inner, stride: t.intermediate, what: What::GeluMul };
         self.compute.matmul(&layer.gate_up.of(file), &self.buffers.staged, then);
         let Buffers { inner, staged, .. } = &mut self.buffers;
-        self.compute.stage(
-            staged,
-            layer.down.format().is_integer(),
-            block.len(),
-            t.intermediate,
-            |m, out| {
-                out.copy_from_slice(&inner[m * t.intermediate..(m + 1) * t.intermediate]);
-            },
-        );
+        self.compute.stage_rows(staged, &layer.down, block.len(), inner);
         self.add_branch(file, t, &layer.down, layer.mlp_post_norm.as_ref(), block);
     }
 
@@ -204,7 +197,7 @@ impl Engine {
         let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
         let Buffers { hidden, staged, .. } = &mut self.buffers;
         let input = &hidden[block.start * t.hidden..block.end * t.hidden];
-        self.compute.stage(staged, matrix.format().is_integer(), block.len(), t.hidden, |m, out| {
+        self.compute.stage(staged, matrix, block.len(), |m, out| {
             kernels.rms_norm(&input[m * t.hidden..(m + 1) * t.hidden], weight, eps, out);
         });
     }
@@ -222,11 +215,11 @@ impl Engine {
         let out = &mut hidden[block.start * t.hidden..block.end * t.hidden];
         let stride = t.hidden;
         let Some(norm) = norm else {
-            self.compute.matmul(&matrix.of(file), staged, Then::Add { out, stride });
+            self.compute.matmul(&matrix.of(file), staged, Then { out, stride, what: What::Add });
             return;
         };
         let branch = &mut branch[..block.len() * t.hidden];
-        self.compute.matmul(&matrix.of(file), staged, Then::Store { out: branch, stride });
+        self.compute.matmul(&matrix.of(file), staged, Then { out: branch, stride, what: What::Store });
         let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
         let (out, branch) = (Disjoint::new(out), &*branch);
         self.compute.pool.run(&mut self.compute.scratch, block.len(), |m, scratch| {

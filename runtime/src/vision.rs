@@ -3,7 +3,7 @@
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::buffers::{Buffers, blocks};
-use crate::compute::{Compute, Then};
+use crate::compute::{Compute, Staged, Then, What};
 use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -25,14 +25,12 @@ pub(crate) fn encode(
     let (patches, hidden, eps) = (v.patches(), v.hidden, v.norm_eps as f32);
     for rows in blocks(patches) {
         let input = &buffers.inner[rows.start * v.patch_values()..];
-        stage_rows(compute, &mut buffers.staged, &w.patch_embed, rows.len(), |m, out| {
-            out.copy_from_slice(&input[m * v.patch_values()..][..v.patch_values()]);
-        });
+        compute.stage_rows(&mut buffers.staged, &w.patch_embed, rows.len(), input);
         let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
         compute.matmul(
             &w.patch_embed.of(file),
             &buffers.staged,
-            Then::Bias { out, stride: hidden, bias: w.patch_bias.of(file) },
+            Then { out, stride: hidden, what: What::Bias(w.patch_bias.of(file)) },
         );
     }
     let position = w.position.of(file);
@@ -55,7 +53,7 @@ pub(crate) fn encode(
         compute.matmul(
             &w.projector.of(file),
             &buffers.staged,
-            Then::Bias { out, stride: width, bias: w.projector_bias.of(file) },
+            Then { out, stride: width, what: What::Bias(w.projector_bias.of(file)) },
         );
     }
     if trace.is_on() {
@@ -84,7 +82,7 @@ fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer:
         compute.matmul(
             &layer.qkv.of(file),
             &buffers.staged,
-            Then::Bias { out, stride, bias: layer.qkv_bias.of(file) },
+            Then { out, stride, what: What::Bias(layer.qkv_bias.of(file)) },
         );
     }
     let qkv = &buffers.qkv;
@@ -118,14 +116,12 @@ fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer:
     });
     for rows in blocks(patches) {
         let input = &buffers.attended[rows.start * hidden..];
-        stage_rows(compute, &mut buffers.staged, &layer.out, rows.len(), |m, out| {
-            out.copy_from_slice(&input[m * hidden..(m + 1) * hidden]);
-        });
+        compute.stage_rows(&mut buffers.staged, &layer.out, rows.len(), input);
         let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
         compute.matmul(
             &layer.out.of(file),
             &buffers.staged,
-            Then::AddBias { out, stride: hidden, bias: layer.out_bias.of(file) },
+            Then { out, stride: hidden, what: What::AddBias(layer.out_bias.of(file)) },
         );
     }
 }
@@ -144,17 +140,14 @@ fn mlp(
     let input = &buffers.hidden[rows.start * hidden..];
     stage_norm(file, compute, &mut buffers.staged, &layer.fc1, &layer.norm2, eps, rows.len(), input);
     let inner = &mut buffers.inner[..rows.len() * intermediate];
-    let then = Then::BiasGelu { out: inner, stride: intermediate, bias: layer.fc1_bias.of(file) };
+    let then = Then { out: inner, stride: intermediate, what: What::BiasGelu(layer.fc1_bias.of(file)) };
     compute.matmul(&layer.fc1.of(file), &buffers.staged, then);
-    let inner = &buffers.inner;
-    stage_rows(compute, &mut buffers.staged, &layer.fc2, rows.len(), |m, out| {
-        out.copy_from_slice(&inner[m * intermediate..(m + 1) * intermediate]);
-    });
+    compute.stage_rows(&mut buffers.staged, &layer.fc2, rows.len(), &buffers.inner);
     let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
     compute.matmul(
         &layer.fc2.of(file),
         &buffers.staged,
-        Then::AddBias { out, stride: hidden, bias: layer.fc2_bias.of(file) },
+        Then { out, stride: hidden, what: What::AddBias(layer.fc2_bias.of(file)) },
     );
 }
 
@@ -162,7 +155,7 @@ fn mlp(
 fn stage_norm(
     file: &PalmFile,
     compute: &mut Compute,
-    staged: &mut crate::compute::Staged,
+    staged: &mut Staged,
     matrix: &Matrix,
     norm: &LayerNorm,
     eps: f32,
@@ -171,17 +164,7 @@ fn stage_norm(
 ) {
     let (kernels, width) = (compute.kernels, matrix.cols());
     let (weight, bias) = (norm.weight.of(file), norm.bias.of(file));
-    stage_rows(compute, staged, matrix, rows, |m, out| {
+    compute.stage(staged, matrix, rows, |m, out| {
         kernels.layer_norm(&input[m * width..(m + 1) * width], weight, bias, eps, out);
     });
-}
-
-fn stage_rows(
-    compute: &mut Compute,
-    staged: &mut crate::compute::Staged,
-    matrix: &Matrix,
-    rows: usize,
-    fill: impl Fn(usize, &mut [f32]) + Sync,
-) {
-    compute.stage(staged, matrix.format().is_integer(), rows, matrix.cols(), fill);
 }

@@ -43,25 +43,16 @@ pub unsafe fn matmul_integer(
             }
             let weights = Unpacked { w, stripes: stripes.clone(), c, bytes: &scratch.0, tiles };
             let mut m = rows.start;
-            while m < rows.end {
-                let out = &mut out[m - rows.start..];
-                match (stripes.len(), out.len()) {
-                    (PANEL_STRIPES, BLOCK_ROWS..) => weights.block::<BLOCK_ROWS, PANEL_STRIPES>(x, m, out),
-                    (PANEL_STRIPES, 5) => weights.block::<5, PANEL_STRIPES>(x, m, out),
-                    (PANEL_STRIPES, 4) => weights.block::<4, PANEL_STRIPES>(x, m, out),
-                    (PANEL_STRIPES, 3) => weights.block::<3, PANEL_STRIPES>(x, m, out),
-                    (PANEL_STRIPES, 2) => weights.block::<2, PANEL_STRIPES>(x, m, out),
-                    (PANEL_STRIPES, _) => weights.block::<1, PANEL_STRIPES>(x, m, out),
-                    (_, BLOCK_ROWS..) => weights.narrow::<BLOCK_ROWS>(x, m, out),
-                    (_, 3..) => weights.narrow::<3>(x, m, out),
-                    (_, 2) => weights.narrow::<2>(x, m, out),
-                    (_, _) => weights.narrow::<1>(x, m, out),
+            for out in out.chunks_mut(BLOCK_ROWS) {
+                match out.len() {
+                    1 => weights.rows::<1>(x, m, out),
+                    2 => weights.rows::<2>(x, m, out),
+                    3 => weights.rows::<3>(x, m, out),
+                    4 => weights.rows::<4>(x, m, out),
+                    5 => weights.rows::<5>(x, m, out),
+                    _ => weights.rows::<BLOCK_ROWS>(x, m, out),
                 }
-                m += match (stripes.len(), out.len()) {
-                    (_, n @ BLOCK_ROWS..) => BLOCK_ROWS.min(n),
-                    (PANEL_STRIPES, n) => n,
-                    (_, n) => n.min(3),
-                };
+                m += out.len();
             }
         }
     } else {
@@ -116,6 +107,16 @@ fn group_scale_pair(w: &PackedMatrix<'_>, stripe: &[u8], pair: usize) -> __m512i
     _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
 }
 
+/// Group `g`'s own of the two scales of its pair.
+#[target_feature(enable = "avx512f")]
+fn group_scale(pair: __m512i, g: usize) -> __m512i {
+    if g.is_multiple_of(2) {
+        _mm512_and_si512(pair, _mm512_set1_epi32(15))
+    } else {
+        _mm512_srli_epi32::<4>(pair)
+    }
+}
+
 /// Writes chunk `c` of a stripe as bytes `weight + 128`, one tile per 4 k.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn unpack(w: &PackedMatrix<'_>, s: usize, c: usize, out: &mut [[u8; TILE_BYTES]]) {
@@ -139,11 +140,7 @@ fn unpack(w: &PackedMatrix<'_>, s: usize, c: usize, out: &mut [[u8; TILE_BYTES]]
     let groups = layout.chunk() / GROUP;
     for (g, group) in tiles[c * layout.chunk() / 8..].as_chunks::<2>().0.iter().take(groups).enumerate() {
         let pair = group_scale_pair(w, stripe, (c * groups + g) / 2);
-        let scale = if g % 2 == 0 {
-            _mm512_and_si512(pair, _mm512_set1_epi32(15))
-        } else {
-            _mm512_srli_epi32::<4>(pair)
-        };
+        let scale = group_scale(pair, g);
         let scale = _mm512_or_si512(scale, _mm512_slli_epi32::<16>(scale));
         // weight + 128 = nibble · scale - 8 · scale + 128, in bytes.
         let shift = _mm512_sub_epi16(_mm512_set1_epi16(128), _mm512_slli_epi16::<3>(scale));
@@ -172,22 +169,14 @@ struct Unpacked<'a> {
 }
 
 impl Unpacked<'_> {
-    /// One stripe after another, for panels at the edge.
+    /// Rows `m..m + M` times the panel; one stripe after another where the panel, at the edge, is not full.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn narrow<const M: usize>(&self, x: &QuantizedRows<'_>, m: usize, out: &mut [[f32; PANEL]]) {
-        for s in 0..self.stripes.len() {
-            self.columns::<M, 1>(x, m, s, out);
+    fn rows<const M: usize>(&self, x: &QuantizedRows<'_>, m: usize, out: &mut [[f32; PANEL]]) {
+        if self.stripes.len() == PANEL_STRIPES {
+            self.columns::<M, PANEL_STRIPES>(x, m, 0, out);
+        } else {
+            (0..self.stripes.len()).for_each(|s| self.columns::<M, 1>(x, m, s, out));
         }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn block<const M: usize, const S: usize>(
-        &self,
-        x: &QuantizedRows<'_>,
-        m: usize,
-        out: &mut [[f32; PANEL]],
-    ) {
-        self.columns::<M, S>(x, m, 0, out);
     }
 
     /// Rows `m..m + M` times stripes `s0..s0 + S` of the panel.
@@ -327,12 +316,10 @@ fn int4<const M: usize>(
     let mut sums = [_mm512_setzero_si512(); M];
     let mut pair = _mm512_setzero_si512();
     for (g, [a, b]) in groups.iter().enumerate() {
-        let scale = if g % 2 == 0 {
+        if g % 2 == 0 {
             pair = group_scale_pair(g / 2);
-            _mm512_and_si512(pair, _mm512_set1_epi32(15))
-        } else {
-            _mm512_srli_epi32::<4>(pair)
-        };
+        }
+        let scale = group_scale(pair, g);
         let (a, b) = (load(a), load(b));
         let w = [
             _mm512_and_si512(a, low),

@@ -153,6 +153,26 @@ impl Session {
         self.encode_traced(picture, features, options.control(), &mut Trace(None))
     }
 
+    /// An error for features of a model with other sizes.
+    fn check_owner(&self, features: &ImageFeatures) -> Result<()> {
+        let config = self.model.config();
+        if features.values.len() != config.vision.patches() * config.text.hidden {
+            return Err(Error::InvalidArgument("the image features were made for another model".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// An error for answers that are longer than the session has room for, or empty.
+    fn check_new_tokens(&self, wanted: usize) -> Result<()> {
+        let max = self.limits.new_tokens;
+        if !(1..=max).contains(&wanted) {
+            return Err(Error::InvalidArgument(format!(
+                "{wanted} new tokens, where the session takes 1 to {max}"
+            )));
+        }
+        Ok(())
+    }
+
     fn encode_traced(
         &mut self,
         picture: RgbView<'_>,
@@ -162,9 +182,7 @@ impl Session {
     ) -> Result<()> {
         let start = Instant::now();
         let config = self.model.config();
-        if features.values.len() != config.vision.patches() * config.text.hidden {
-            return Err(Error::InvalidArgument("the image features were made for another model".to_owned()));
-        }
+        self.check_owner(features)?;
         features.encoded = false;
         let side = config.vision.image_size as u32;
         self.eye.resizer.resize(picture, &mut self.eye.resized)?;
@@ -203,12 +221,7 @@ impl Session {
             )));
         }
         let limit = options.max_new_tokens.unwrap_or(self.limits.new_tokens);
-        if limit == 0 || limit > self.limits.new_tokens {
-            let max = self.limits.new_tokens;
-            return Err(Error::InvalidArgument(format!(
-                "{limit} new tokens, where the session takes 1 to {max}"
-            )));
-        }
+        self.check_new_tokens(limit)?;
         for (i, answer) in self.answers.iter_mut().enumerate() {
             answer.clear();
             self.words.sequences[i].running = false;
@@ -325,9 +338,7 @@ impl Session {
         let model = self.model.clone();
         let config = model.config();
         let (patches, width) = (config.vision.patches(), config.text.hidden);
-        if features.values.len() != patches * width {
-            return Err(Error::InvalidArgument("the image features were made for another model".to_owned()));
-        }
+        self.check_owner(features)?;
         self.tokenize(prompt)?;
         let rows = patches + self.words.ids.len();
         if trace.is_on() {
@@ -405,12 +416,7 @@ impl Session {
         new_tokens: usize,
         sink: &mut dyn FnMut(Traced<'_>),
     ) -> Result<()> {
-        if new_tokens == 0 || new_tokens > self.limits.new_tokens {
-            let max = self.limits.new_tokens;
-            return Err(Error::InvalidArgument(format!(
-                "{new_tokens} new tokens, where the session takes 1 to {max}"
-            )));
-        }
+        self.check_new_tokens(new_tokens)?;
         let options = GenerateOptions::default();
         let mut features = self.new_features()?;
         let mut trace = Trace(Some(sink));
