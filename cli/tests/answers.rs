@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{assert_says, data, model, palmtop, run, scene, succeed, text};
+use common::{Ran, assert_says, data, model, palmtop, run, scene, succeed, text};
 use serde_json::Value;
 
 /// Tokens and text that the reference implementation gave.
@@ -158,28 +158,18 @@ fn threads_and_instruction_sets_do_not_change_answers() {
     assert_eq!(plain, tokens(&["--threads", "3", "--isa", "scalar"]));
 }
 
-/// A random model hardly ever draws a box; with these seeds of wild sampling some do.
-fn seed_with_objects() -> (String, Value) {
+/// Sampling so wild that a random model now and then draws a box.
+fn sample_wildly(seed: &str, more: &[&str]) -> Ran {
     let scene = scene();
+    let args = ["run", text(&scene), "-p", "detect cat", "-m", model(), "--max-new-tokens", "64"];
+    succeed([&args[..], &["--temperature", "3", "--seed", seed], more].concat())
+}
+
+/// A seed with which it does, and the answer.
+fn seed_with_objects() -> (String, Value) {
     for seed in 0..200 {
         let seed = seed.to_string();
-        let line = succeed([
-            "run",
-            text(&scene),
-            "-p",
-            "detect cat",
-            "-m",
-            model(),
-            "--json",
-            "--max-new-tokens",
-            "64",
-            "--temperature",
-            "3",
-            "--seed",
-            &seed,
-        ])
-        .json()
-        .remove(0);
+        let line = sample_wildly(&seed, &["--json"]).json().remove(0);
         if line["objects"].as_array().unwrap().iter().any(|o| o["score"].is_number()) {
             return (seed, line);
         }
@@ -200,26 +190,8 @@ fn boxes_have_labels_and_scores_and_are_drawn() {
     assert!((edge("y_max") - y1.max(y2) / 1024.0 * 361.0).abs() < 1e-3);
 
     let folder = tempfile::tempdir().unwrap();
-    let scene = scene();
-    let run = |save: &str| {
-        succeed([
-            "run",
-            text(&scene),
-            "-p",
-            "detect cat",
-            "-m",
-            model(),
-            "--max-new-tokens",
-            "64",
-            "--temperature",
-            "3",
-            "--seed",
-            &seed,
-            "--save",
-            save,
-        ])
-    };
-    let original = image::open(&scene).unwrap().into_rgb8();
+    let run = |save: &str| sample_wildly(&seed, &["--save", save]);
+    let original = image::open(scene()).unwrap().into_rgb8();
     let file = folder.path().join("boxes.png");
     let ran = run(text(&file));
     assert_says(&ran.stdout, &["label", "score", "x_min"]);
