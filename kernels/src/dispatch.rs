@@ -1,120 +1,110 @@
 //! The kernels of one instruction set, chosen once.
 
-use std::fmt;
 use std::ops::Range;
-use std::str::FromStr;
 
 use crate::activations::QuantizedRows;
 use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
 use crate::generic::{attention, elementwise, matmul_float, norm, quantize};
+use crate::isa::Isa;
 use crate::layout::{LANES, PackedMatrix, WeightFormat};
-use crate::simd::Portable;
-
-/// An instruction set that there are kernels for, slowest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Isa {
-    /// Plain Rust: the definition.
-    Scalar,
-    /// AVX-512 with VNNI.
-    Avx512,
-}
-
-impl Isa {
-    /// All, slowest first.
-    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx512];
-
-    /// The name used on the command line and in `PALMTOP_ISA`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "scalar",
-            Self::Avx512 => "avx512",
-        }
-    }
-
-    /// True if this CPU can run it.
-    pub fn is_available(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => crate::simd::Avx512::try_new().is_some(),
-            #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 => false,
-        }
-    }
-}
-
-impl fmt::Display for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Isa {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let all = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL
-            .into_iter()
-            .find(|i| i.name() == s)
-            .ok_or_else(|| format!("unknown instruction set '{s}': choose one of {}", all()))
-    }
-}
 
 /// The environment variable that forces an instruction set.
 pub const ISA_VARIABLE: &str = "PALMTOP_ISA";
 
-/// Declares the table of functions and one module per instruction set that fills it with the generic kernels.
+/// Calls `$then! { $args, the kernels }`: the list of all generic kernels, for what is made once per instruction set.
+macro_rules! with_kernels {
+    ($then:ident $args:tt) => {
+        $then! { $args
+            matmul_f32 = matmul_float::matmul::<_, f32>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[f32], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
+            matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
+            attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+            attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+            quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32;
+            rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+            layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+            bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
+            gelu_mul = elementwise::gelu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]);
+            softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
+            sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
+        }
+    };
+}
+
+/// Declares the table of functions.
 macro_rules! table {
-    ($( $(#[$doc:meta])* $name:ident = $generic:path : fn($($arg:ident: $type:ty),*) $(-> $ret:ty)?; )*) => {
+    (() $( $(#[$doc:meta])* $name:ident = $generic:path : fn($($arg:ident: $type:ty),*) $(-> $ret:ty)?; )*) => {
         /// One function per kernel.
         #[derive(Clone, Copy)]
         struct Table {
             matmul_integer: MatmulInteger,
             $( $name: unsafe fn($($type),*) $(-> $ret)?, )*
         }
+    };
+}
+with_kernels!(table());
 
-        mod scalar {
+/// A module with the table of one instruction set: the generic kernels over its [`Simd`](crate::simd::Simd), compiled with its
+/// features, and its integer product. `try_table` gives it where the CPU has them.
+macro_rules! instruction_set {
+    (
+        ($isa:ident, $simd:ident, $features:literal, $matmul_integer:path)
+        $( $(#[$doc:meta])* $name:ident = $generic:path : fn($($arg:ident: $type:ty),*) $(-> $ret:ty)?; )*
+    ) => {
+        mod $isa {
             use super::*;
-            $( pub fn $name($($arg: $type),*) $(-> $ret)? { $generic(Portable, $($arg),*) } )*
-            pub const TABLE: Table = Table {
-                matmul_integer: arch::scalar::matmul_integer,
-                $( $name, )*
-            };
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        mod avx512 {
-            use super::*;
-            use crate::simd::Avx512;
+            use crate::simd::$simd;
             $(
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-                pub unsafe fn $name($($arg: $type),*) $(-> $ret)? {
+                #[target_feature(enable = $features)]
+                unsafe fn $name($($arg: $type),*) $(-> $ret)? {
                     // SAFETY: the caller vouches for the CPU, as `Table` demands.
-                    $generic(unsafe { Avx512::new_unchecked() }, $($arg),*)
+                    $generic(unsafe { $simd::new_unchecked() }, $($arg),*)
                 }
             )*
-            pub const TABLE: Table = Table {
-                matmul_integer: arch::avx512::matmul_integer,
-                $( $name, )*
-            };
+            pub fn try_table() -> Option<Table> {
+                $simd::try_new().map(|_| Table { matmul_integer: $matmul_integer, $( $name, )* })
+            }
         }
     };
 }
 
-table! {
-    matmul_f32 = matmul_float::matmul::<_, f32>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[f32], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
-    matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
-    attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
-    attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
-    quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32;
-    rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
-    layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
-    bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
-    gelu_mul = elementwise::gelu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]);
-    softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
-    sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
+/// The table of plain Rust.
+macro_rules! plain {
+    (() $( $(#[$doc:meta])* $name:ident = $generic:path : fn($($arg:ident: $type:ty),*) $(-> $ret:ty)?; )*) => {
+        mod scalar {
+            use super::*;
+            use crate::simd::Portable;
+            $( fn $name($($arg: $type),*) $(-> $ret)? { $generic(Portable, $($arg),*) } )*
+            pub const TABLE: Table = Table { matmul_integer: arch::scalar::matmul_integer, $( $name, )* };
+        }
+    };
+}
+with_kernels!(plain());
+
+#[cfg(target_arch = "x86_64")]
+with_kernels!(instruction_set(
+    avx512,
+    Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    arch::avx512::matmul_integer
+));
+
+/// The table of `isa`, if this CPU can run it.
+fn try_table(isa: Isa) -> Option<Table> {
+    match isa {
+        Isa::Scalar => Some(scalar::TABLE),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::try_table(),
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512 => None,
+    }
+}
+
+impl Isa {
+    /// True if this CPU can run it.
+    pub fn is_available(self) -> bool {
+        try_table(self).is_some()
+    }
 }
 
 /// The kernels of an instruction set that this CPU has; all sets give the same bits.
@@ -127,17 +117,7 @@ pub struct Kernels {
 impl Kernels {
     /// The kernels of `isa`, if this CPU can run them.
     pub fn try_new(isa: Isa) -> Option<Self> {
-        if !isa.is_available() {
-            return None;
-        }
-        let table = match isa {
-            Isa::Scalar => scalar::TABLE,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::TABLE,
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 => return None,
-        };
-        Some(Self { isa, table })
+        try_table(isa).map(|table| Self { isa, table })
     }
 
     /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for.

@@ -14,10 +14,12 @@ pub mod activations;
 pub mod arch;
 pub mod dispatch;
 pub mod generic;
+pub mod isa;
 pub mod layout;
 pub mod simd;
 
 pub use activations::QuantizedRows;
 pub use arch::{PANEL, PANEL_STRIPES, PanelScratch};
-pub use dispatch::{ISA_VARIABLE, Isa, Kernels};
+pub use dispatch::{ISA_VARIABLE, Kernels};
 pub use generic::attention::{KeysValues, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
+pub use isa::Isa;

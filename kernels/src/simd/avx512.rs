@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Simd;
-use crate::layout::LANES;
+use crate::layout::{LANES, TILE_BYTES};
 
 /// The CPU has AVX-512 F, BW, DQ, VL and VNNI (and with them AVX2, FMA and F16C).
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 // stores go through references to arrays of exactly one register's size and use the unaligned instructions.
 impl Simd for Avx512 {
     type F = __m512;
+    type I = __m512i;
+    type Tile = __m512i;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -138,6 +140,27 @@ impl Simd for Avx512 {
             let bytes = _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v));
             _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
         }
+    }
+    /// `vpdpbusd` wants its first factor unsigned: bytes plus 128, which `dot_start` takes off again.
+    #[inline(always)]
+    fn load_tile(self, tile: &[i8; TILE_BYTES]) -> __m512i {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_xor_si512(_mm512_loadu_si512(tile.as_ptr().cast()), _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    fn dot_start(self, sum: i32) -> __m512i {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_set1_epi32(-128 * sum) }
+    }
+    #[inline(always)]
+    fn dot(self, acc: __m512i, tile: __m512i, x: &[i8; 4]) -> __m512i {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_dpbusd_epi32(acc, tile, _mm512_set1_epi32(i32::from_le_bytes(x.map(|b| b as u8)))) }
+    }
+    #[inline(always)]
+    fn to_f32(self, v: __m512i) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_cvtepi32_ps(v) }
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {

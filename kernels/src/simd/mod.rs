@@ -12,12 +12,16 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 
-use crate::layout::LANES;
+use crate::layout::{LANES, TILE_BYTES};
 
 /// A capability to run sixteen-lane operations. A value exists only where the CPU can run them.
 pub trait Simd: Copy {
     /// Sixteen f32.
     type F: Copy;
+    /// Sixteen i32: sums of integer products.
+    type I: Copy;
+    /// Sixteen times four i8, in the form that [`dot`](Self::dot) multiplies.
+    type Tile: Copy;
 
     /// The same value in all lanes.
     fn splat(self, x: f32) -> Self::F;
@@ -55,6 +59,16 @@ pub trait Simd: Copy {
     fn keep(self, v: Self::F, from: usize, to: usize) -> Self::F;
     /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
     fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
+
+    /// Loads a tile; lane `i` owns bytes `4·i..4·i + 4`. No byte is -128.
+    fn load_tile(self, tile: &[i8; TILE_BYTES]) -> Self::Tile;
+    /// What sums of products with activations that add up to `sum` must start at.
+    fn dot_start(self, sum: i32) -> Self::I;
+    /// Lane `i` is `acc[i] + Σ_j tile[4·i + j] · x[j]`. A sum that began with [`dot_start`](Self::dot_start) of the
+    /// sum of all its `x` is then exact. No `x` is -128.
+    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[i8; 4]) -> Self::I;
+    /// Lanes as f32, rounded to nearest even.
+    fn to_f32(self, v: Self::I) -> Self::F;
 
     /// The sum of all lanes by the tree (i, i+8), (i, i+4), (i, i+2), (0, 1).
     fn sum(self, v: Self::F) -> f32 {

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::Simd;
-use crate::layout::LANES;
+use crate::layout::{LANES, TILE_BYTES};
 
 /// Runs everywhere.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +18,8 @@ fn each(f: impl Fn(usize) -> f32) -> F {
 
 impl Simd for Portable {
     type F = F;
+    type I = [i32; LANES];
+    type Tile = [i8; TILE_BYTES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -90,5 +92,23 @@ impl Simd for Portable {
     #[inline(always)]
     fn store_i8(self, v: F, out: &mut [i8; LANES]) {
         *out = std::array::from_fn(|i| v[i] as i8);
+    }
+    #[inline(always)]
+    fn load_tile(self, tile: &[i8; TILE_BYTES]) -> Self::Tile {
+        *tile
+    }
+    #[inline(always)]
+    fn dot_start(self, _sum: i32) -> Self::I {
+        [0; LANES]
+    }
+    #[inline(always)]
+    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[i8; 4]) -> Self::I {
+        std::array::from_fn(|i| {
+            (0..4).fold(acc[i], |sum, j| sum + i32::from(tile[4 * i + j]) * i32::from(x[j]))
+        })
+    }
+    #[inline(always)]
+    fn to_f32(self, v: Self::I) -> F {
+        each(|i| v[i] as f32)
     }
 }

@@ -1,0 +1,44 @@
+//! The instruction sets that there are kernels for.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An instruction set that there are kernels for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: the definition.
+    Scalar,
+    /// AVX-512 with VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// All, slowest first.
+    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx512];
+
+    /// The name used on the command line and in `PALMTOP_ISA`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx512 => "avx512",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let all = || Self::ALL.map(Self::name).join(", ");
+        Self::ALL
+            .into_iter()
+            .find(|i| i.name() == s)
+            .ok_or_else(|| format!("unknown instruction set '{s}': choose one of {}", all()))
+    }
+}
