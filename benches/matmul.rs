@@ -4,7 +4,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use palmtop_benches::{int8_macs_per_s, read_bytes_per_s};
-use palmtop_kernels::layout::{LANES, MatrixLayout, PackedMatrix, WeightFormat, chunk_of};
+use palmtop_kernels::layout::{MatrixLayout, PackedMatrix, WeightFormat, chunk_of};
 use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
 /// Outputs and inputs: encoder (qkv, fc1, fc2), decoder (qkv, gate and up, down).
@@ -23,8 +23,11 @@ fn matmul(c: &mut Criterion) {
         group.sample_size(10);
         for (n, k) in SHAPES {
             let layout = MatrixLayout::new(format, n, k).expect("a real shape");
-            // Any bytes are weights; these are not all the same.
-            let bytes: Vec<u8> = (0..layout.bytes()).map(|i| (i * 37 % 251) as u8).collect();
+            // Any bytes are weights, and these are not all the same; but scales are plain numbers, since subnormal
+            // ones would slow the additions down.
+            let scale = |i| i % layout.stripe_bytes() < layout.scale_bytes();
+            let bytes: Vec<u8> =
+                (0..layout.bytes()).map(|i| if scale(i) { 0x3C } else { (i * 37 % 251) as u8 }).collect();
             let w = PackedMatrix::new(layout, &bytes).expect("exactly its bytes");
             for rows in ROWS {
                 let input = Input::new(&kernels, rows, k);
@@ -56,18 +59,17 @@ impl Input {
     fn new(kernels: &Kernels, rows: usize, k: usize) -> Self {
         let chunk = chunk_of(k);
         let chunks = k.div_ceil(chunk) * rows;
-        let groups = chunk / LANES;
         let mut input = Self {
             q: vec![0; chunks * chunk],
             scales: vec![0.0; chunks],
-            sums: vec![0; chunks * groups],
+            sums: vec![0; chunks],
             rows,
             chunk,
         };
         let values: Vec<f32> = (0..chunk).map(|i| (i * 29 % 97) as f32 - 48.0).collect();
         for i in 0..chunks {
-            let (q, sums) = (&mut input.q[i * chunk..][..chunk], &mut input.sums[i * groups..][..groups]);
-            input.scales[i] = kernels.quantize_chunk(&values, q, sums);
+            (input.scales[i], input.sums[i]) =
+                kernels.quantize_chunk(&values, &mut input.q[i * chunk..][..chunk]);
         }
         input
     }

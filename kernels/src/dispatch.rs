@@ -20,7 +20,7 @@ macro_rules! with_kernels {
             matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
             attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
             attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
-            quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32;
+            quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8]) -> (f32, i32);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
@@ -223,9 +223,9 @@ impl Kernels {
     }
 
     /// See [`quantize::quantize_chunk`].
-    pub fn quantize_chunk(&self, x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32 {
+    pub fn quantize_chunk(&self, x: &[f32], q: &mut [i8]) -> (f32, i32) {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
-        unsafe { (self.table.quantize_chunk)(x, q, sums) }
+        unsafe { (self.table.quantize_chunk)(x, q) }
     }
 
     /// See [`norm::rms_norm`].

@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 use palmtop_kernels::layout::{
-    GROUP, LANES, MatrixLayout, PackedMatrix, QuantizedRow, WeightFormat, chunk_of, pack_float_stripe,
+    LANES, MatrixLayout, PackedMatrix, QuantizedRow, WeightFormat, chunk_of, pack_float_stripe,
     pack_integer_stripe,
 };
 use palmtop_kernels::{Isa, Kernels, KeysValues, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows, Scores};
@@ -97,21 +97,12 @@ impl Quantized {
         let cols = x.len() / rows;
         let chunk = chunk_of(cols);
         let n = cols.div_ceil(chunk) * rows;
-        let mut out = Self {
-            q: vec![7; n * chunk],
-            scales: vec![7.0; n],
-            sums: vec![7; n * chunk / GROUP],
-            rows,
-            chunk,
-        };
+        let mut out = Self { q: vec![7; n * chunk], scales: vec![7.0; n], sums: vec![7; n], rows, chunk };
         for (m, row) in x.chunks(cols).enumerate() {
             for (c, part) in row.chunks(chunk).enumerate() {
                 let i = c * rows + m;
-                out.scales[i] = kernels.quantize_chunk(
-                    part,
-                    &mut out.q[i * chunk..(i + 1) * chunk],
-                    &mut out.sums[i * chunk / GROUP..(i + 1) * chunk / GROUP],
-                );
+                (out.scales[i], out.sums[i]) =
+                    kernels.quantize_chunk(part, &mut out.q[i * chunk..(i + 1) * chunk]);
             }
         }
         out

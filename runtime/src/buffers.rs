@@ -6,24 +6,24 @@ use crate::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kv::{KvArena, KvShape};
-use crate::memory::zeroed;
+use crate::memory::Aligned;
 use crate::plan::Limits;
 use crate::weights::Weights;
 
 /// Activations; the image encoder and the decoder use the same memory, one after the other.
 pub(crate) struct Buffers {
     /// Residual stream, `[rows, width]`.
-    pub hidden: Vec<f32>,
+    pub hidden: Aligned<f32>,
     /// Queries, keys and values, `[rows, qkv]`.
-    pub qkv: Vec<f32>,
+    pub qkv: Aligned<f32>,
     /// Attention outputs, `[rows, heads · head_dim]`.
-    pub attended: Vec<f32>,
+    pub attended: Aligned<f32>,
     /// Inside of the MLP for a block of rows; also the patches of a picture.
-    pub inner: Vec<f32>,
+    pub inner: Aligned<f32>,
     /// What a branch of a Gemma 2 layer gives before its norm, for a block of rows.
-    pub branch: Vec<f32>,
+    pub branch: Aligned<f32>,
     /// `[batch, vocab]`
-    pub logits: Vec<f32>,
+    pub logits: Aligned<f32>,
     /// Input of the matrix at hand.
     pub staged: Staged,
     /// Keys and values of an encoder layer.
@@ -85,7 +85,7 @@ impl BufferSizes {
 
     pub fn bytes(&self) -> usize {
         let floats = [self.hidden, self.qkv, self.attended, self.inner, self.branch, self.logits];
-        let floats = floats.into_iter().fold(0, usize::saturating_add).saturating_mul(4);
+        let floats = floats.into_iter().map(Aligned::<f32>::bytes).fold(0, usize::saturating_add);
         floats.saturating_add(self.staged.bytes()).saturating_add(self.vision_kv.bytes())
     }
 }
@@ -93,12 +93,12 @@ impl BufferSizes {
 impl Buffers {
     pub fn new(sizes: &BufferSizes) -> Result<Self> {
         Ok(Self {
-            hidden: zeroed(sizes.hidden)?,
-            qkv: zeroed(sizes.qkv)?,
-            attended: zeroed(sizes.attended)?,
-            inner: zeroed(sizes.inner)?,
-            branch: zeroed(sizes.branch)?,
-            logits: zeroed(sizes.logits)?,
+            hidden: Aligned::zeroed(sizes.hidden)?,
+            qkv: Aligned::zeroed(sizes.qkv)?,
+            attended: Aligned::zeroed(sizes.attended)?,
+            inner: Aligned::zeroed(sizes.inner)?,
+            branch: Aligned::zeroed(sizes.branch)?,
+            logits: Aligned::zeroed(sizes.logits)?,
             staged: Staged::new(&sizes.staged)?,
             vision_kv: KvArena::new(sizes.vision_kv)?,
         })

@@ -1,10 +1,10 @@
 //! Kernels, threads and their scratch memory: the parallel matrix product that the graph is made of.
 
-use palmtop_kernels::layout::{GROUP, LANES, PackedMatrix, chunk_of};
+use palmtop_kernels::layout::{LANES, PackedMatrix, chunk_of};
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
 use crate::error::Result;
-use crate::memory::zeroed;
+use crate::memory::Aligned;
 use crate::pool::{Disjoint, ThreadPool};
 use crate::weights::Matrix;
 
@@ -20,14 +20,14 @@ pub(crate) struct Compute {
 
 /// What a thread needs for itself.
 pub(crate) struct Scratch {
-    panel: Vec<[f32; PANEL]>,
+    panel: Aligned<[f32; PANEL]>,
     unpacked: Box<PanelScratch>,
     /// A row of activations.
-    pub row: Vec<f32>,
+    pub row: Aligned<f32>,
     /// Attention: queries, scores and outputs of a tile of rows.
-    pub queries: Vec<f32>,
-    pub scores: Vec<f32>,
-    pub outputs: Vec<f32>,
+    pub queries: Aligned<f32>,
+    pub scores: Aligned<f32>,
+    pub outputs: Aligned<f32>,
 }
 
 /// Sizes of a [`Scratch`].
@@ -47,33 +47,44 @@ impl ScratchSizes {
     pub fn bytes(&self) -> usize {
         self.rows * size_of::<[f32; PANEL]>()
             + size_of::<PanelScratch>()
-            + 4 * (self.width + ATTENTION_ROWS_MAX * (self.head_dim + self.keys + self.padded_head()))
+            + [self.width, self.queries(), self.scores(), self.outputs()]
+                .map(Aligned::<f32>::bytes)
+                .iter()
+                .sum::<usize>()
     }
 
-    fn padded_head(&self) -> usize {
-        self.head_dim.next_multiple_of(LANES)
+    fn queries(&self) -> usize {
+        ATTENTION_ROWS_MAX * self.head_dim
+    }
+
+    fn scores(&self) -> usize {
+        ATTENTION_ROWS_MAX * self.keys
+    }
+
+    fn outputs(&self) -> usize {
+        ATTENTION_ROWS_MAX * self.head_dim.next_multiple_of(LANES)
     }
 }
 
 impl Scratch {
     pub fn new(sizes: &ScratchSizes) -> Result<Self> {
         Ok(Self {
-            panel: zeroed(sizes.rows)?,
+            panel: Aligned::zeroed(sizes.rows)?,
             unpacked: Box::default(),
-            row: zeroed(sizes.width)?,
-            queries: zeroed(ATTENTION_ROWS_MAX * sizes.head_dim)?,
-            scores: zeroed(ATTENTION_ROWS_MAX * sizes.keys)?,
-            outputs: zeroed(ATTENTION_ROWS_MAX * sizes.padded_head())?,
+            row: Aligned::zeroed(sizes.width)?,
+            queries: Aligned::zeroed(sizes.queries())?,
+            scores: Aligned::zeroed(sizes.scores())?,
+            outputs: Aligned::zeroed(sizes.outputs())?,
         })
     }
 }
 
 /// Rows of activations in the form that a matrix multiplies with: int8 for integer weights, f32 for float ones.
 pub(crate) struct Staged {
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-    floats: Vec<f32>,
+    q: Aligned<i8>,
+    scales: Aligned<f32>,
+    sums: Aligned<i32>,
+    floats: Aligned<f32>,
     rows: usize,
     cols: usize,
 }
@@ -102,17 +113,19 @@ impl StagedSizes {
     }
 
     pub fn bytes(&self) -> usize {
-        self.integers + self.integers / GROUP * 4 + self.chunks * 4 + self.floats * 4
+        Aligned::<i8>::bytes(self.integers)
+            + 2 * Aligned::<f32>::bytes(self.chunks)
+            + Aligned::<f32>::bytes(self.floats)
     }
 }
 
 impl Staged {
     pub fn new(sizes: &StagedSizes) -> Result<Self> {
         Ok(Self {
-            q: zeroed(sizes.integers)?,
-            scales: zeroed(sizes.chunks)?,
-            sums: zeroed(sizes.integers / GROUP)?,
-            floats: zeroed(sizes.floats)?,
+            q: Aligned::zeroed(sizes.integers)?,
+            scales: Aligned::zeroed(sizes.chunks)?,
+            sums: Aligned::zeroed(sizes.chunks)?,
+            floats: Aligned::zeroed(sizes.floats)?,
             rows: 0,
             cols: 0,
         })
@@ -164,21 +177,19 @@ impl Compute {
             return;
         }
         let chunk = chunk_of(cols);
-        let (chunks, groups) = (cols.div_ceil(chunk), chunk / GROUP);
+        let chunks = cols.div_ceil(chunk);
         let q = Disjoint::new(&mut staged.q[..rows * chunks * chunk]);
         let scales = Disjoint::new(&mut staged.scales[..rows * chunks]);
-        let sums = Disjoint::new(&mut staged.sums[..rows * chunks * groups]);
+        let sums = Disjoint::new(&mut staged.sums[..rows * chunks]);
         self.pool.run(&mut self.scratch, rows, |m, scratch| {
             let row = &mut scratch.row[..cols];
             fill(m, row);
             for (c, values) in row.chunks(chunk).enumerate() {
                 let i = c * rows + m;
                 // SAFETY: every task has the chunks of its own row.
-                let (q, scale, sums) = unsafe {
-                    let place = |n: usize| i * n..(i + 1) * n;
-                    (q.get(place(chunk)), scales.get(place(1)), sums.get(place(groups)))
-                };
-                scale[0] = kernels.quantize_chunk(values, q, sums);
+                let (q, scale, sum) =
+                    unsafe { (q.get(i * chunk..(i + 1) * chunk), scales.get(i..i + 1), sums.get(i..i + 1)) };
+                (scale[0], sum[0]) = kernels.quantize_chunk(values, q);
             }
         });
     }
@@ -195,8 +206,8 @@ impl Compute {
         assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
         let x = w.layout().format.is_integer().then(|| {
             let (chunks, chunk) = (rows * w.layout().chunks(), w.layout().chunk());
-            let (q, sums) = (&staged.q[..chunks * chunk], &staged.sums[..chunks * (chunk / GROUP)]);
-            QuantizedRows::new(q, &staged.scales[..chunks], sums, rows, chunk)
+            let (scales, sums) = (&staged.scales[..chunks], &staged.sums[..chunks]);
+            QuantizedRows::new(&staged.q[..chunks * chunk], scales, sums, rows, chunk)
         });
         let stripes = w.layout().stripes();
         let panels = stripes.div_ceil(PANEL_STRIPES);

@@ -1,15 +1,18 @@
 //! Integer matrix products with AVX-512 VNNI.
 //!
 //! `vpdpbusd` multiplies unsigned by signed bytes, four k at a time, one output per 32-bit lane. The weights are
-//! made unsigned by adding 128 (int8) or 8 (int4 nibbles, which are stored so), and the activations' sums, which
-//! come with them, start the accumulators at what that adds, negated.
+//! made unsigned by adding 128, and the activations' sums, which come with them, start the accumulators at what that
+//! adds, negated.
+//!
+//! Few rows stream the packed weights once, through registers. Many rows unpack a chunk of the panel into the
+//! first-level cache and use it for all of them, six rows by four stripes at a time.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 9;
@@ -17,6 +20,13 @@ const UNPACK_FROM_ROWS: usize = 9;
 const BLOCK_ROWS: usize = 6;
 /// Rows of a register block that reads packed weights.
 const STREAM_ROWS: usize = 8;
+/// Tiles of a group of 16 k.
+const GROUP_TILES: usize = GROUP / 4;
+/// How far ahead of its use a stream of packed weights is fetched: the hardware's own prefetcher stops at every page.
+const PREFETCH_BYTES: usize = 4096;
+
+/// A tile of 16 outputs by 4 k.
+type Tile = [u8; TILE_BYTES];
 
 /// See [`super::MatmulInteger`].
 ///
@@ -32,46 +42,14 @@ pub unsafe fn matmul_integer(
     out: &mut [[f32; PANEL]],
 ) {
     let layout = w.layout();
-    assert!(stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
+    assert!(!stripes.is_empty() && stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
     assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
     let out = &mut out[..rows.len()];
     if rows.len() >= UNPACK_FROM_ROWS {
-        for c in 0..layout.chunks() {
-            let tiles = chunk_tiles(layout, c);
-            for (s, unpacked) in stripes.clone().zip(&mut scratch.0) {
-                unpack(w, s, c, &mut unpacked.as_chunks_mut().0[..tiles]);
-            }
-            let weights = Unpacked { w, stripes: stripes.clone(), c, bytes: &scratch.0, tiles };
-            let mut m = rows.start;
-            for out in out.chunks_mut(BLOCK_ROWS) {
-                match out.len() {
-                    1 => weights.rows::<1>(x, m, out),
-                    2 => weights.rows::<2>(x, m, out),
-                    3 => weights.rows::<3>(x, m, out),
-                    4 => weights.rows::<4>(x, m, out),
-                    5 => weights.rows::<5>(x, m, out),
-                    _ => weights.rows::<BLOCK_ROWS>(x, m, out),
-                }
-                m += out.len();
-            }
-        }
+        blocked(w, stripes, x, rows.start, scratch, out);
     } else {
-        let mut m = rows.start;
-        for out in out.chunks_mut(STREAM_ROWS) {
-            for (j, s) in stripes.clone().enumerate() {
-                let stream = Stream { w, stripe: s, column: j };
-                match out.len() {
-                    1 => stream.rows::<1>(x, m, out),
-                    2 => stream.rows::<2>(x, m, out),
-                    3 => stream.rows::<3>(x, m, out),
-                    4 => stream.rows::<4>(x, m, out),
-                    5 => stream.rows::<5>(x, m, out),
-                    6 => stream.rows::<6>(x, m, out),
-                    7 => stream.rows::<7>(x, m, out),
-                    _ => stream.rows::<STREAM_ROWS>(x, m, out),
-                }
-            }
-            m += out.len();
+        for (j, s) in stripes.enumerate() {
+            stream(w, s, x, rows.start, j, out);
         }
     }
 }
@@ -92,141 +70,232 @@ fn scales(stripe: &[u8], c: usize) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f")]
-fn load(tile: &[u8; TILE_BYTES]) -> __m512i {
+fn load(tile: &Tile) -> __m512i {
     // SAFETY: 64 bytes are read from an array of 64.
     unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }
 }
 
-/// The group scales of a pair of groups: 16 bytes, one lane per output, two nibbles each.
 #[target_feature(enable = "avx512f")]
-fn group_scale_pair(w: &PackedMatrix<'_>, stripe: &[u8], pair: usize) -> __m512i {
-    let bytes: &[u8; LANES] = stripe[w.layout().scale_bytes() + pair * LANES..]
-        .first_chunk()
-        .expect("a stripe holds all group scales");
-    // SAFETY: 16 bytes are read from an array of 16.
-    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) })
+fn store(v: __m512i, tile: &mut Tile) {
+    // SAFETY: 64 bytes are written to an array of 64.
+    unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), v) }
 }
 
-/// Group `g`'s own of the two scales of its pair.
-#[target_feature(enable = "avx512f")]
-fn group_scale(pair: __m512i, g: usize) -> __m512i {
-    if g.is_multiple_of(2) {
-        _mm512_and_si512(pair, _mm512_set1_epi32(15))
-    } else {
-        _mm512_srli_epi32::<4>(pair)
-    }
+/// Where the weights of a chunk of a stripe lie, and how they become bytes `weight + 128`.
+#[derive(Clone, Copy)]
+struct PackedChunk<'a> {
+    /// int8: a tile each. int4: two tiles each.
+    tiles: &'a [Tile],
+    /// int4: a scale per output of each pair of groups, two nibbles each.
+    group_scales: &'a [[u8; LANES]],
 }
 
-/// Writes chunk `c` of a stripe as bytes `weight + 128`, one tile per 4 k.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn unpack(w: &PackedMatrix<'_>, s: usize, c: usize, out: &mut [[u8; TILE_BYTES]]) {
-    let (layout, stripe) = (w.layout(), w.stripe(s));
-    let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
-    let mut store = |i: usize, v: __m512i| {
-        // SAFETY: 64 bytes are written to an array of 64.
-        unsafe { _mm512_storeu_si512(out[i].as_mut_ptr().cast(), v) }
-    };
-    if layout.format == WeightFormat::Int8 {
-        let flip = _mm512_set1_epi8(-128);
-        let tiles = &tiles[c * layout.chunk() / 4..];
-        for (i, tile) in tiles.iter().take(layout.chunk() / 4).enumerate() {
-            store(i, _mm512_xor_si512(load(tile), flip));
+impl<'a> PackedChunk<'a> {
+    fn new(w: &PackedMatrix<'a>, stripe: &'a [u8], c: usize) -> Self {
+        let layout = w.layout();
+        let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
+        let (from, n) = (c * layout.chunk() / 4, chunk_tiles(layout, c));
+        if layout.format == WeightFormat::Int8 {
+            return Self { tiles: &tiles[from..from + n], group_scales: &[] };
         }
-        return;
+        let pairs = stripe[layout.scale_bytes()..layout.tiles_offset()].as_chunks::<LANES>().0;
+        let first = c * layout.chunk() / GROUP / 2;
+        let group_scales = &pairs[first..first + n.div_ceil(2 * GROUP_TILES)];
+        Self { tiles: &tiles[from / 2..(from + n) / 2], group_scales }
     }
-    let low = _mm512_set1_epi8(15);
-    let even_bytes = _mm512_set1_epi16(0xFF);
-    // Two packed tiles are a group of 16 k; nibble · scale is at most 225, so products stay in their bytes.
-    let groups = layout.chunk() / GROUP;
-    for (g, group) in tiles[c * layout.chunk() / 8..].as_chunks::<2>().0.iter().take(groups).enumerate() {
-        let pair = group_scale_pair(w, stripe, (c * groups + g) / 2);
-        let scale = group_scale(pair, g);
-        let scale = _mm512_or_si512(scale, _mm512_slli_epi32::<16>(scale));
-        // weight + 128 = nibble · scale - 8 · scale + 128, in bytes.
-        let shift = _mm512_sub_epi16(_mm512_set1_epi16(128), _mm512_slli_epi16::<3>(scale));
-        let shift = _mm512_and_si512(shift, even_bytes);
-        let shift = _mm512_or_si512(shift, _mm512_slli_epi16::<8>(shift));
-        for (t, tile) in group.iter().enumerate() {
-            let bytes = load(tile);
-            let nibbles =
-                [_mm512_and_si512(bytes, low), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low)];
-            for (h, nibbles) in nibbles.into_iter().enumerate() {
-                let even = _mm512_mullo_epi16(_mm512_and_si512(nibbles, even_bytes), scale);
-                let odd = _mm512_mullo_epi16(_mm512_andnot_si512(even_bytes, nibbles), scale);
-                store(4 * g + 2 * t + h, _mm512_add_epi8(_mm512_or_si512(even, odd), shift));
+
+    /// int8: tile `t`.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn int8(&self, t: usize) -> __m512i {
+        _mm512_xor_si512(load(&self.tiles[t]), _mm512_set1_epi8(-128))
+    }
+
+    /// int4: the four tiles of group `g`.
+    ///
+    /// With nibbles in all bytes and the scale in 16-bit lanes, one product gives both bytes: 15 · 15 has no carry.
+    /// Then `weight + 128 = nibble · scale + (128 - 8 · scale)`.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn int4(&self, g: usize) -> [__m512i; GROUP_TILES] {
+        const { assert!(GROUP_TILES == 4, "two packed tiles are a group") };
+        let low = _mm512_set1_epi8(15);
+        // SAFETY: 16 bytes are read from an array of 16.
+        let pair = unsafe { _mm_loadu_si128(self.group_scales[g / 2].as_ptr().cast()) };
+        let pair = _mm512_broadcast_i32x4(pair);
+        // Each output's byte in all four bytes of its lane.
+        let spread = _mm512_shuffle_epi8(
+            pair,
+            _mm512_set_epi32(
+                0x0F0F0F0F, 0x0E0E0E0E, 0x0D0D0D0D, 0x0C0C0C0C, 0x0B0B0B0B, 0x0A0A0A0A, 0x09090909,
+                0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202,
+                0x01010101, 0x00000000,
+            ),
+        );
+        let bytes = if g.is_multiple_of(2) { spread } else { _mm512_srli_epi16::<4>(spread) };
+        let bytes = _mm512_and_si512(bytes, low);
+        let scale = _mm512_and_si512(bytes, _mm512_set1_epi16(0xFF));
+        let shift = _mm512_sub_epi8(_mm512_set1_epi8(-128), _mm512_slli_epi16::<3>(bytes));
+        let weight = |nibbles| _mm512_add_epi8(_mm512_mullo_epi16(nibbles, scale), shift);
+        let (a, b) = (load(&self.tiles[2 * g]), load(&self.tiles[2 * g + 1]));
+        [
+            weight(_mm512_and_si512(a, low)),
+            weight(_mm512_and_si512(_mm512_srli_epi16::<4>(a), low)),
+            weight(_mm512_and_si512(b, low)),
+            weight(_mm512_and_si512(_mm512_srli_epi16::<4>(b), low)),
+        ]
+    }
+}
+
+/// Many rows: chunk after chunk, unpacked once.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn blocked(
+    w: &PackedMatrix<'_>,
+    stripes: Range<usize>,
+    x: &QuantizedRows<'_>,
+    first_row: usize,
+    scratch: &mut PanelScratch,
+    out: &mut [[f32; PANEL]],
+) {
+    let layout = w.layout();
+    for c in 0..layout.chunks() {
+        let tiles = chunk_tiles(layout, c);
+        let unpacked = scratch.0.as_flattened_mut().as_chunks_mut::<TILE_BYTES>().0;
+        let unpacked = &mut unpacked.as_chunks_mut::<PANEL_STRIPES>().0[..tiles];
+        for (j, s) in stripes.clone().enumerate() {
+            unpack(layout.format, PackedChunk::new(w, w.stripe(s), c), j, unpacked);
+        }
+        let mut scale = [_mm512_setzero_ps(); PANEL_STRIPES];
+        for (scale, s) in scale.iter_mut().zip(stripes.clone()) {
+            *scale = scales(w.stripe(s), c);
+        }
+        let mut ahead = Ahead::new(w, &stripes, c, out.len().div_ceil(BLOCK_ROWS));
+        let mut m = first_row;
+        for out in out.chunks_mut(BLOCK_ROWS) {
+            ahead.step();
+            let block = Block { unpacked, stripes: stripes.len(), scale: &scale, c, x, m };
+            match out.len() {
+                1 => block.rows::<1>(out),
+                2 => block.rows::<2>(out),
+                3 => block.rows::<3>(out),
+                4 => block.rows::<4>(out),
+                5 => block.rows::<5>(out),
+                _ => block.rows::<BLOCK_ROWS>(out),
+            }
+            m += out.len();
+        }
+    }
+}
+
+/// Writes a chunk of stripe `j` of the panel as bytes `weight + 128`; tiles of the panel's stripes alternate.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack(format: WeightFormat, chunk: PackedChunk<'_>, j: usize, out: &mut [[Tile; PANEL_STRIPES]]) {
+    if format == WeightFormat::Int8 {
+        for (t, out) in out.iter_mut().enumerate() {
+            store(chunk.int8(t), &mut out[j]);
+        }
+    } else {
+        for (g, out) in out.as_chunks_mut::<GROUP_TILES>().0.iter_mut().enumerate() {
+            for (tile, out) in chunk.int4(g).into_iter().zip(out) {
+                store(tile, &mut out[j]);
             }
         }
     }
 }
 
-/// A chunk of a panel's weights as bytes `weight + 128`.
-struct Unpacked<'a> {
-    w: &'a PackedMatrix<'a>,
-    stripes: Range<usize>,
-    c: usize,
-    bytes: &'a [[u8; CHUNK_MAX * LANES]; PANEL_STRIPES],
-    tiles: usize,
+/// Fetches the panel's next chunk bit by bit while the present one is multiplied.
+struct Ahead<'a> {
+    stripes: [&'a [u8]; PANEL_STRIPES],
+    at: usize,
+    step: usize,
 }
 
-impl Unpacked<'_> {
-    /// Rows `m..m + M` times the panel; one stripe after another where the panel, at the edge, is not full.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn rows<const M: usize>(&self, x: &QuantizedRows<'_>, m: usize, out: &mut [[f32; PANEL]]) {
-        if self.stripes.len() == PANEL_STRIPES {
-            self.columns::<M, PANEL_STRIPES>(x, m, 0, out);
+impl<'a> Ahead<'a> {
+    fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
+        let layout = w.layout();
+        let next = if c + 1 < layout.chunks() { c + 1 } else { 0 };
+        // Behind the last chunk comes the first one of the next panel.
+        let shift = if next == 0 { PANEL_STRIPES } else { 0 };
+        let (from, to) = if layout.format == WeightFormat::Int8 {
+            (next * layout.chunk() * LANES, chunk_tiles(layout, next) * TILE_BYTES)
         } else {
-            (0..self.stripes.len()).for_each(|s| self.columns::<M, 1>(x, m, s, out));
+            (next * layout.chunk() * LANES / 2, chunk_tiles(layout, next) * TILE_BYTES / 2)
+        };
+        let piece = std::array::from_fn(|j| {
+            let s = stripes.start + j + shift;
+            if s < layout.stripes() {
+                &w.stripe(s)[layout.tiles_offset()..][from..from + to]
+            } else {
+                &[][..]
+            }
+        });
+        Self { stripes: piece, at: 0, step: to.div_ceil(steps).next_multiple_of(TILE_BYTES) }
+    }
+
+    fn step(&mut self) {
+        for bytes in self.stripes {
+            for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
+                // SAFETY: a prefetch may be given any address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>((line as *const u8).cast()) };
+            }
+        }
+        self.at += self.step;
+    }
+}
+
+/// A few rows times an unpacked chunk of a panel.
+struct Block<'a> {
+    unpacked: &'a [[Tile; PANEL_STRIPES]],
+    stripes: usize,
+    scale: &'a [__m512; PANEL_STRIPES],
+    c: usize,
+    x: &'a QuantizedRows<'a>,
+    m: usize,
+}
+
+impl Block<'_> {
+    /// One stripe after another where the panel, at the edge, is not full.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn rows<const M: usize>(&self, out: &mut [[f32; PANEL]]) {
+        if self.stripes == PANEL_STRIPES {
+            self.columns::<M, PANEL_STRIPES>(0, out);
+        } else {
+            (0..self.stripes).for_each(|s| self.columns::<M, 1>(s, out));
         }
     }
 
     /// Rows `m..m + M` times stripes `s0..s0 + S` of the panel.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn columns<const M: usize, const S: usize>(
-        &self,
-        x: &QuantizedRows<'_>,
-        m: usize,
-        s0: usize,
-        out: &mut [[f32; PANEL]],
-    ) {
-        let x_rows: [&[[i8; 4]]; M] =
-            std::array::from_fn(|i| &x.q(self.c, m + i).as_chunks::<4>().0[..self.tiles]);
-        let w: [&[[u8; TILE_BYTES]]; S] =
-            std::array::from_fn(|s| &self.bytes[s0 + s].as_chunks::<TILE_BYTES>().0[..self.tiles]);
-        let mut sums: [[__m512i; S]; M] = std::array::from_fn(|i| {
-            let sum: i32 = x.sums(self.c, m + i).iter().sum();
-            [_mm512_set1_epi32(-128 * sum); S]
-        });
-        for t in 0..self.tiles {
-            // SAFETY: the slices of `w` were cut to `self.tiles` tiles.
-            let w: [__m512i; S] = std::array::from_fn(|s| load(unsafe { w[s].get_unchecked(t) }));
-            for i in 0..M {
-                // SAFETY: as above.
-                let x =
-                    _mm512_set1_epi32(i32::from_le_bytes(*unsafe { x_rows[i].get_unchecked(t) }.map_bytes()));
+    fn columns<const M: usize, const S: usize>(&self, s0: usize, out: &mut [[f32; PANEL]]) {
+        assert!(s0 + S <= PANEL_STRIPES && out.len() == M);
+        let (x, stride) = (self.x.q_rows(self.c, self.m, M), self.x.chunk());
+        assert!(4 * self.unpacked.len() <= stride && x.len() == M * stride);
+        let mut sums: [[__m512i; S]; M] =
+            std::array::from_fn(|i| [_mm512_set1_epi32(-128 * self.x.sum(self.c, self.m + i)); S]);
+        let mut x = x.as_ptr();
+        let mut step = |tiles: &[Tile; PANEL_STRIPES]| {
+            let w: [__m512i; S] = std::array::from_fn(|s| load(&tiles[s0 + s]));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row i of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
+                let x = _mm512_set1_epi32(unsafe { x.add(i * stride).cast::<i32>().read_unaligned() });
                 for s in 0..S {
-                    sums[i][s] = _mm512_dpbusd_epi32(sums[i][s], w[s], x);
+                    sums[s] = _mm512_dpbusd_epi32(sums[s], w[s], x);
                 }
             }
+            // SAFETY: at most one past the last of `stride` bytes of the first row.
+            x = unsafe { x.add(4) };
+        };
+        let (pairs, rest) = self.unpacked.as_chunks::<2>();
+        for [a, b] in pairs {
+            step(a);
+            step(b);
         }
-        let scale: [__m512; S] =
-            std::array::from_fn(|s| scales(self.w.stripe(self.stripes.start + s0 + s), self.c));
-        for i in 0..M {
-            let row = &mut out[i].as_chunks_mut::<LANES>().0[s0..s0 + S];
+        rest.iter().for_each(step);
+        for (i, (out, sums)) in out.iter_mut().zip(sums).enumerate() {
+            let row = &mut out.as_chunks_mut::<LANES>().0[s0..s0 + S];
+            let x_scale = self.x.scale(self.c, self.m + i);
             for s in 0..S {
-                accumulate(sums[i][s], x.scale(self.c, m + i), scale[s], self.c == 0, &mut row[s]);
+                accumulate(sums[s], x_scale, self.scale[s0 + s], self.c == 0, &mut row[s]);
             }
         }
-    }
-}
-
-/// The bytes of four activations.
-trait MapBytes {
-    fn map_bytes(&self) -> &[u8; 4];
-}
-impl MapBytes for [i8; 4] {
-    #[inline(always)]
-    fn map_bytes(&self) -> &[u8; 4] {
-        bytemuck::cast_ref(self)
     }
 }
 
@@ -245,99 +314,96 @@ fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: bool, out: &mu
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), after) }
 }
 
-/// One packed stripe, read once for a few rows.
-struct Stream<'a> {
-    w: &'a PackedMatrix<'a>,
-    stripe: usize,
-    column: usize,
+/// Few rows: stripe `s`, column `j` of the panel, read once for at most eight rows at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn stream(
+    w: &PackedMatrix<'_>,
+    s: usize,
+    x: &QuantizedRows<'_>,
+    first_row: usize,
+    j: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    let mut m = first_row;
+    for out in out.chunks_mut(STREAM_ROWS) {
+        match out.len() {
+            1 => stream_rows::<1, 4>(w, s, x, m, j, out),
+            2 => stream_rows::<2, 2>(w, s, x, m, j, out),
+            3 => stream_rows::<3, 2>(w, s, x, m, j, out),
+            4 => stream_rows::<4, 2>(w, s, x, m, j, out),
+            5 => stream_rows::<5, 1>(w, s, x, m, j, out),
+            6 => stream_rows::<6, 1>(w, s, x, m, j, out),
+            7 => stream_rows::<7, 1>(w, s, x, m, j, out),
+            _ => stream_rows::<STREAM_ROWS, 1>(w, s, x, m, j, out),
+        }
+        m += out.len();
+    }
 }
 
-impl Stream<'_> {
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn rows<const M: usize>(&self, x: &QuantizedRows<'_>, m: usize, out: &mut [[f32; PANEL]]) {
-        let (layout, stripe) = (self.w.layout(), self.w.stripe(self.stripe));
-        let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
-        for c in 0..layout.chunks() {
-            let x_rows: [&[[i8; 4]]; M] = std::array::from_fn(|i| x.q(c, m + i).as_chunks::<4>().0);
-            let sums: [&[i32]; M] = std::array::from_fn(|i| x.sums(c, m + i));
-            let n = chunk_tiles(layout, c);
-            let sums = match layout.format {
-                WeightFormat::Int8 => int8::<M>(&tiles[c * layout.chunk() / 4..][..n], x_rows, sums),
-                _ => {
-                    let scale =
-                        |pair| group_scale_pair(self.w, stripe, c * layout.chunk() / GROUP / 2 + pair);
-                    int4::<M>(&tiles[c * layout.chunk() / 8..][..n / 2], scale, x_rows, sums)
+/// `M` rows, each with `A` sums in turn, so that one product need not wait for the one before.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn stream_rows<const M: usize, const A: usize>(
+    w: &PackedMatrix<'_>,
+    s: usize,
+    x: &QuantizedRows<'_>,
+    m: usize,
+    j: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    const { assert!(GROUP_TILES.is_multiple_of(A)) };
+    let (layout, stripe) = (w.layout(), w.stripe(s));
+    let mut totals = [_mm512_setzero_ps(); M];
+    for c in 0..layout.chunks() {
+        let chunk = PackedChunk::new(w, stripe, c);
+        let (q, stride) = (x.q_rows(c, m, M), x.chunk());
+        assert!(chunk_tiles(layout, c) * 4 <= stride && q.len() == M * stride);
+        let mut sums: [[__m512i; A]; M] = std::array::from_fn(|i| {
+            std::array::from_fn(|a| _mm512_set1_epi32(if a == 0 { -128 * x.sum(c, m + i) } else { 0 }))
+        });
+        let mut add = |t: usize, a: usize, tile: __m512i| {
+            for (i, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row i of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
+                let x = unsafe { q.as_ptr().add(i * stride + 4 * t).cast::<i32>().read_unaligned() };
+                sums[a % A] = _mm512_dpbusd_epi32(sums[a % A], tile, _mm512_set1_epi32(x));
+            }
+        };
+        if layout.format == WeightFormat::Int8 {
+            let groups = chunk.tiles.len() / GROUP_TILES;
+            for g in 0..groups {
+                for a in 0..GROUP_TILES {
+                    prefetch(&chunk.tiles[g * GROUP_TILES + a]);
+                    add(g * GROUP_TILES + a, a, chunk.int8(g * GROUP_TILES + a));
                 }
-            };
-            let scale = scales(stripe, c);
-            for i in 0..M {
-                let out = &mut out[i].as_chunks_mut::<LANES>().0[self.column];
-                accumulate(sums[i], x.scale(c, m + i), scale, c == 0, out);
+            }
+            for t in groups * GROUP_TILES..chunk.tiles.len() {
+                add(t, 0, chunk.int8(t));
+            }
+        } else {
+            for g in 0..chunk.tiles.len() / 2 {
+                prefetch(&chunk.tiles[2 * g]);
+                prefetch(&chunk.tiles[2 * g + 1]);
+                for (a, tile) in chunk.int4(g).into_iter().enumerate() {
+                    add(g * GROUP_TILES + a, a, tile);
+                }
             }
         }
+        let scale = scales(stripe, c);
+        for (i, (total, sums)) in totals.iter_mut().zip(sums).enumerate() {
+            let sum = sums.into_iter().reduce(|a, b| _mm512_add_epi32(a, b)).expect("at least one sum");
+            let scale = _mm512_mul_ps(_mm512_set1_ps(x.scale(c, m + i)), scale);
+            *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *total);
+        }
+    }
+    for (out, total) in out.iter_mut().zip(totals) {
+        let out = &mut out.as_chunks_mut::<LANES>().0[j];
+        // SAFETY: 16 numbers are written to an array of 16.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int8<const M: usize>(
-    tiles: &[[u8; TILE_BYTES]],
-    x: [&[[i8; 4]]; M],
-    group_sums: [&[i32]; M],
-) -> [__m512i; M] {
-    assert!(x.iter().all(|x| tiles.len() <= x.len()));
-    let flip = _mm512_set1_epi8(-128);
-    let mut sums: [__m512i; M] = std::array::from_fn(|i| {
-        let sum: i32 = group_sums[i].iter().sum();
-        _mm512_set1_epi32(-128 * sum)
-    });
-    for (t, tile) in tiles.iter().enumerate() {
-        let w = _mm512_xor_si512(load(tile), flip);
-        for i in 0..M {
-            // SAFETY: t < tiles.len(), which no row of x is shorter than.
-            let x = _mm512_set1_epi32(i32::from_le_bytes(*unsafe { x[i].get_unchecked(t) }.map_bytes()));
-            sums[i] = _mm512_dpbusd_epi32(sums[i], w, x);
-        }
-    }
-    sums
-}
-
-/// Group by group: `Σ nibble · x - 8 · Σ x`, times the group's scale.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn int4<const M: usize>(
-    tiles: &[[u8; TILE_BYTES]],
-    group_scale_pair: impl Fn(usize) -> __m512i,
-    x: [&[[i8; 4]]; M],
-    group_sums: [&[i32]; M],
-) -> [__m512i; M] {
-    const { assert!(GROUP == 16, "two packed tiles are a group") };
-    let groups = tiles.as_chunks::<2>().0;
-    assert!(x.iter().all(|x| 4 * groups.len() <= x.len()));
-    let low = _mm512_set1_epi8(15);
-    let mut sums = [_mm512_setzero_si512(); M];
-    let mut pair = _mm512_setzero_si512();
-    for (g, [a, b]) in groups.iter().enumerate() {
-        if g % 2 == 0 {
-            pair = group_scale_pair(g / 2);
-        }
-        let scale = group_scale(pair, g);
-        let (a, b) = (load(a), load(b));
-        let w = [
-            _mm512_and_si512(a, low),
-            _mm512_and_si512(_mm512_srli_epi16::<4>(a), low),
-            _mm512_and_si512(b, low),
-            _mm512_and_si512(_mm512_srli_epi16::<4>(b), low),
-        ];
-        for i in 0..M {
-            let mut sum = _mm512_set1_epi32(-8 * group_sums[i][g]);
-            for (t, w) in w.into_iter().enumerate() {
-                // SAFETY: 4·g + t < 4 · groups.len(), which no row of x is shorter than.
-                let x = _mm512_set1_epi32(i32::from_le_bytes(
-                    *unsafe { x[i].get_unchecked(4 * g + t) }.map_bytes(),
-                ));
-                sum = _mm512_dpbusd_epi32(sum, w, x);
-            }
-            sums[i] = _mm512_add_epi32(sums[i], _mm512_mullo_epi32(sum, scale));
-        }
-    }
-    sums
+/// Fetches what comes [`PREFETCH_BYTES`] behind a tile.
+#[inline(always)]
+fn prefetch(tile: &Tile) {
+    // SAFETY: a prefetch may be given any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) };
 }

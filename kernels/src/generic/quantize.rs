@@ -1,19 +1,17 @@
 //! Activations to int8, per row and chunk.
 
 use super::load_at;
-use crate::layout::{GROUP, LANES};
+use crate::layout::{CHUNK_MAX, LANES};
 use crate::simd::Simd;
 
 /// Below this a chunk counts as zero: its reciprocal would not be finite.
 const TINY: f32 = 1e-30;
 
-/// Quantizes a chunk of a row: `q = round(x · (127 / max|x|))`, halves to even, and gives the scale `max|x| / 127`.
-///
-/// `q` beyond `x` becomes zero; `sums[g]` is the sum of `q` over group `g` of 16. `q` has whole groups.
+/// Quantizes a chunk of a row: `q = round(x · (127 / max|x|))`, halves to even. Gives the scale `max|x| / 127` and the
+/// sum of `q`. `q` beyond `x` becomes zero; it has whole groups of 16.
 #[inline(always)]
-pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8], sums: &mut [i32]) -> f32 {
-    const { assert!(GROUP == LANES, "a vector is a group") };
-    assert!(x.len() <= q.len() && q.len() == sums.len() * GROUP);
+pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
+    assert!(x.len() <= q.len() && q.len() <= CHUNK_MAX && q.len().is_multiple_of(LANES));
     let vectors = x.len().div_ceil(LANES);
     let mut max = isa.splat(0.0);
     for i in 0..vectors {
@@ -22,16 +20,15 @@ pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8], sums: &mut [i32]
     let max = isa.max_lane(max);
     let (scale, inverse) = if max > TINY { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
     let inverse = isa.splat(inverse);
-    for (i, (q, sum)) in q.as_chunks_mut::<GROUP>().0.iter_mut().zip(sums).enumerate() {
-        if i < vectors {
-            let v = isa.round_even(isa.mul(load_at(isa, x, i), inverse));
-            let v = isa.min(isa.max(v, isa.splat(-127.0)), isa.splat(127.0));
-            isa.store_i8(v, q);
-            *sum = q.iter().map(|&q| i32::from(q)).sum();
-        } else {
-            *q = [0; GROUP];
-            *sum = 0;
-        }
+    let (values, rest) = q.as_chunks_mut::<LANES>().0.split_at_mut(vectors);
+    // A chunk's sum is below 2²⁴, so f32 adds it exactly.
+    let mut sum = isa.splat(0.0);
+    for (i, q) in values.iter_mut().enumerate() {
+        let v = isa.round_even(isa.mul(load_at(isa, x, i), inverse));
+        let v = isa.min(isa.max(v, isa.splat(-127.0)), isa.splat(127.0));
+        isa.store_i8(v, q);
+        sum = isa.add(sum, v);
     }
-    scale
+    rest.fill([0; LANES]);
+    (scale, isa.sum(sum) as i32)
 }
