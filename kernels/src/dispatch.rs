@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::activations::QuantizedRows;
 use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
-use crate::generic::{attention, elementwise, matmul_float, norm, quantize};
+use crate::generic::attention_int8::{Int8KeysValues, Int8Scratch};
+use crate::generic::{attention, attention_int8, elementwise, matmul_float, norm, quantize};
 use crate::isa::Isa;
 use crate::layout::{LANES, PackedMatrix, WeightFormat};
 
@@ -20,6 +21,9 @@ macro_rules! with_kernels {
             matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
             attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
             attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+            attention_int8 = attention_int8::attention_int8: fn(q: &[f32], rows: usize, kv: Int8KeysValues<'_>, how: Scores, scratch: &mut Int8Scratch, out: &mut [f32]);
+            mean_of_keys = attention_int8::mean_of_keys: fn(keys: &[f32], stride: usize, n: usize, mean: &mut [f32]);
+            quantize_keys_values = attention_int8::quantize_keys_values: fn(keys: &[f32], values: &[f32], stride: usize, n: usize, mean: &[f32], bytes: &mut [i8], scales: &mut [f32]);
             quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8]) -> (f32, i32);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
@@ -220,6 +224,41 @@ impl Kernels {
         assert!(rows <= ROWS_MAX);
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.attention_f16)(q, rows, head_dim, kv, range, how, scores, out) }
+    }
+
+    /// See [`attention_int8::attention_int8`].
+    pub fn attention_int8(
+        &self,
+        q: &[f32],
+        rows: usize,
+        kv: Int8KeysValues<'_>,
+        how: Scores,
+        scratch: &mut Int8Scratch,
+        out: &mut [f32],
+    ) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.attention_int8)(q, rows, kv, how, scratch, out) }
+    }
+
+    /// See [`attention_int8::mean_of_keys`].
+    pub fn mean_of_keys(&self, keys: &[f32], stride: usize, n: usize, mean: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.mean_of_keys)(keys, stride, n, mean) }
+    }
+
+    /// See [`attention_int8::quantize_keys_values`].
+    pub fn quantize_keys_values(
+        &self,
+        keys: &[f32],
+        values: &[f32],
+        stride: usize,
+        n: usize,
+        mean: &[f32],
+        bytes: &mut [i8],
+        scales: &mut [f32],
+    ) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.quantize_keys_values)(keys, values, stride, n, mean, bytes, scales) }
     }
 
     /// See [`quantize::quantize_chunk`].

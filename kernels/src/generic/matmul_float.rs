@@ -28,8 +28,8 @@ impl Element for u16 {
 
 /// Rows of a register block.
 pub const BLOCK_ROWS: usize = 6;
-/// Stripes of a register block.
-const BLOCK_STRIPES: usize = 4;
+/// Stripes of the wider register block.
+const WIDE: usize = 4;
 
 /// `out[m][16·s + lane] = Σ_k x[m][k] · w[s][k][lane]` for `rows` rows and `stripes` stripes.
 ///
@@ -63,9 +63,9 @@ pub fn matmul<I: Simd, W: Element>(
                     first: chunk == 0,
                 };
                 let out = &mut out[m * out_stride + s * LANES..];
-                s += if stripes - s >= BLOCK_STRIPES {
-                    part.rows::<I, BLOCK_STRIPES>(isa, rows - m, out, out_stride);
-                    BLOCK_STRIPES
+                s += if I::BLOCK_STRIPES >= WIDE && stripes - s >= WIDE {
+                    part.rows::<I, WIDE>(isa, rows - m, out, out_stride);
+                    WIDE
                 } else {
                     part.rows::<I, 1>(isa, rows - m, out, out_stride);
                     1

@@ -1,6 +1,7 @@
 //! The kernels, written once over [`Simd`](crate::simd::Simd) and compiled once per instruction set.
 
 pub mod attention;
+pub mod attention_int8;
 pub mod elementwise;
 pub mod matmul_float;
 pub mod norm;

@@ -7,6 +7,12 @@ use crate::simd::Simd;
 /// Below this a chunk counts as zero: its reciprocal would not be finite.
 const TINY: f32 = 1e-30;
 
+/// The step of a symmetric grid of 8 bits that reaches to `max`, and its inverse.
+#[inline(always)]
+pub fn scale_and_inverse(max: f32) -> (f32, f32) {
+    if max > TINY { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) }
+}
+
 /// Quantizes a chunk of a row: `q = round(x · (127 / max|x|))`, halves to even. Gives the scale `max|x| / 127` and the
 /// sum of `q`. `q` beyond `x` becomes zero; it has whole groups of 16.
 #[inline(always)]
@@ -18,7 +24,7 @@ pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
         max = isa.max(isa.abs(load_at(isa, x, i)), max);
     }
     let max = isa.max_lane(max);
-    let (scale, inverse) = if max > TINY { (max / 127.0, 127.0 / max) } else { (0.0, 0.0) };
+    let (scale, inverse) = scale_and_inverse(max);
     let inverse = isa.splat(inverse);
     let (values, rest) = q.as_chunks_mut::<LANES>().0.split_at_mut(vectors);
     // A chunk's sum is below 2²⁴, so f32 adds it exactly.

@@ -37,6 +37,7 @@ const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 // SAFETY of every block below: `self` exists only where the CPU has the features (see `try_new`); loads and
 // stores go through references to arrays of exactly one register's size and use the unaligned instructions.
 impl Simd for Avx512 {
+    const BLOCK_STRIPES: usize = 4;
     type F = __m512;
     type I = __m512i;
     type Tile = __m512i;

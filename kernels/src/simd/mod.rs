@@ -16,6 +16,8 @@ use crate::layout::{LANES, TILE_BYTES};
 
 /// A capability to run sixteen-lane operations. A value exists only where the CPU can run them.
 pub trait Simd: Copy {
+    /// Vectors side by side in a register block: so many that with six rows of them all sums stay in registers.
+    const BLOCK_STRIPES: usize;
     /// Sixteen f32.
     type F: Copy;
     /// Sixteen i32: sums of integer products.

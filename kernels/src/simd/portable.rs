@@ -17,6 +17,7 @@ fn each(f: impl Fn(usize) -> f32) -> F {
 }
 
 impl Simd for Portable {
+    const BLOCK_STRIPES: usize = 1;
     type F = F;
     type I = [i32; LANES];
     type Tile = [i8; TILE_BYTES];
