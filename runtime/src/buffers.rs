@@ -1,14 +1,16 @@
 //! The activation arena: sizes first, then the memory, so that a plan is exact.
 
+use palmtop_kernels::generic::attention_int8::{HEAD_DIM_MAX, KEYS};
 use palmtop_kernels::layout::LANES;
 
+use crate::attention::{self, Heads, Int8Kv, Int8KvSizes};
 use crate::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kv::{KvArena, KvShape};
 use crate::memory::Aligned;
 use crate::plan::Limits;
-use crate::weights::Weights;
+use crate::weights::{Matrix, Weights};
 
 /// Activations; the image encoder and the decoder use the same memory, one after the other.
 pub(crate) struct Buffers {
@@ -26,8 +28,10 @@ pub(crate) struct Buffers {
     pub logits: Aligned<f32>,
     /// Input of the matrix at hand.
     pub staged: Staged,
-    /// Keys and values of an encoder layer.
+    /// Keys and values of an encoder layer that attends in floats.
     pub vision_kv: KvArena,
+    /// Keys and values of a layer that attends in integers.
+    pub int8_kv: Int8Kv,
 }
 
 /// Numbers of elements of [`Buffers`], and sizes of what goes with them.
@@ -41,6 +45,7 @@ pub(crate) struct BufferSizes {
     logits: usize,
     staged: StagedSizes,
     vision_kv: KvShape,
+    int8_kv: Int8KvSizes,
     pub scratch: ScratchSizes,
 }
 
@@ -60,6 +65,16 @@ impl BufferSizes {
         for m in weights.matrices() {
             staged.cover(m.format().is_integer(), block, m.cols());
         }
+        let mut int8_kv = Int8KvSizes::default();
+        let (heads, prefix) = (v.attention_heads(), patches.saturating_add(limits.prompt_tokens));
+        if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
+            int8_kv.cover(&heads, patches);
+        }
+        let float = weights.vision.iter().any(|l| !attends_in_integers(&l.qkv, &heads, patches));
+        let heads = t.attention_heads();
+        if weights.text.iter().any(|l| attends_in_integers(&l.qkv, &heads, prefix)) {
+            int8_kv.cover(&heads, prefix);
+        }
         Self {
             hidden: times(patches, v.hidden).max(times(text_rows, t.hidden)),
             qkv: times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())),
@@ -69,16 +84,19 @@ impl BufferSizes {
             logits: times(limits.batch, t.vocab),
             staged,
             vision_kv: KvShape {
-                slots: v.heads,
+                slots: if float { v.heads } else { 0 },
                 head_dim: v.head_dim(),
                 capacity: patches.next_multiple_of(LANES),
                 half: false,
             },
+            int8_kv,
             scratch: ScratchSizes {
                 rows: block,
                 width: weights.matrices().map(|m| m.cols()).max().unwrap_or(0),
-                head_dim: v.head_dim().max(t.head_dim),
-                keys: (patches + limits.prompt_tokens + limits.new_tokens).next_multiple_of(LANES),
+                attention: attention::ScratchSizes {
+                    head_dim: v.head_dim().max(t.head_dim),
+                    keys: (patches + limits.prompt_tokens + limits.new_tokens).next_multiple_of(LANES),
+                },
             },
         }
     }
@@ -86,7 +104,10 @@ impl BufferSizes {
     pub fn bytes(&self) -> usize {
         let floats = [self.hidden, self.qkv, self.attended, self.inner, self.branch, self.logits];
         let floats = floats.into_iter().map(Aligned::<f32>::bytes).fold(0, usize::saturating_add);
-        floats.saturating_add(self.staged.bytes()).saturating_add(self.vision_kv.bytes())
+        floats
+            .saturating_add(self.staged.bytes())
+            .saturating_add(self.vision_kv.bytes())
+            .saturating_add(self.int8_kv.bytes())
     }
 }
 
@@ -101,8 +122,15 @@ impl Buffers {
             logits: Aligned::zeroed(sizes.logits)?,
             staged: Staged::new(&sizes.staged)?,
             vision_kv: KvArena::new(sizes.vision_kv)?,
+            int8_kv: Int8Kv::new(&sizes.int8_kv)?,
         })
     }
+}
+
+/// Whether `keys` rows of a layer attend to each other in integers: where its weights are integers, the kernel can, and
+/// there are enough keys. With few, little rounding averages out, and floats cost little.
+pub(crate) fn attends_in_integers(qkv: &Matrix, heads: &Heads, keys: usize) -> bool {
+    qkv.format().is_integer() && heads.head_dim <= HEAD_DIM_MAX && keys >= KEYS
 }
 
 /// Blocks of rows that go through the matrices together.

@@ -1,8 +1,9 @@
 //! Kernels, threads and their scratch memory: the parallel matrix product that the graph is made of.
 
 use palmtop_kernels::layout::{LANES, PackedMatrix, chunk_of};
-use palmtop_kernels::{ATTENTION_ROWS_MAX, Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
+use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
+use crate::attention;
 use crate::error::Result;
 use crate::memory::Aligned;
 use crate::pool::{Disjoint, ThreadPool};
@@ -24,10 +25,7 @@ pub(crate) struct Scratch {
     unpacked: Box<PanelScratch>,
     /// A row of activations.
     pub row: Aligned<f32>,
-    /// Attention: queries, scores and outputs of a tile of rows.
-    pub queries: Aligned<f32>,
-    pub scores: Aligned<f32>,
-    pub outputs: Aligned<f32>,
+    pub attention: attention::Scratch,
 }
 
 /// Sizes of a [`Scratch`].
@@ -37,32 +35,15 @@ pub(crate) struct ScratchSizes {
     pub rows: usize,
     /// Widest row of activations.
     pub width: usize,
-    /// Widest attention head.
-    pub head_dim: usize,
-    /// Most keys.
-    pub keys: usize,
+    pub attention: attention::ScratchSizes,
 }
 
 impl ScratchSizes {
     pub fn bytes(&self) -> usize {
-        self.rows * size_of::<[f32; PANEL]>()
+        Aligned::<[f32; PANEL]>::bytes(self.rows)
             + size_of::<PanelScratch>()
-            + [self.width, self.queries(), self.scores(), self.outputs()]
-                .map(Aligned::<f32>::bytes)
-                .iter()
-                .sum::<usize>()
-    }
-
-    fn queries(&self) -> usize {
-        ATTENTION_ROWS_MAX * self.head_dim
-    }
-
-    fn scores(&self) -> usize {
-        ATTENTION_ROWS_MAX * self.keys
-    }
-
-    fn outputs(&self) -> usize {
-        ATTENTION_ROWS_MAX * self.head_dim.next_multiple_of(LANES)
+            + Aligned::<f32>::bytes(self.width)
+            + self.attention.bytes()
     }
 }
 
@@ -72,9 +53,7 @@ impl Scratch {
             panel: Aligned::zeroed(sizes.rows)?,
             unpacked: Box::default(),
             row: Aligned::zeroed(sizes.width)?,
-            queries: Aligned::zeroed(sizes.queries())?,
-            scores: Aligned::zeroed(sizes.scores())?,
-            outputs: Aligned::zeroed(sizes.outputs())?,
+            attention: attention::Scratch::new(&sizes.attention)?,
         })
     }
 }

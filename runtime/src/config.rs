@@ -1,5 +1,6 @@
 //! The architecture of a model: sizes, constants and the tensors that follow from them.
 
+use crate::attention::Heads;
 use crate::format::{FormatError, Metadata, Value};
 
 /// Which Gemma decodes.
@@ -54,6 +55,10 @@ impl VisionConfig {
         self.hidden / self.heads
     }
 
+    pub(crate) fn attention_heads(&self) -> Heads {
+        Heads { heads: self.heads, kv_heads: self.heads, head_dim: self.head_dim() }
+    }
+
     /// Values of a patch: three colours times its pixels.
     pub fn patch_values(&self) -> usize {
         3 * self.patch_size * self.patch_size
@@ -96,7 +101,11 @@ pub struct TextConfig {
 impl TextConfig {
     /// Outputs of the fused query, key and value projection.
     pub fn qkv(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.attention_heads().stride()
+    }
+
+    pub(crate) fn attention_heads(&self) -> Heads {
+        Heads { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim }
     }
 }
 

@@ -23,6 +23,7 @@
 //! # }
 //! ```
 
+mod attention;
 mod buffers;
 mod compute;
 pub mod config;

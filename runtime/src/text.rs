@@ -1,9 +1,9 @@
 //! The decoder, Gemma 1 or 2: rows of hidden values in, logits out.
 
-use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
-use crate::buffers::{Buffers, blocks};
+use crate::attention::Tile;
+use crate::buffers::{Buffers, attends_in_integers, blocks};
 use crate::compute::{Then, What};
 use crate::config::TextConfig;
 use crate::control::Control;
@@ -93,7 +93,7 @@ impl Engine {
         &mut self,
         file: &PalmFile,
         t: &TextConfig,
-        index: usize,
+        layer_index: usize,
         layer: &TextLayer,
         spans: &[Span],
         rows: usize,
@@ -110,7 +110,7 @@ impl Engine {
         }
         let per_span = rows / spans.len();
         let query_width = t.heads * head_dim;
-        let slot = |span: &Span, head: usize| (span.sequence * t.layers + index) * t.kv_heads + head;
+        let slot = |span: &Span, head: usize| (span.sequence * t.layers + layer_index) * t.kv_heads + head;
         let (rope, writer) = (&self.rope, self.kv.writer());
         let qkv = Disjoint::new(&mut self.buffers.qkv);
         self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
@@ -130,41 +130,43 @@ impl Engine {
             scale: (1.0 / t.query_scalar.sqrt()) as f32,
             softcap: t.attention_softcap.map(|c| c as f32),
         };
-        // Query heads that share keys, of all rows of a span, are the rows of a tile.
-        let group = t.heads / t.kv_heads;
-        let tiles = (per_span * group).div_ceil(ATTENTION_ROWS_MAX);
-        let (kernels, kv, qkv) = (self.compute.kernels, &self.kv, &self.buffers.qkv);
-        let attended = Disjoint::new(&mut self.buffers.attended);
-        let padded = head_dim.next_multiple_of(LANES);
-        self.compute.pool.run(
-            &mut self.compute.scratch,
-            spans.len() * t.kv_heads * tiles,
-            |task, scratch| {
-                let (span_index, kv_head, tile) =
+        let heads = t.attention_heads();
+        // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
+        let whole_prefix = matches!(spans, [Span { position: 0, prefix: true, .. }]);
+        let in_integers = whole_prefix && self.kv.shape.half && attends_in_integers(&layer.qkv, &heads, rows);
+        let Buffers { qkv, attended, int8_kv, .. } = &mut self.buffers;
+        if in_integers {
+            int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
+        } else {
+            // Query heads that share keys, of all rows of a span, are the rows of a tile.
+            let span_rows = per_span * heads.group();
+            let tiles = span_rows.div_ceil(ATTENTION_ROWS_MAX);
+            let (kernels, kv, attended) = (self.compute.kernels, &self.kv, Disjoint::new(attended));
+            let tasks = spans.len() * t.kv_heads * tiles;
+            self.compute.pool.run(&mut self.compute.scratch, tasks, |task, scratch| {
+                let (index, kv_head, tile) =
                     (task / tiles / t.kv_heads, task / tiles % t.kv_heads, task % tiles);
-                let span = &spans[span_index];
+                let span = &spans[index];
                 let end = span.position + span.rows;
-                let start = match t.windows[index] {
+                let start = match t.windows[layer_index] {
                     Some(window) if !span.prefix => end.saturating_sub(window),
                     _ => 0,
                 };
-                let tile = tile * ATTENTION_ROWS_MAX..(per_span * group).min((tile + 1) * ATTENTION_ROWS_MAX);
-                let place =
-                    |r: usize| (span_index * per_span + r / group, (kv_head * group + r % group) * head_dim);
-                for (r, q) in tile.clone().zip(scratch.queries.chunks_mut(head_dim)) {
-                    let (row, column) = place(r);
-                    q.copy_from_slice(&qkv[row * stride + column..][..head_dim]);
+                let first = index * per_span;
+                let tile = Tile {
+                    heads,
+                    kv_head,
+                    rows: tile * ATTENTION_ROWS_MAX..span_rows.min((tile + 1) * ATTENTION_ROWS_MAX),
+                    qkv: &qkv[first * stride..],
+                    attended: &attended,
+                    first,
+                };
+                // SAFETY: every task has its own heads of its own rows.
+                unsafe {
+                    tile.float(&kernels, kv, slot(span, kv_head), start..end, how, &mut scratch.attention);
                 }
-                let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
-                kv.attend(&kernels, slot(span, kv_head), start..end, how, tile.len(), memory);
-                for (r, out) in tile.zip(scratch.outputs.chunks(padded)) {
-                    let (row, column) = place(r);
-                    let at = row * query_width + column;
-                    // SAFETY: every task has its own heads of its own rows.
-                    unsafe { attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
-                }
-            },
-        );
+            });
+        }
         for block in blocks(rows) {
             let Buffers { attended, staged, .. } = &mut self.buffers;
             let input = &attended[block.start * query_width..];

@@ -2,12 +2,14 @@
 
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
-use crate::buffers::{Buffers, blocks};
+use crate::attention::{Heads, Tile};
+use crate::buffers::{Buffers, attends_in_integers, blocks};
 use crate::compute::{Compute, Staged, Then, What};
 use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::PalmFile;
+use crate::kv::KvArena;
 use crate::model::Model;
 use crate::pool::Disjoint;
 use crate::trace::Trace;
@@ -85,35 +87,14 @@ fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer:
             Then { out, stride, what: What::Bias(layer.qkv_bias.of(file)) },
         );
     }
-    let qkv = &buffers.qkv;
-    let writer = buffers.vision_kv.writer();
-    compute.pool.run(&mut compute.scratch, patches, |position, _| {
-        let row = &qkv[position * stride..(position + 1) * stride];
-        let (keys, values) = row[hidden..].split_at(hidden);
-        for (head, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
-            // SAFETY: every task has its own position.
-            unsafe { writer.put(head, position, key, value) };
-        }
-    });
+    let heads = v.attention_heads();
     let how = Scores { scale: (1.0 / (head_dim as f64).sqrt()) as f32, softcap: None };
-    let tiles = patches.div_ceil(ATTENTION_ROWS_MAX);
-    let (kernels, kv) = (compute.kernels, &buffers.vision_kv);
-    let attended = Disjoint::new(&mut buffers.attended);
-    compute.pool.run(&mut compute.scratch, v.heads * tiles, |task, scratch| {
-        let (head, tile) = (task / tiles, task % tiles);
-        let rows = tile * ATTENTION_ROWS_MAX..patches.min((tile + 1) * ATTENTION_ROWS_MAX);
-        for (position, q) in rows.clone().zip(scratch.queries.chunks_mut(head_dim)) {
-            q.copy_from_slice(&qkv[position * stride + head * head_dim..][..head_dim]);
-        }
-        let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
-        kv.attend(&kernels, head, 0..patches, how, rows.len(), memory);
-        let padded = head_dim.next_multiple_of(palmtop_kernels::layout::LANES);
-        for (position, out) in rows.zip(scratch.outputs.chunks(padded)) {
-            let at = position * hidden + head * head_dim;
-            // SAFETY: every task has its own rows of its own head.
-            unsafe { attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
-        }
-    });
+    let Buffers { qkv, attended, vision_kv, int8_kv, .. } = buffers;
+    if attends_in_integers(&layer.qkv, &heads, patches) {
+        int8_kv.attend(compute, heads, how, qkv, patches, attended);
+    } else {
+        attend_in_floats(compute, heads, how, qkv, patches, vision_kv, attended);
+    }
     for rows in blocks(patches) {
         let input = &buffers.attended[rows.start * hidden..];
         compute.stage_rows(&mut buffers.staged, &layer.out, rows.len(), input);
@@ -124,6 +105,37 @@ fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer:
             Then { out, stride: hidden, what: What::AddBias(layer.out_bias.of(file)) },
         );
     }
+}
+
+/// All rows of `qkv` attend to each other.
+fn attend_in_floats(
+    compute: &mut Compute,
+    heads: Heads,
+    how: Scores,
+    qkv: &[f32],
+    patches: usize,
+    kv: &mut KvArena,
+    attended: &mut [f32],
+) {
+    let (stride, head_dim, width) = (heads.stride(), heads.head_dim, heads.width());
+    let writer = kv.writer();
+    compute.pool.run(&mut compute.scratch, patches, |position, _| {
+        let row = &qkv[position * stride..(position + 1) * stride];
+        let (keys, values) = row[width..].split_at(width);
+        for (head, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
+            // SAFETY: every task has its own position.
+            unsafe { writer.put(head, position, key, value) };
+        }
+    });
+    let tiles = patches.div_ceil(ATTENTION_ROWS_MAX);
+    let (kernels, kv, attended) = (compute.kernels, &*kv, Disjoint::new(attended));
+    compute.pool.run(&mut compute.scratch, heads.heads * tiles, |task, scratch| {
+        let (kv_head, tile) = (task / tiles, task % tiles);
+        let rows = tile * ATTENTION_ROWS_MAX..patches.min((tile + 1) * ATTENTION_ROWS_MAX);
+        let tile = Tile { heads, kv_head, rows, qkv, attended: &attended, first: 0 };
+        // SAFETY: every task has its own rows of its own head.
+        unsafe { tile.float(&kernels, kv, kv_head, 0..patches, how, &mut scratch.attention) };
+    });
 }
 
 /// `hidden += fc2(gelu(fc1(norm2(hidden))))` for a block of rows.

@@ -1,0 +1,267 @@
+//! Attention over many rows, shared by the image encoder and the decoder: rows of queries, keys and values in, rows of
+//! attended values out. Which arithmetic it runs in is the caller's choice: floats over a [`KvArena`], or integers
+//! over [`Int8Kv`] where all rows see the same keys.
+
+use std::ops::Range;
+
+use palmtop_kernels::generic::attention_int8::{KEYS, ROWS_MAX as INT8_ROWS_MAX};
+use palmtop_kernels::layout::LANES;
+use palmtop_kernels::{ATTENTION_ROWS_MAX, ChunkShape, Int8KeysValues, Kernels, Scores};
+
+use crate::compute::Compute;
+use crate::error::Result;
+use crate::kv::KvArena;
+use crate::memory::Aligned;
+use crate::pool::Disjoint;
+
+/// How heads stand in rows of queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    pub heads: usize,
+    /// Heads that share a key-value head follow each other.
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// Numbers of a row: queries of all heads, then keys, then values of all key-value heads.
+    pub fn stride(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Numbers of an attended row.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Query heads that share keys.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Where the keys and the values of a key-value head stand in a row.
+    fn key_value(&self, kv_head: usize) -> (usize, usize) {
+        let key = (self.heads + kv_head) * self.head_dim;
+        (key, key + self.kv_heads * self.head_dim)
+    }
+}
+
+/// A few query rows of one key-value head: row `r` is head `r mod group` of position `r / group`.
+pub(crate) struct Tile<'a> {
+    pub heads: Heads,
+    pub kv_head: usize,
+    pub rows: Range<usize>,
+    /// Rows of queries, keys and values, from position 0 on.
+    pub qkv: &'a [f32],
+    /// Where attended rows go, from the same position on.
+    pub attended: &'a Disjoint<'a, f32>,
+    /// The row of `attended` that belongs to position 0.
+    pub first: usize,
+}
+
+impl Tile<'_> {
+    /// Position and head of a row.
+    fn place(&self, row: usize) -> (usize, usize) {
+        let group = self.heads.group();
+        (row / group, self.kv_head * group + row % group)
+    }
+
+    /// Collects the queries.
+    fn gather(&self, queries: &mut [f32]) {
+        let head_dim = self.heads.head_dim;
+        for (row, q) in self.rows.clone().zip(queries.chunks_mut(head_dim)) {
+            let (position, head) = self.place(row);
+            q.copy_from_slice(&self.qkv[position * self.heads.stride() + head * head_dim..][..head_dim]);
+        }
+    }
+
+    /// Writes the results where they belong.
+    ///
+    /// # Safety
+    /// No other thread uses these rows of these heads meanwhile.
+    unsafe fn scatter(&self, outputs: &[f32]) {
+        let head_dim = self.heads.head_dim;
+        for (row, out) in self.rows.clone().zip(outputs.chunks(head_dim.next_multiple_of(LANES))) {
+            let (position, head) = self.place(row);
+            let at = (self.first + position) * self.heads.width() + head * head_dim;
+            // SAFETY: by the caller's promise.
+            unsafe { self.attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
+        }
+    }
+
+    /// Attends in floats, to a range of a slot's keys; at most [`ATTENTION_ROWS_MAX`] rows.
+    ///
+    /// # Safety
+    /// No other thread uses these rows of these heads meanwhile.
+    pub unsafe fn float(
+        &self,
+        kernels: &Kernels,
+        kv: &KvArena,
+        slot: usize,
+        keys: Range<usize>,
+        how: Scores,
+        scratch: &mut Scratch,
+    ) {
+        self.gather(&mut scratch.queries);
+        let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
+        kv.attend(kernels, slot, keys, how, self.rows.len(), memory);
+        // SAFETY: by the caller's promise.
+        unsafe { self.scatter(&scratch.outputs) };
+    }
+}
+
+/// A thread's memory for attention.
+pub(crate) struct Scratch {
+    queries: Aligned<f32>,
+    scores: Aligned<f32>,
+    outputs: Aligned<f32>,
+    int8: Box<palmtop_kernels::Int8Scratch>,
+}
+
+/// Sizes of a [`Scratch`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScratchSizes {
+    /// Widest attention head.
+    pub head_dim: usize,
+    /// Most keys.
+    pub keys: usize,
+}
+
+const TILE_ROWS_MAX: usize =
+    if ATTENTION_ROWS_MAX > INT8_ROWS_MAX { ATTENTION_ROWS_MAX } else { INT8_ROWS_MAX };
+
+impl ScratchSizes {
+    fn queries(&self) -> usize {
+        TILE_ROWS_MAX * self.head_dim
+    }
+
+    fn scores(&self) -> usize {
+        ATTENTION_ROWS_MAX * self.keys
+    }
+
+    fn outputs(&self) -> usize {
+        TILE_ROWS_MAX * self.head_dim.next_multiple_of(LANES)
+    }
+
+    pub fn bytes(&self) -> usize {
+        [self.queries(), self.scores(), self.outputs()].map(Aligned::<f32>::bytes).iter().sum::<usize>()
+            + size_of::<palmtop_kernels::Int8Scratch>()
+    }
+}
+
+impl Scratch {
+    pub fn new(sizes: &ScratchSizes) -> Result<Self> {
+        Ok(Self {
+            queries: Aligned::zeroed(sizes.queries())?,
+            scores: Aligned::zeroed(sizes.scores())?,
+            outputs: Aligned::zeroed(sizes.outputs())?,
+            int8: Box::default(),
+        })
+    }
+}
+
+/// Keys and values of one layer in integers, for as long as its rows attend.
+pub(crate) struct Int8Kv {
+    bytes: Aligned<i8>,
+    scales: Aligned<f32>,
+    means: Aligned<f32>,
+}
+
+/// Sizes of an [`Int8Kv`]: enough for each layer that is to use it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Int8KvSizes {
+    bytes: usize,
+    scales: usize,
+    means: usize,
+}
+
+impl Int8KvSizes {
+    /// Makes room for the keys and values of a layer.
+    pub fn cover(&mut self, heads: &Heads, keys: usize) {
+        let shape = ChunkShape { head_dim: heads.head_dim };
+        let chunks = keys.div_ceil(KEYS).saturating_mul(heads.kv_heads);
+        self.bytes = self.bytes.max(chunks.saturating_mul(shape.bytes()));
+        self.scales = self.scales.max(chunks.saturating_mul(shape.scales()));
+        self.means = self.means.max(heads.kv_heads.saturating_mul(heads.head_dim));
+    }
+
+    pub fn bytes(&self) -> usize {
+        Aligned::<i8>::bytes(self.bytes)
+            .saturating_add(Aligned::<f32>::bytes(self.scales))
+            .saturating_add(Aligned::<f32>::bytes(self.means))
+    }
+}
+
+impl Int8Kv {
+    pub fn new(sizes: &Int8KvSizes) -> Result<Self> {
+        Ok(Self {
+            bytes: Aligned::zeroed(sizes.bytes)?,
+            scales: Aligned::zeroed(sizes.scales)?,
+            means: Aligned::zeroed(sizes.means)?,
+        })
+    }
+
+    /// All `positions` rows of `qkv` attend to each other.
+    pub fn attend(
+        &mut self,
+        compute: &mut Compute,
+        heads: Heads,
+        how: Scores,
+        qkv: &[f32],
+        positions: usize,
+        attended: &mut [f32],
+    ) {
+        self.fill(compute, heads, qkv, positions);
+        let rows = positions * heads.group();
+        let tiles = rows.div_ceil(INT8_ROWS_MAX);
+        let (kernels, attended, kv) = (compute.kernels, Disjoint::new(attended), &*self);
+        compute.pool.run(&mut compute.scratch, heads.kv_heads * tiles, |task, scratch| {
+            let (kv_head, tile) = (task / tiles, task % tiles);
+            let rows = tile * INT8_ROWS_MAX..rows.min((tile + 1) * INT8_ROWS_MAX);
+            let tile = Tile { heads, kv_head, rows, qkv, attended: &attended, first: 0 };
+            let Scratch { queries, outputs, int8, .. } = &mut scratch.attention;
+            tile.gather(queries);
+            let keys_values = kv.head(heads, kv_head, positions);
+            kernels.attention_int8(queries, tile.rows.len(), keys_values, how, int8, outputs);
+            // SAFETY: every task has its own rows of its own heads.
+            unsafe { tile.scatter(outputs) };
+        });
+    }
+
+    /// Quantizes the keys and values of all positions.
+    fn fill(&mut self, compute: &mut Compute, heads: Heads, qkv: &[f32], positions: usize) {
+        let shape = ChunkShape { head_dim: heads.head_dim };
+        let (chunks, stride) = (positions.div_ceil(KEYS), heads.stride());
+        let (bytes, scales) = (Disjoint::new(&mut self.bytes), Disjoint::new(&mut self.scales));
+        let means = Disjoint::new(&mut self.means);
+        let kernels = compute.kernels;
+        compute.pool.run(&mut compute.scratch, heads.kv_heads * chunks, |task, scratch| {
+            let (kv_head, chunk) = (task / chunks, task % chunks);
+            let (key, value) = heads.key_value(kv_head);
+            let mean = &mut scratch.row[..heads.head_dim];
+            kernels.mean_of_keys(&qkv[key..], stride, KEYS.min(positions), mean);
+            let rows = &qkv[chunk * KEYS * stride..];
+            let n = KEYS.min(positions - chunk * KEYS);
+            // SAFETY: every task has its own chunk of its own head, and the first one of a head its mean.
+            unsafe {
+                if chunk == 0 {
+                    means.get(kv_head * heads.head_dim..(kv_head + 1) * heads.head_dim).copy_from_slice(mean);
+                }
+                let bytes = bytes.get(task * shape.bytes()..(task + 1) * shape.bytes());
+                let scales = scales.get(task * shape.scales()..(task + 1) * shape.scales());
+                kernels.quantize_keys_values(&rows[key..], &rows[value..], stride, n, mean, bytes, scales);
+            }
+        });
+    }
+
+    fn head(&self, heads: Heads, kv_head: usize, keys: usize) -> Int8KeysValues<'_> {
+        let shape = ChunkShape { head_dim: heads.head_dim };
+        let chunks = keys.div_ceil(KEYS);
+        Int8KeysValues {
+            bytes: &self.bytes[kv_head * chunks * shape.bytes()..][..chunks * shape.bytes()],
+            scales: &self.scales[kv_head * chunks * shape.scales()..][..chunks * shape.scales()],
+            mean: &self.means[kv_head * heads.head_dim..][..heads.head_dim],
+            keys,
+        }
+    }
+}
