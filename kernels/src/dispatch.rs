@@ -23,7 +23,7 @@ macro_rules! with_kernels {
             attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
             attention_int8 = attention_int8::attention_int8: fn(q: &[f32], rows: usize, kv: Int8KeysValues<'_>, how: Scores, scratch: &mut Int8Scratch, out: &mut [f32]);
             mean_of_keys = attention_int8::mean_of_keys: fn(keys: &[f32], stride: usize, n: usize, mean: &mut [f32]);
-            quantize_keys_values = attention_int8::quantize_keys_values: fn(keys: &[f32], values: &[f32], stride: usize, n: usize, mean: &[f32], bytes: &mut [i8], scales: &mut [f32]);
+            quantize_keys_values = attention_int8::quantize_keys_values: fn(keys: &[f32], values: &[f32], stride: usize, n: usize, mean: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
             quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8]) -> (f32, i32);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
@@ -256,9 +256,10 @@ impl Kernels {
         mean: &[f32],
         bytes: &mut [i8],
         scales: &mut [f32],
+        sums: &mut [i32],
     ) {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
-        unsafe { (self.table.quantize_keys_values)(keys, values, stride, n, mean, bytes, scales) }
+        unsafe { (self.table.quantize_keys_values)(keys, values, stride, n, mean, bytes, scales, sums) }
     }
 
     /// See [`quantize::quantize_chunk`].

@@ -48,15 +48,17 @@ impl Case {
         let (chunks, stride) = (self.keys.div_ceil(KEYS), 2 * self.head_dim);
         // What an earlier use has left must not matter.
         let (mut bytes, mut scales) = (vec![77; chunks * shape.bytes()], vec![1e9; chunks * shape.scales()]);
-        let mut mean = vec![0.0; self.head_dim];
+        let (mut sums, mut mean) = (vec![-99; scales.len()], vec![0.0; self.head_dim]);
         k.mean_of_keys(&self.keys_values, stride, self.keys.min(KEYS), &mut mean);
-        let places = bytes.chunks_mut(shape.bytes()).zip(scales.chunks_mut(shape.scales()));
-        for (c, (bytes, scales)) in places.enumerate() {
+        for c in 0..chunks {
+            let bytes = &mut bytes[c * shape.bytes()..][..shape.bytes()];
+            let scales = &mut scales[c * shape.scales()..][..shape.scales()];
+            let sums = &mut sums[c * shape.scales()..][..shape.scales()];
             let n = KEYS.min(self.keys - c * KEYS);
             let keys = &self.keys_values[c * KEYS * stride..];
-            k.quantize_keys_values(keys, &keys[self.head_dim..], stride, n, &mean, bytes, scales);
+            k.quantize_keys_values(keys, &keys[self.head_dim..], stride, n, &mean, bytes, scales, sums);
         }
-        let kv = Int8KeysValues { bytes: &bytes, scales: &scales, mean: &mean, keys: self.keys };
+        let kv = Int8KeysValues { bytes: &bytes, scales: &scales, sums: &sums, mean: &mean, keys: self.keys };
         let mut out = vec![f32::NAN; self.rows * self.head_dim.next_multiple_of(LANES) + 3];
         k.attention_int8(&self.queries, self.rows, kv, self.how, &mut Int8Scratch::default(), &mut out);
         assert!(out[out.len() - 3..].iter().all(|x| x.is_nan()), "written past the last row");

@@ -164,6 +164,7 @@ impl Scratch {
 pub(crate) struct Int8Kv {
     bytes: Aligned<i8>,
     scales: Aligned<f32>,
+    sums: Aligned<i32>,
     means: Aligned<f32>,
 }
 
@@ -187,7 +188,7 @@ impl Int8KvSizes {
 
     pub fn bytes(&self) -> usize {
         Aligned::<i8>::bytes(self.bytes)
-            .saturating_add(Aligned::<f32>::bytes(self.scales))
+            .saturating_add(Aligned::<f32>::bytes(self.scales).saturating_mul(2))
             .saturating_add(Aligned::<f32>::bytes(self.means))
     }
 }
@@ -197,6 +198,7 @@ impl Int8Kv {
         Ok(Self {
             bytes: Aligned::zeroed(sizes.bytes)?,
             scales: Aligned::zeroed(sizes.scales)?,
+            sums: Aligned::zeroed(sizes.scales)?,
             means: Aligned::zeroed(sizes.means)?,
         })
     }
@@ -233,7 +235,7 @@ impl Int8Kv {
         let shape = ChunkShape { head_dim: heads.head_dim };
         let (chunks, stride) = (positions.div_ceil(KEYS), heads.stride());
         let (bytes, scales) = (Disjoint::new(&mut self.bytes), Disjoint::new(&mut self.scales));
-        let means = Disjoint::new(&mut self.means);
+        let (sums, means) = (Disjoint::new(&mut self.sums), Disjoint::new(&mut self.means));
         let kernels = compute.kernels;
         compute.pool.run(&mut compute.scratch, heads.kv_heads * chunks, |task, scratch| {
             let (kv_head, chunk) = (task / chunks, task % chunks);
@@ -248,8 +250,10 @@ impl Int8Kv {
                     means.get(kv_head * heads.head_dim..(kv_head + 1) * heads.head_dim).copy_from_slice(mean);
                 }
                 let bytes = bytes.get(task * shape.bytes()..(task + 1) * shape.bytes());
-                let scales = scales.get(task * shape.scales()..(task + 1) * shape.scales());
-                kernels.quantize_keys_values(&rows[key..], &rows[value..], stride, n, mean, bytes, scales);
+                let place = task * shape.scales()..(task + 1) * shape.scales();
+                let (scales, sums) = (scales.get(place.clone()), sums.get(place));
+                let (keys, values) = (&rows[key..], &rows[value..]);
+                kernels.quantize_keys_values(keys, values, stride, n, mean, bytes, scales, sums);
             }
         });
     }
@@ -260,6 +264,7 @@ impl Int8Kv {
         Int8KeysValues {
             bytes: &self.bytes[kv_head * chunks * shape.bytes()..][..chunks * shape.bytes()],
             scales: &self.scales[kv_head * chunks * shape.scales()..][..chunks * shape.scales()],
+            sums: &self.sums[kv_head * chunks * shape.scales()..][..chunks * shape.scales()],
             mean: &self.means[kv_head * heads.head_dim..][..heads.head_dim],
             keys,
         }

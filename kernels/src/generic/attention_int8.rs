@@ -6,20 +6,22 @@
 //! ```text
 //! key    k ≈ mean + scale[key] · k8          mean of the first chunk's keys; k8 in -127..=127
 //! value  v ≈ scale[chunk][dim] · v8
-//! query  q ≈ scale · q8
+//! query  q ≈ scale · q8                      q8 in -127..=127
 //! score  s = (Σ q8·k8 · scale · scale[key] + q·mean) · how.scale, soft-capped if asked for
 //! weight w8 = round(254 · exp(s - max of the chunk))
 //! out    Σ_chunks exp(max of the chunk - max) · scale[chunk] · Σ w8·v8   /   Σ_chunks exp(max of the chunk - max) · Σ w8
 //! ```
 //!
-//! Weights are multiplied as `w8 - 127`, which is an i8; `127 · Σ v8`, kept with the values, puts that right.
+//! Exponentials are taken to the base 2, as scores are scaled by log₂ e with all else.
 //!
 //! Keys are taken relative to a mean because in trained models a few dimensions of all keys share a large offset, which
 //! would cost the others their resolution (SageAttention, arXiv 2410.02367). The weights that are added up below the line
 //! are the rounded ones, so that they sum to one.
 
+use std::f32::consts::LOG2_E;
+
 use super::attention::Scores;
-use super::elementwise::{exp, softcap};
+use super::elementwise::softcap;
 use super::quantize::{quantize_chunk, scale_and_inverse};
 use super::{for_each_vector, load_at, store_at};
 use crate::layout::{LANES, TILE_BYTES};
@@ -35,6 +37,13 @@ pub const HEAD_DIM_MAX: usize = 256;
 const BLOCK_ROWS: usize = 6;
 /// Key blocks of a chunk.
 const BLOCKS: usize = KEYS / LANES;
+/// The byte of a query that stands for zero.
+const ZERO: i32 = 128;
+/// A score that weighs nothing beside any other.
+const NO_KEY: f32 = -1e30;
+
+// Sums of products must be exact in f32.
+const _: () = assert!(HEAD_DIM_MAX * 127 * 127 < 1 << 24 && KEYS * 254 * 127 < 1 << 24);
 
 /// A tile of 16 lanes by 4 bytes.
 type Tile = [i8; TILE_BYTES];
@@ -62,9 +71,9 @@ impl ChunkShape {
         (BLOCKS * self.key_tiles() + self.stripes() * KEYS / 4) * TILE_BYTES
     }
 
-    /// f32: a scale per key, a scale per dimension, the sum of the integers per dimension.
+    /// Numbers of scales, and of sums of integers: one per key, then one per dimension.
     pub const fn scales(&self) -> usize {
-        KEYS + 2 * self.stripes() * LANES
+        KEYS + self.stripes() * LANES
     }
 }
 
@@ -75,6 +84,8 @@ pub struct Int8KeysValues<'a> {
     pub bytes: &'a [i8],
     /// [`ChunkShape::scales`] for each chunk.
     pub scales: &'a [f32],
+    /// As many.
+    pub sums: &'a [i32],
     /// What keys are relative to, `head_dim`.
     pub mean: &'a [f32],
     /// Keys.
@@ -83,10 +94,10 @@ pub struct Int8KeysValues<'a> {
 
 /// Memory of a call.
 pub struct Int8Scratch {
-    q: [[i8; HEAD_DIM_MAX]; ROWS_MAX],
+    q: [[u8; HEAD_DIM_MAX]; ROWS_MAX],
     rows: [Row; ROWS_MAX],
     scores: [[f32; KEYS]; BLOCK_ROWS],
-    weights: [[i8; KEYS]; BLOCK_ROWS],
+    weights: [[u8; KEYS]; BLOCK_ROWS],
 }
 
 impl Default for Int8Scratch {
@@ -103,10 +114,9 @@ impl Default for Int8Scratch {
 /// What is kept of a query row from chunk to chunk.
 #[derive(Clone, Copy, Default)]
 struct Row {
-    /// Of the quantized query.
+    /// Of the quantized query, times what scores are scaled by.
     scale: f32,
-    sum: i32,
-    /// `q · mean`
+    /// `q · mean`, scaled likewise.
     offset: f32,
     /// Largest score so far.
     max: f32,
@@ -140,20 +150,21 @@ pub fn quantize_keys_values<I: Simd>(
     mean: &[f32],
     bytes: &mut [i8],
     scales: &mut [f32],
+    sums: &mut [i32],
 ) {
     let shape = ChunkShape { head_dim: mean.len() };
     assert!(n <= KEYS && shape.head_dim <= HEAD_DIM_MAX);
-    assert!(bytes.len() == shape.bytes() && scales.len() == shape.scales());
-    let (key_scales, rest) = scales.split_at_mut(KEYS);
-    let (value_scales, value_sums) = rest.split_at_mut(shape.stripes() * LANES);
+    assert!(bytes.len() == shape.bytes() && scales.len() == shape.scales() && sums.len() == scales.len());
+    let (key_scales, value_scales) = scales.split_at_mut(KEYS);
+    let (key_sums, value_sums) = sums.split_at_mut(KEYS);
     let tiles = bytes.as_chunks_mut::<TILE_BYTES>().0;
     let (key_tiles, value_tiles) = tiles.split_at_mut(BLOCKS * shape.key_tiles());
     let (mut relative, mut q) = ([0.0; HEAD_DIM_MAX], [0; HEAD_DIM_MAX]);
-    for (i, scale) in key_scales[..n].iter_mut().enumerate() {
+    for i in 0..n {
         let relative = &mut relative[..shape.head_dim];
         let key = &keys[i * stride..][..shape.head_dim];
         for_each_vector(isa, key, |v, k| store_at(isa, isa.sub(k, load_at(isa, mean, v)), relative, v));
-        (*scale, _) = quantize_chunk(isa, relative, &mut q[..shape.stripes() * LANES]);
+        (key_scales[i], key_sums[i]) = quantize_chunk(isa, relative, &mut q[..shape.stripes() * LANES]);
         let block = &mut key_tiles[i / LANES * shape.key_tiles()..][..shape.key_tiles()];
         for (tile, part) in block.iter_mut().zip(q.as_chunks::<4>().0) {
             tile[i % LANES * 4..][..4].copy_from_slice(part);
@@ -182,7 +193,9 @@ pub fn quantize_keys_values<I: Simd>(
                 lane[i % 4] = v;
             }
         }
-        store_at(isa, sum, value_sums, s);
+        let mut total = [0.0; LANES];
+        isa.store(sum, &mut total);
+        value_sums[s * LANES..][..LANES].copy_from_slice(&total.map(|sum| sum as i32));
     }
 }
 
@@ -202,17 +215,29 @@ pub fn attention_int8<I: Simd>(
     let shape = ChunkShape { head_dim: kv.mean.len() };
     let width = shape.stripes() * LANES;
     assert!(rows <= ROWS_MAX && shape.head_dim <= HEAD_DIM_MAX && kv.keys > 0);
-    assert!(kv.scales.len() >= kv.keys.div_ceil(KEYS) * shape.scales());
     let out = &mut out[..rows * width];
+    let factor = how.scale * LOG2_E;
     for (r, q) in q.chunks_exact(shape.head_dim).take(rows).enumerate() {
         let mut dot = isa.splat(0.0);
         for_each_vector(isa, q, |i, v| dot = isa.fma(v, load_at(isa, kv.mean, i), dot));
-        let (scale, sum) = quantize_chunk(isa, q, &mut scratch.q[r][..width]);
-        scratch.rows[r] = Row { scale, sum, offset: isa.sum(dot), max: f32::NEG_INFINITY, weight: 0.0 };
+        let mut q8 = [0; HEAD_DIM_MAX];
+        let (scale, _) = quantize_chunk(isa, q, &mut q8[..width]);
+        scratch.q[r] = q8.map(|q| (i32::from(q) + ZERO) as u8);
+        isa.prepare(&mut scratch.q[r]);
+        let offset = isa.sum(dot) * factor;
+        scratch.rows[r] = Row { scale: scale * factor, offset, max: f32::NEG_INFINITY, weight: 0.0 };
     }
-    let chunks = kv.bytes.chunks_exact(shape.bytes()).zip(kv.scales.chunks_exact(shape.scales()));
-    for (c, (bytes, scales)) in chunks.enumerate().take(kv.keys.div_ceil(KEYS)) {
-        let chunk = Chunk { shape, bytes, scales, keys: KEYS.min(kv.keys - c * KEYS), how, first: c == 0 };
+    for c in 0..kv.keys.div_ceil(KEYS) {
+        let scales = c * shape.scales()..(c + 1) * shape.scales();
+        let chunk = Chunk {
+            shape,
+            bytes: &kv.bytes[c * shape.bytes()..(c + 1) * shape.bytes()],
+            scales: &kv.scales[scales.clone()],
+            sums: &kv.sums[scales],
+            keys: KEYS.min(kv.keys - c * KEYS),
+            softcap: how.softcap.map(|cap| cap * LOG2_E),
+            first: c == 0,
+        };
         for first in (0..rows).step_by(BLOCK_ROWS) {
             let out = &mut out[first * width..];
             match rows - first {
@@ -236,8 +261,9 @@ struct Chunk<'a> {
     shape: ChunkShape,
     bytes: &'a [i8],
     scales: &'a [f32],
+    sums: &'a [i32],
     keys: usize,
-    how: Scores,
+    softcap: Option<f32>,
     first: bool,
 }
 
@@ -258,177 +284,204 @@ impl Chunk<'_> {
         let weights = weights.first_chunk_mut::<M>().expect("M rows");
         let tiles = self.bytes.as_chunks::<TILE_BYTES>().0;
         let (key_tiles, value_tiles) = tiles.split_at(BLOCKS * self.shape.key_tiles());
-        let (key_scales, rest) = self.scales.split_at(KEYS);
-        let (value_scales, value_sums) = rest.split_at(self.shape.stripes() * LANES);
+        let (key_scales, value_scales) = self.scales.split_at(KEYS);
+        let (key_sums, value_sums) = self.sums.split_at(KEYS);
 
-        let blocks = self.keys.div_ceil(LANES);
-        let starts = rows.map(|r| isa.dot_start(r.sum));
-        let row_scales = rows.map(|r| (r.scale * self.how.scale, r.offset * self.how.scale));
-        each_block::<I>(blocks, |b, width| {
-            let mut finish = |s: usize, sums: [I::I; M]| {
-                let key_scale = load_at(isa, key_scales, b + s);
-                for (m, sum) in sums.into_iter().enumerate() {
-                    let (scale, offset) = row_scales[m];
-                    let x = isa.mul(isa.to_f32(sum), key_scale);
-                    store_at(isa, isa.fma(x, isa.splat(scale), isa.splat(offset)), &mut scores[m], b + s);
-                }
-            };
-            let (tiles, k) = (&key_tiles[b * self.shape.key_tiles()..], self.shape.key_tiles());
-            match width {
-                4 => dots::<I, M, 4, HEAD_DIM_MAX>(isa, tiles, k, k, q, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                3 => dots::<I, M, 3, HEAD_DIM_MAX>(isa, tiles, k, k, q, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                2 => dots::<I, M, 2, HEAD_DIM_MAX>(isa, tiles, k, k, q, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                _ => dots::<I, M, 1, HEAD_DIM_MAX>(isa, tiles, k, k, q, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-            }
-        });
+        let (blocks, k) = (self.keys.div_ceil(LANES), self.shape.key_tiles());
+        let row_scales = rows.map(|r| (r.scale, r.offset));
+        let products = Products { tiles: key_tiles, stride: k, k, x: q, sums: key_sums, zero: ZERO };
+        products.each(isa, blocks, Score { key_scales, row_scales, scores });
 
-        let value_k = self.keys.div_ceil(4);
-        let mut factors = [(0.0, 0.0); M];
-        let mut starts = starts;
+        let mut factors = [(0.0, 1.0); M];
         for m in 0..M {
             let row = &mut scores[m][..blocks * LANES];
-            if let Some(cap) = self.how.softcap {
+            if let Some(cap) = self.softcap {
                 softcap(isa, row, cap);
             }
-            row[self.keys..].fill(f32::NEG_INFINITY);
-            let mut max = isa.splat(f32::NEG_INFINITY);
-            for_each_vector(isa, row, |_, v| max = isa.max(v, max));
-            let max = isa.max_lane(max);
-            let sum = weigh(isa, row, max, &mut weights[m]);
-            starts[m] = isa.dot_start(sum - ZERO as i32 * 4 * value_k as i32);
-            let new_max = if max > rows[m].max { max } else { rows[m].max };
-            let (old, new) = (exp_of(isa, rows[m].max - new_max), exp_of(isa, max - new_max));
-            factors[m] = if self.first { (0.0, 1.0) } else { (old, new) };
-            rows[m].weight = rows[m].weight.mul_add(factors[m].0, sum as f32 * factors[m].1);
-            rows[m].max = new_max;
+            row[self.keys..].fill(NO_KEY);
+            let max = maximum(isa, row);
+            let sum = weigh(isa, row, max, &mut weights[m]) as f32;
+            isa.prepare(&mut weights[m][..blocks * LANES]);
+            let row = &mut rows[m];
+            if self.first {
+                (row.max, row.weight) = (max, sum);
+            } else {
+                let new_max = if max > row.max { max } else { row.max };
+                factors[m] = (exp2_of(isa, row.max - new_max), exp2_of(isa, max - new_max));
+                (row.max, row.weight) = (new_max, row.weight.mul_add(factors[m].0, sum * factors[m].1));
+            }
         }
 
+        let k = self.keys.div_ceil(4);
+        let products =
+            Products { tiles: value_tiles, stride: KEYS / 4, k, x: weights, sums: value_sums, zero: 0 };
         let width = self.shape.stripes() * LANES;
-        each_block::<I>(self.shape.stripes(), |b, n| {
-            let mut finish = |s: usize, sums: [I::I; M]| {
-                let value_scale = load_at(isa, value_scales, b + s);
-                let shift = isa.mul(load_at(isa, value_sums, b + s), isa.splat(ZERO));
-                for (m, sum) in sums.into_iter().enumerate() {
-                    let (old, new) = factors[m];
-                    // Both numbers and their sum are below 2²⁴, so this is exact.
-                    let x = isa.add(isa.to_f32(sum), shift);
-                    let x = isa.mul(x, isa.mul(value_scale, isa.splat(new)));
-                    let out = &mut out[m * width..(m + 1) * width];
-                    let x = if self.first { x } else { isa.fma(load_at(isa, out, b + s), isa.splat(old), x) };
-                    store_at(isa, x, out, b + s);
-                }
-            };
-            let (tiles, k) = (&value_tiles[b * KEYS / 4..], value_k);
-            match n {
-                4 => dots::<I, M, 4, KEYS>(isa, tiles, KEYS / 4, k, weights, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                3 => dots::<I, M, 3, KEYS>(isa, tiles, KEYS / 4, k, weights, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                2 => dots::<I, M, 2, KEYS>(isa, tiles, KEYS / 4, k, weights, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-                _ => dots::<I, M, 1, KEYS>(isa, tiles, KEYS / 4, k, weights, starts)
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(s, x)| finish(s, x)),
-            }
-        });
+        products.each(isa, width / LANES, Weigh { value_scales, factors, first: self.first, width, out });
     }
 }
 
-/// Calls `f(first, width)` for blocks of at most [`Simd::BLOCK_STRIPES`] that cover `n`; five are three and two, since a
-/// single one has too few sums to hide latency.
-#[inline(always)]
-fn each_block<I: Simd>(n: usize, mut f: impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while at < n {
-        let width = if n - at == I::BLOCK_STRIPES + 1 {
-            I::BLOCK_STRIPES.min(3)
-        } else {
-            I::BLOCK_STRIPES.min(n - at)
-        };
-        f(at, width);
-        at += width;
-    }
-}
-
-/// `[s][m] = start[m] + Σ tiles[s·stride..][t] · x[m][4·t..]` over `k` tiles.
-#[inline(always)]
-fn dots<I: Simd, const M: usize, const S: usize, const N: usize>(
-    isa: I,
-    tiles: &[Tile],
+/// Products of `M` rows of bytes with stripes of tiles: stripe `s` begins at tile `s · stride` and has `k`.
+struct Products<'a, const M: usize, const N: usize> {
+    tiles: &'a [Tile],
     stride: usize,
     k: usize,
-    x: &[[i8; N]; M],
-    start: [I::I; M],
-) -> [[I::I; M]; S] {
-    let tiles: [&[Tile]; S] = std::array::from_fn(|s| &tiles[s * stride..][..k]);
-    let x: [&[[i8; 4]]; M] = std::array::from_fn(|m| &x[m].as_chunks::<4>().0[..k]);
-    let mut sums = [start; S];
-    for t in 0..k {
-        // SAFETY: all slices were cut to `k` just above.
-        let w: [I::Tile; S] = std::array::from_fn(|s| isa.load_tile(unsafe { tiles[s].get_unchecked(t) }));
+    x: &'a [[u8; N]; M],
+    /// Of the bytes of each of a stripe's lanes.
+    sums: &'a [i32],
+    /// What byte of `x` stands for nothing.
+    zero: i32,
+}
+
+/// What becomes of the sums of a stripe and a row.
+trait Finish<I: Simd> {
+    fn finish(&mut self, isa: I, stripe: usize, row: usize, sum: I::I);
+}
+
+impl<const M: usize, const N: usize> Products<'_, M, N> {
+    /// All of `stripes` stripes, as many side by side as the registers hold; five are three and two, since a single one
+    /// has too few sums to hide latency.
+    #[inline(always)]
+    fn each<I: Simd, F: Finish<I>>(&self, isa: I, stripes: usize, mut finish: F) {
+        let mut s = 0;
+        while s < stripes {
+            let left = stripes - s;
+            s += match left {
+                _ if I::BLOCK_STRIPES < 4 || left == 1 => self.block::<I, F, 1>(isa, s, &mut finish),
+                2 => self.block::<I, F, 2>(isa, s, &mut finish),
+                3 | 5 => self.block::<I, F, 3>(isa, s, &mut finish),
+                _ => self.block::<I, F, 4>(isa, s, &mut finish),
+            };
+        }
+    }
+
+    /// Stripes `s..s + S`; gives `S`.
+    ///
+    /// Plain loops: a closure handed to a function of the standard library may stay a function of its own, compiled
+    /// without the instruction set.
+    #[inline(always)]
+    fn block<I: Simd, F: Finish<I>, const S: usize>(&self, isa: I, s: usize, finish: &mut F) -> usize {
+        let mut tiles: [&[Tile]; S] = [&[]; S];
+        let mut x: [&[[u8; 4]]; M] = [&[]; M];
+        let mut starts = [isa.to_i32(isa.splat(0.0)); S];
+        for i in 0..S {
+            tiles[i] = &self.tiles[(s + i) * self.stride..][..self.k];
+            starts[i] = isa.dot_start(&self.sums.as_chunks().0[s + i], self.zero);
+        }
         for m in 0..M {
-            // SAFETY: as above.
-            let x = unsafe { x[m].get_unchecked(t) };
-            for s in 0..S {
-                sums[s][m] = isa.dot(sums[s][m], w[s], x);
+            x[m] = &self.x[m].as_chunks::<4>().0[..self.k];
+        }
+        let mut sums = [starts; M];
+        for t in 0..self.k {
+            // SAFETY: all slices were cut to `k` above.
+            let mut w = [isa.load_tile(unsafe { tiles[0].get_unchecked(t) }); S];
+            for i in 1..S {
+                // SAFETY: as above.
+                w[i] = isa.load_tile(unsafe { tiles[i].get_unchecked(t) });
+            }
+            for m in 0..M {
+                // SAFETY: as above.
+                let x = unsafe { x[m].get_unchecked(t) };
+                for i in 0..S {
+                    sums[m][i] = isa.dot(sums[m][i], w[i], x);
+                }
             }
         }
-    }
-    sums
-}
-
-/// What a weight of nothing is stored as, negated; weights are twice as many levels.
-const ZERO: f32 = 127.0;
-const _: () = assert!(2 * KEYS * 127 * 127 < 1 << 24);
-
-/// `weights[key] = w - 127` with `w = round(254 · exp(score - max))`, and the sum of `w`.
-///
-/// `2^y` as `2^n · p(f)` with integer `n` and `|f| ≤ 1/2`; `p` is the polynomial of degree 4 with the least relative
-/// error (3e-6, by Remez' exchange), of which rounding to 254 levels leaves nothing. Scores of `-inf` weigh nothing.
-#[inline(always)]
-fn weigh<I: Simd>(isa: I, scores: &[f32], max: f32, weights: &mut [i8; KEYS]) -> i32 {
-    let c = |x| isa.splat(x);
-    let mut sum = c(0.0);
-    let max = c(max);
-    for (i, out) in weights.as_chunks_mut::<LANES>().0.iter_mut().enumerate().take(scores.len() / LANES) {
-        let y = isa.mul(isa.sub(load_at(isa, scores, i), max), c(std::f32::consts::LOG2_E));
-        let y = isa.max(y, c(-126.0));
-        let n = isa.round_even(y);
-        let f = isa.sub(y, n);
-        let mut p = c(9.570_102e-3);
-        for k in [5.591_786e-2, 2.402_474_4e-1, 6.931_218e-1, 9.999_993e-1] {
-            p = isa.fma(p, f, c(k));
+        for m in 0..M {
+            for i in 0..S {
+                finish.finish(isa, s + i, m, sums[m][i]);
+            }
         }
-        let w = isa.round_even(isa.mul(isa.mul(p, c(2.0 * ZERO)), isa.exp2_int(n)));
-        isa.store_i8(isa.sub(w, c(ZERO)), out);
-        sum = isa.add(sum, w);
+        S
     }
-    isa.sum(sum) as i32
 }
 
-/// [`exp`] of one number; 1 if it is not a number (of two infinities).
+/// Sums become scores.
+struct Score<'a, const M: usize> {
+    key_scales: &'a [f32],
+    /// What a sum times its key's scale is multiplied with, and what is then added.
+    row_scales: [(f32, f32); M],
+    scores: &'a mut [[f32; KEYS]; M],
+}
+
+impl<I: Simd, const M: usize> Finish<I> for Score<'_, M> {
+    #[inline(always)]
+    fn finish(&mut self, isa: I, stripe: usize, row: usize, sum: I::I) {
+        let (scale, offset) = self.row_scales[row];
+        let x = isa.mul(isa.to_f32(sum), load_at(isa, self.key_scales, stripe));
+        let x = isa.fma(x, isa.splat(scale), isa.splat(offset));
+        isa.store(x, &mut self.scores[row].as_chunks_mut().0[stripe]);
+    }
+}
+
+/// Sums are added to the outputs.
+struct Weigh<'a, const M: usize> {
+    value_scales: &'a [f32],
+    /// What outputs so far and new sums are multiplied with.
+    factors: [(f32, f32); M],
+    first: bool,
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl<I: Simd, const M: usize> Finish<I> for Weigh<'_, M> {
+    #[inline(always)]
+    fn finish(&mut self, isa: I, stripe: usize, row: usize, sum: I::I) {
+        let (old, new) = self.factors[row];
+        let scale = isa.mul(load_at(isa, self.value_scales, stripe), isa.splat(new));
+        let out = &mut self.out[row * self.width..].as_chunks_mut().0[stripe];
+        let x = isa.mul(isa.to_f32(sum), scale);
+        isa.store(if self.first { x } else { isa.fma(isa.load(out), isa.splat(old), x) }, out);
+    }
+}
+
+/// Four maxima side by side, since each has to wait for the one before.
 #[inline(always)]
-fn exp_of<I: Simd>(isa: I, x: f32) -> f32 {
+fn maximum<I: Simd>(isa: I, row: &[f32]) -> f32 {
+    let mut max = [isa.splat(f32::NEG_INFINITY); 4];
+    let (fours, rest) = row.as_chunks::<LANES>().0.as_chunks::<4>();
+    for vectors in fours {
+        for i in 0..4 {
+            max[i] = isa.max(isa.load(&vectors[i]), max[i]);
+        }
+    }
+    for v in rest {
+        max[0] = isa.max(isa.load(v), max[0]);
+    }
+    isa.max_lane(isa.max(isa.max(max[0], max[1]), isa.max(max[2], max[3])))
+}
+
+/// `weights[key] = round(254 · 2^(score - max))`, and their sum.
+#[inline(always)]
+fn weigh<I: Simd>(isa: I, scores: &[f32], max: f32, weights: &mut [u8; KEYS]) -> i32 {
+    let max = isa.splat(max);
+    let mut sum = isa.to_i32(isa.splat(0.0));
+    let vectors = scores.as_chunks::<LANES>().0;
+    for (score, out) in vectors.iter().zip(weights.as_chunks_mut::<LANES>().0) {
+        let w = isa.to_i32(exp2_times_254(isa, isa.sub(isa.load(score), max)));
+        isa.store_u8(w, out);
+        sum = isa.add_i32(sum, w);
+    }
+    isa.sum_i32(sum)
+}
+
+/// `254 · 2^y` for finite `y` up to 0.
+///
+/// `2^y` as `2^⌊y⌋ · p(y - ⌊y⌋)`; `p` is the polynomial of degree 4 with the least relative error on 0..1 (3e-6, by
+/// Remez' exchange), of which rounding to 254 levels leaves nothing.
+#[inline(always)]
+fn exp2_times_254<I: Simd>(isa: I, y: I::F) -> I::F {
+    let f = isa.fraction(y);
+    let mut p = isa.splat(3.4376786);
+    for k in [13.210911, 61.32646, 176.02298, 254.00066] {
+        p = isa.fma(p, f, isa.splat(k));
+    }
+    isa.mul_exp2_floor(p, y)
+}
+
+/// `2^y` for one finite `y` up to 0.
+#[inline(always)]
+fn exp2_of<I: Simd>(isa: I, y: f32) -> f32 {
     let mut out = [0.0; LANES];
-    isa.store(exp(isa, isa.splat(x)), &mut out);
-    out[0]
+    isa.store(exp2_times_254(isa, isa.splat(y)), &mut out);
+    out[0] / 254.0
 }

@@ -142,26 +142,56 @@ impl Simd for Avx512 {
             _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
         }
     }
-    /// `vpdpbusd` wants its first factor unsigned: bytes plus 128, which `dot_start` takes off again.
+    #[inline(always)]
+    fn fraction(self, a: __m512) -> __m512 {
+        const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+        // SAFETY: see above the impl.
+        unsafe { _mm512_reduce_ps::<FLOOR>(a) }
+    }
+    #[inline(always)]
+    fn mul_exp2_floor(self, a: __m512, y: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_scalef_ps(a, y) }
+    }
     #[inline(always)]
     fn load_tile(self, tile: &[i8; TILE_BYTES]) -> __m512i {
         // SAFETY: see above the impl.
-        unsafe { _mm512_xor_si512(_mm512_loadu_si512(tile.as_ptr().cast()), _mm512_set1_epi8(-128)) }
+        unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }
     }
     #[inline(always)]
-    fn dot_start(self, sum: i32) -> __m512i {
+    fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> __m512i {
         // SAFETY: see above the impl.
-        unsafe { _mm512_set1_epi32(-128 * sum) }
+        unsafe { _mm512_mullo_epi32(_mm512_loadu_si512(tile_sums.as_ptr().cast()), _mm512_set1_epi32(-zero)) }
     }
     #[inline(always)]
-    fn dot(self, acc: __m512i, tile: __m512i, x: &[i8; 4]) -> __m512i {
-        // SAFETY: see above the impl.
-        unsafe { _mm512_dpbusd_epi32(acc, tile, _mm512_set1_epi32(i32::from_le_bytes(x.map(|b| b as u8)))) }
+    fn dot(self, acc: __m512i, tile: __m512i, x: &[u8; 4]) -> __m512i {
+        // SAFETY: see above the impl. `vpdpbusd` multiplies unsigned by signed bytes, as they are here.
+        unsafe { _mm512_dpbusd_epi32(acc, _mm512_set1_epi32(i32::from_le_bytes(*x)), tile) }
     }
     #[inline(always)]
     fn to_f32(self, v: __m512i) -> __m512 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    fn to_i32(self, v: __m512) -> __m512i {
+        // SAFETY: see above the impl. The rounding mode of a Rust program is to nearest even.
+        unsafe { _mm512_cvtps_epi32(v) }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn sum_i32(self, v: __m512i) -> i32 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_reduce_add_epi32(v) }
+    }
+    #[inline(always)]
+    fn store_u8(self, v: __m512i, out: &mut [u8; LANES]) {
+        // SAFETY: see above the impl.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
     }
     #[inline(always)]
     fn sum(self, v: __m512) -> f32 {

@@ -62,15 +62,33 @@ pub trait Simd: Copy {
     /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
     fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
 
+    /// `a - ⌊a⌋`
+    fn fraction(self, a: Self::F) -> Self::F;
+    /// `a · 2^⌊y⌋` for `a` in 0..1024 and finite `y` up to 0. Where `y` is below -126 it may be any number from 0 to
+    /// `a · 2⁻¹²⁶`.
+    fn mul_exp2_floor(self, a: Self::F, y: Self::F) -> Self::F;
+
     /// Loads a tile; lane `i` owns bytes `4·i..4·i + 4`. No byte is -128.
     fn load_tile(self, tile: &[i8; TILE_BYTES]) -> Self::Tile;
-    /// What sums of products with activations that add up to `sum` must start at.
-    fn dot_start(self, sum: i32) -> Self::I;
-    /// Lane `i` is `acc[i] + Σ_j tile[4·i + j] · x[j]`. A sum that began with [`dot_start`](Self::dot_start) of the
-    /// sum of all its `x` is then exact. No `x` is -128.
-    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[i8; 4]) -> Self::I;
+    /// Brings unsigned bytes into the form that [`dot`](Self::dot) multiplies.
+    #[inline(always)]
+    fn prepare(self, _x: &mut [u8]) {}
+    /// What sums of products must start at, for [`dot`](Self::dot) to sum up `tile · (x - zero)`; lane `i` of `tile_sums` is
+    /// the sum of all that lane `i` of the tiles has. `zero` is 0 or 128.
+    fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> Self::I;
+    /// Lane `i` is `acc[i] + Σ_j tile[4·i + j] · x[j]`, for prepared `x` and once all products of a sum that began with
+    /// [`dot_start`](Self::dot_start) are in it.
+    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[u8; 4]) -> Self::I;
     /// Lanes as f32, rounded to nearest even.
     fn to_f32(self, v: Self::I) -> Self::F;
+    /// The nearest integers, halves to even, of lanes that an i32 can hold.
+    fn to_i32(self, v: Self::F) -> Self::I;
+    /// `a + b`
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The sum of all lanes.
+    fn sum_i32(self, v: Self::I) -> i32;
+    /// The low bytes of all lanes.
+    fn store_u8(self, v: Self::I, out: &mut [u8; LANES]);
 
     /// The sum of all lanes by the tree (i, i+8), (i, i+4), (i, i+2), (0, 1).
     fn sum(self, v: Self::F) -> f32 {

@@ -95,15 +95,23 @@ impl Simd for Portable {
         *out = std::array::from_fn(|i| v[i] as i8);
     }
     #[inline(always)]
+    fn fraction(self, a: F) -> F {
+        each(|i| a[i] - a[i].floor())
+    }
+    #[inline(always)]
+    fn mul_exp2_floor(self, a: F, y: F) -> F {
+        self.mul(a, self.exp2_int(each(|i| y[i].floor().max(-126.0))))
+    }
+    #[inline(always)]
     fn load_tile(self, tile: &[i8; TILE_BYTES]) -> Self::Tile {
         *tile
     }
     #[inline(always)]
-    fn dot_start(self, _sum: i32) -> Self::I {
-        [0; LANES]
+    fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> Self::I {
+        tile_sums.map(|sum| -zero * sum)
     }
     #[inline(always)]
-    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[i8; 4]) -> Self::I {
+    fn dot(self, acc: Self::I, tile: Self::Tile, x: &[u8; 4]) -> Self::I {
         std::array::from_fn(|i| {
             (0..4).fold(acc[i], |sum, j| sum + i32::from(tile[4 * i + j]) * i32::from(x[j]))
         })
@@ -111,5 +119,21 @@ impl Simd for Portable {
     #[inline(always)]
     fn to_f32(self, v: Self::I) -> F {
         each(|i| v[i] as f32)
+    }
+    #[inline(always)]
+    fn to_i32(self, v: F) -> Self::I {
+        v.map(|v| v.round_ties_even() as i32)
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+    #[inline(always)]
+    fn sum_i32(self, v: Self::I) -> i32 {
+        v.into_iter().fold(0, i32::wrapping_add)
+    }
+    #[inline(always)]
+    fn store_u8(self, v: Self::I, out: &mut [u8; LANES]) {
+        *out = v.map(|v| v as u8);
     }
 }
