@@ -53,6 +53,10 @@ pub enum Command {
     Plan(PlanArgs),
     /// Write every intermediate value of one picture and prompt to a safetensors file
     Trace(TraceArgs),
+    /// Measure how fast a model answers on this machine, beside what the machine can do at most
+    Bench(BenchArgs),
+    /// Show what this machine has for the work, what is chosen of it, and how fast it is
+    Doctor(DoctorArgs),
     /// Print the completion script of a shell
     #[command(
         after_help = "For bash:\n  palmtop completions bash > ~/.local/share/bash-completion/completions/palmtop"
@@ -188,7 +192,7 @@ pub struct ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct MachineArgs {
-    /// Threads that compute [default: one per core]
+    /// Threads that compute [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
     /// Instruction set of the kernels; all give the same bits [default: the best of this CPU]
@@ -298,7 +302,7 @@ pub struct ConvertArgs {
     /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
-    /// Threads that work [default: one per core]
+    /// Threads that work [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
     /// How stdout tells what was done
@@ -380,6 +384,51 @@ pub struct TraceArgs {
     pub tokens: u64,
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop bench -m model.palm\n  \
+    palmtop bench --synthetic paligemma-3b-224 --weights int4 --json\n\n\
+    A synthetic model has the size of the real one and random weights: it shows what a machine will do before there \
+    are weights. It is written to a temporary file (TMPDIR says where) and removed.")]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Instead of a model file: a model of random weights, such as paligemma-3b-224 or paligemma2-10b-448
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub synthetic: Option<String>,
+    /// Weights of the synthetic model
+    #[arg(long, value_name = "FORMAT", default_value = "int8", requires = "synthetic")]
+    pub weights: WeightFormat,
+    /// Keep the synthetic model in this file
+    #[arg(long, value_name = "FILE", requires = "synthetic", value_hint = ValueHint::FilePath)]
+    pub keep: Option<PathBuf>,
+    /// The picture [default: a built-in one]
+    #[arg(long, value_name = "PICTURE", value_hint = ValueHint::FilePath)]
+    pub image: Option<PathBuf>,
+    /// The whole prompt
+    #[arg(short, long, default_value = "caption en", value_name = "TEXT")]
+    pub prompt: String,
+    /// Tokens to generate in each round; the end of the answer does not stop it
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = count(2, 8192))]
+    pub tokens: u64,
+    /// Rounds that are measured, after one that is not
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(1, 1000))]
+    pub rounds: u64,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  palmtop doctor")]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl ModelArgs {

@@ -1,8 +1,10 @@
 //! A model for those who have none yet: the right architecture, tiny, with random weights.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use palmtop::config::Config;
 use palmtop::model::Model;
 use palmtop::session::CancelToken;
 use palmtop_convert::synthetic::{Synthetic, preset};
@@ -26,18 +28,31 @@ pub fn model(voice: Voice, cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
 }
 
 fn make(cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
-    let config = preset("tiny").context("the architecture is unknown")?;
-    let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
     let folder =
         tempfile::Builder::new().prefix("palmtop-").tempdir().context("cannot make a temporary folder")?;
     let path = folder.path().join("random.palm");
     let options = Options { name: Some("random weights".into()), ..Options::default() };
     let quiet = Voice { quiet: true, verbose: false };
-    let progress = Bar::new(quiet, "", Some(cancel.clone()));
-    convert_source(&Synthetic::new(config.clone(), SEED), &config, table, &path, &options, &progress)?;
+    write(preset("tiny").context("the architecture is unknown")?, &path, &options, quiet, cancel)?;
     let model = Model::open(&path)?;
     // The mapping outlives the file's name, except where a mapped file cannot be removed: there it stays in the
     // system's temporary folder.
     drop(folder);
     Ok(model)
+}
+
+/// Writes a model of random weights.
+pub fn write(
+    config: Config,
+    path: &Path,
+    options: &Options,
+    voice: Voice,
+    cancel: &CancelToken,
+) -> anyhow::Result<()> {
+    let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
+    let bar = Bar::new(voice, "making random weights", Some(cancel.clone()));
+    let done = convert_source(&Synthetic::new(config.clone(), SEED), &config, table, path, options, &bar);
+    bar.finish();
+    done?;
+    Ok(())
 }

@@ -2,8 +2,10 @@
 
 mod answer;
 mod args;
+mod bench;
 mod convert;
 mod demo;
+mod doctor;
 mod errors;
 mod files;
 mod inspect;
@@ -59,6 +61,8 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(args) => inspect::verify(&args, voice),
         Command::Plan(args) => plan::run(&args),
         Command::Trace(args) => trace::run(&args, voice),
+        Command::Bench(args) => bench::run(&args, voice),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             // Into memory first: the generator does not expect a closed pipe.
             let mut script = Vec::new();

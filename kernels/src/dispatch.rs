@@ -6,7 +6,7 @@ use crate::activations::QuantizedRows;
 use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
 use crate::generic::attention_int8::{Int8KeysValues, Int8Scratch};
-use crate::generic::{attention, attention_int8, elementwise, matmul_float, norm, quantize};
+use crate::generic::{attention, attention_int8, elementwise, matmul_float, norm, peak, quantize};
 use crate::isa::Isa;
 use crate::layout::{LANES, PackedMatrix, WeightFormat};
 
@@ -24,6 +24,8 @@ macro_rules! with_kernels {
             attention_int8 = attention_int8::attention_int8: fn(q: &[f32], rows: usize, kv: Int8KeysValues<'_>, how: Scores, scratch: &mut Int8Scratch, out: &mut [f32]);
             mean_of_keys = attention_int8::mean_of_keys: fn(keys: &[f32], stride: usize, n: usize, mean: &mut [f32]);
             quantize_keys_values = attention_int8::quantize_keys_values: fn(keys: &[f32], values: &[f32], stride: usize, n: usize, mean: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
+            peak_multiply = peak::multiply: fn(rounds: usize) -> (usize, f32);
+            peak_read = peak::read: fn(memory: &[f32]) -> f32;
             quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8]) -> (f32, i32);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
@@ -260,6 +262,18 @@ impl Kernels {
     ) {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.quantize_keys_values)(keys, values, stride, n, mean, bytes, scales, sums) }
+    }
+
+    /// See [`peak::multiply`].
+    pub fn peak_multiply(&self, rounds: usize) -> (usize, f32) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.peak_multiply)(rounds) }
+    }
+
+    /// See [`peak::read`].
+    pub fn peak_read(&self, memory: &[f32]) -> f32 {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.peak_read)(memory) }
     }
 
     /// See [`quantize::quantize_chunk`].

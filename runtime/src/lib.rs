@@ -33,6 +33,7 @@ pub mod error;
 pub mod format;
 pub mod image;
 mod kv;
+pub mod machine;
 mod memory;
 pub mod model;
 pub mod plan;
@@ -46,6 +47,7 @@ pub mod tokenizer;
 mod trace;
 mod vision;
 mod weights;
+pub mod work;
 
 pub use error::{Error, Result};
 pub use model::Model;

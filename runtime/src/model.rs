@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::{FormatError, PalmFile, Storage};
-use crate::plan::{Limits, Plan};
+use crate::plan::{KvFormat, Limits, Plan};
 use crate::session;
 use crate::tasks::{MaskCodec, MaskTensor};
 use crate::tokenizer::{Tokenizer, TokenizerLayout};
 use crate::weights::Weights;
+use crate::work::Work;
 
 /// Name of the tensor that holds the tokenizer table.
 pub const TOKENIZER: &str = "tokenizer";
@@ -92,6 +93,12 @@ impl Model {
     /// The memory of a session with these limits, before any is taken.
     pub fn plan(&self, limits: &Limits) -> Result<Plan> {
         session::plan(self, limits)
+    }
+
+    /// How much work a picture and a token are, for a prefix of so many tokens (those of the picture included, as in
+    /// [`Answer::prompt_tokens`](crate::Answer::prompt_tokens)).
+    pub fn work(&self, prefix_tokens: usize, kv: KvFormat) -> Work {
+        Work::of(self, prefix_tokens, kv)
     }
 
     pub(crate) fn weights(&self) -> &Weights {

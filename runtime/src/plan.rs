@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use palmtop_kernels::layout::WeightFormat;
+
+use crate::weights::Weights;
+
 /// What a session must be able to do; its memory follows from this, to the byte.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -16,7 +20,7 @@ pub struct Limits {
     pub image_side: usize,
     /// How keys and values are kept.
     pub kv: KvFormat,
-    /// Threads that compute; `None` for one per core.
+    /// Threads that compute; `None` for one per physical core.
     pub threads: Option<usize>,
 }
 
@@ -43,6 +47,17 @@ pub enum KvFormat {
     F32,
     /// 16 bits.
     F16,
+}
+
+impl KvFormat {
+    /// Whether a session keeps 16 bits a number.
+    pub(crate) fn is_half(self, weights: &Weights) -> bool {
+        match self {
+            Self::F32 => false,
+            Self::F16 => true,
+            Self::Auto => weights.text.iter().any(|l| l.qkv.format() != WeightFormat::F32),
+        }
+    }
 }
 
 /// The memory of a session, known before it is made.

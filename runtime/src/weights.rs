@@ -23,6 +23,16 @@ impl Matrix {
         self.layout.format
     }
 
+    /// Outputs of the matrix.
+    pub fn rows(&self) -> usize {
+        self.layout.rows
+    }
+
+    /// Bytes in the file.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes()
+    }
+
     /// Inputs of the matrix.
     pub fn cols(&self) -> usize {
         self.layout.cols

@@ -5,6 +5,7 @@ pub mod attention_int8;
 pub mod elementwise;
 pub mod matmul_float;
 pub mod norm;
+pub mod peak;
 pub mod quantize;
 
 use crate::layout::LANES;

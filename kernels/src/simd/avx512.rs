@@ -194,6 +194,11 @@ impl Simd for Avx512 {
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)) }
     }
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch may be given any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: see above the impl. The shuffles follow the tree of `Simd::sum`.
         unsafe {

@@ -90,6 +90,10 @@ pub trait Simd: Copy {
     /// The low bytes of all lanes.
     fn store_u8(self, v: Self::I, out: &mut [u8; LANES]);
 
+    /// Fetches a cache line that is to be read soon; any address will do.
+    #[inline(always)]
+    fn prefetch(self, _address: *const u8) {}
+
     /// The sum of all lanes by the tree (i, i+8), (i, i+4), (i, i+2), (0, 1).
     fn sum(self, v: Self::F) -> f32 {
         let mut x = [0.0; LANES];

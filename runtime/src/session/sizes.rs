@@ -1,6 +1,6 @@
 //! The sizes of a session, which are its plan.
 
-use palmtop_kernels::layout::{LANES, WeightFormat};
+use palmtop_kernels::layout::LANES;
 
 use super::{Answer, Sequence};
 use crate::buffers::BufferSizes;
@@ -8,8 +8,9 @@ use crate::engine::EngineSizes;
 use crate::error::{Error, Result};
 use crate::image::Resizer;
 use crate::kv::KvShape;
+use crate::machine;
 use crate::model::Model;
-use crate::plan::{KvFormat, Limits, Plan};
+use crate::plan::{Limits, Plan};
 use crate::sampler::Sampler;
 use crate::text::Span;
 use crate::tokenizer::EncodeScratch;
@@ -40,17 +41,12 @@ impl Sizes {
         within("the limit of prompt tokens", limits.prompt_tokens, TOKENS_MAX)?;
         within("the limit of new tokens", limits.new_tokens, TOKENS_MAX)?;
         within("the longest image side", limits.image_side, IMAGE_SIDE_MAX)?;
-        let threads =
-            limits.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+        let threads = limits.threads.unwrap_or_else(machine::default_threads);
         within("the number of threads", threads, THREADS_MAX)?;
         let (config, weights) = (model.config(), model.weights());
         let t = &config.text;
         let positions = config.vision.patches() + limits.prompt_tokens + limits.new_tokens;
-        let half = match limits.kv {
-            KvFormat::F32 => false,
-            KvFormat::F16 => true,
-            KvFormat::Auto => weights.text.iter().any(|l| l.qkv.format() != WeightFormat::F32),
-        };
+        let half = limits.kv.is_half(weights);
         let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
         let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         Ok(Self {

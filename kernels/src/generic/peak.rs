@@ -1,0 +1,43 @@
+//! What this CPU can do at most with an instruction set: what kernels are held against.
+
+use crate::layout::{LANES, TILE_BYTES};
+use crate::simd::Simd;
+
+/// Independent sums: more than latency times throughput.
+const SUMS: usize = 12;
+
+/// Multiplies int8 from registers for some rounds; gives the multiply-adds done, and a number that depends on them.
+#[inline(always)]
+pub fn multiply<I: Simd>(isa: I, rounds: usize) -> (usize, f32) {
+    let tile = isa.load_tile(&std::hint::black_box([3; TILE_BYTES]));
+    let x = std::hint::black_box([5; 4]);
+    let zero = isa.to_i32(isa.splat(0.0));
+    let mut total = isa.splat(0.0);
+    // Where a vector of sixteen lanes is four registers, so many sums would not stay in them.
+    let count = if I::BLOCK_STRIPES == 1 { SUMS / 3 } else { SUMS };
+    let mut sums = [zero; SUMS];
+    for _ in 0..rounds {
+        for sum in &mut sums[..count] {
+            *sum = isa.dot(*sum, tile, &x);
+        }
+    }
+    for sum in sums {
+        total = isa.add(total, isa.to_f32(sum));
+    }
+    (rounds * count * TILE_BYTES, isa.sum(total))
+}
+
+/// Reads all of `memory` in sequence; gives a number that depends on it.
+#[inline(always)]
+pub fn read<I: Simd>(isa: I, memory: &[f32]) -> f32 {
+    /// Vectors of 64 bytes that the next one is fetched ahead of: a page.
+    const AHEAD: usize = 4096 / 4;
+    let mut sums = [isa.splat(0.0); 4];
+    for vectors in memory.as_chunks::<LANES>().0.as_chunks::<4>().0 {
+        for i in 0..4 {
+            isa.prefetch(vectors[i].as_ptr().wrapping_add(AHEAD).cast());
+            sums[i] = isa.add(sums[i], isa.load(&vectors[i]));
+        }
+    }
+    isa.sum(isa.add(isa.add(sums[0], sums[1]), isa.add(sums[2], sums[3])))
+}
