@@ -95,14 +95,24 @@ with_kernels!(instruction_set(
     arch::avx512::matmul_integer
 ));
 
+#[cfg(target_arch = "x86_64")]
+with_kernels!(instruction_set(
+    amx,
+    Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
+    arch::amx::matmul_integer
+));
+
 /// The table of `isa`, if this CPU can run it.
 fn try_table(isa: Isa) -> Option<Table> {
     match isa {
         Isa::Scalar => Some(scalar::TABLE),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::try_table(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => arch::amx::is_available().then(amx::try_table)?,
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 => None,
+        Isa::Avx512 | Isa::Amx => None,
     }
 }
 

@@ -11,17 +11,20 @@ pub enum Isa {
     Scalar,
     /// AVX-512 with VNNI.
     Avx512,
+    /// AVX-512 with VNNI, and AMX with int8.
+    Amx,
 }
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Self; 2] = [Self::Scalar, Self::Avx512];
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx512, Self::Amx];
 
     /// The name used on the command line and in `PALMTOP_ISA`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 }

@@ -48,20 +48,18 @@ pub unsafe fn matmul_integer(
     if rows.len() >= UNPACK_FROM_ROWS {
         blocked(w, stripes, x, rows.start, scratch, out);
     } else {
-        for (j, s) in stripes.enumerate() {
-            stream(w, s, x, rows.start, j, out);
-        }
+        stream_all(w, stripes, x, rows.start, out);
     }
 }
 
 /// Tiles of 4 k that chunk `c` has.
-fn chunk_tiles(layout: &MatrixLayout, c: usize) -> usize {
+pub(super) fn chunk_tiles(layout: &MatrixLayout, c: usize) -> usize {
     (layout.padded_cols() - c * layout.chunk()).min(layout.chunk()) / 4
 }
 
 /// The f32 scales of a stripe's chunk, one lane per output.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn scales(stripe: &[u8], c: usize) -> __m512 {
+pub(super) fn scales(stripe: &[u8], c: usize) -> __m512 {
     let bytes: &[u8; LANES * 2] =
         stripe[c * LANES * 2..].first_chunk().expect("a stripe holds all its scales");
     // SAFETY: 32 bytes are read from an array of 32.
@@ -83,15 +81,15 @@ fn store(v: __m512i, tile: &mut Tile) {
 
 /// Where the weights of a chunk of a stripe lie, and how they become bytes `weight + 128`.
 #[derive(Clone, Copy)]
-struct PackedChunk<'a> {
+pub(super) struct PackedChunk<'a> {
     /// int8: a tile each. int4: two tiles each.
-    tiles: &'a [Tile],
+    pub tiles: &'a [Tile],
     /// int4: a scale per output of each pair of groups, two nibbles each.
     group_scales: &'a [[u8; LANES]],
 }
 
 impl<'a> PackedChunk<'a> {
-    fn new(w: &PackedMatrix<'a>, stripe: &'a [u8], c: usize) -> Self {
+    pub fn new(w: &PackedMatrix<'a>, stripe: &'a [u8], c: usize) -> Self {
         let layout = w.layout();
         let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
         let (from, n) = (c * layout.chunk() / 4, chunk_tiles(layout, c));
@@ -102,6 +100,23 @@ impl<'a> PackedChunk<'a> {
         let first = c * layout.chunk() / GROUP / 2;
         let group_scales = &pairs[first..first + n.div_ceil(2 * GROUP_TILES)];
         Self { tiles: &tiles[from / 2..(from + n) / 2], group_scales }
+    }
+
+    /// Writes the chunk as signed bytes.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn unpack_signed(&self, format: WeightFormat, out: &mut [Tile]) {
+        let flip = _mm512_set1_epi8(-128);
+        if format == WeightFormat::Int8 {
+            out[..self.tiles.len()].copy_from_slice(self.tiles);
+        } else {
+            for (g, out) in
+                out.as_chunks_mut::<GROUP_TILES>().0.iter_mut().enumerate().take(self.tiles.len() / 2)
+            {
+                for (tile, out) in self.int4(g).into_iter().zip(out) {
+                    store(_mm512_xor_si512(tile, flip), out);
+                }
+            }
+        }
     }
 
     /// int8: tile `t`.
@@ -202,14 +217,14 @@ fn unpack(format: WeightFormat, chunk: PackedChunk<'_>, j: usize, out: &mut [[Ti
 }
 
 /// Fetches the panel's next chunk bit by bit while the present one is multiplied.
-struct Ahead<'a> {
+pub(super) struct Ahead<'a> {
     stripes: [&'a [u8]; PANEL_STRIPES],
     at: usize,
     step: usize,
 }
 
 impl<'a> Ahead<'a> {
-    fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
+    pub fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
         let layout = w.layout();
         let next = if c + 1 < layout.chunks() { c + 1 } else { 0 };
         // Behind the last chunk comes the first one of the next panel.
@@ -230,7 +245,7 @@ impl<'a> Ahead<'a> {
         Self { stripes: piece, at: 0, step: to.div_ceil(steps).next_multiple_of(TILE_BYTES) }
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         for bytes in self.stripes {
             for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
                 // SAFETY: a prefetch may be given any address.
@@ -301,7 +316,7 @@ impl Block<'_> {
 
 /// `out = fma(sum, activation scale · weight scale, out)`.
 #[target_feature(enable = "avx512f,fma")]
-fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: bool, out: &mut [f32; LANES]) {
+pub(super) fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: bool, out: &mut [f32; LANES]) {
     let scale = _mm512_mul_ps(_mm512_set1_ps(x_scale), w_scale);
     let before = if first {
         _mm512_setzero_ps()
@@ -312,6 +327,20 @@ fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: bool, out: &mu
     let after = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
     // SAFETY: 16 numbers are written to an array of 16.
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), after) }
+}
+
+/// Few rows: all stripes of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+pub(super) fn stream_all(
+    w: &PackedMatrix<'_>,
+    stripes: Range<usize>,
+    x: &QuantizedRows<'_>,
+    first_row: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    for (j, s) in stripes.enumerate() {
+        stream(w, s, x, first_row, j, out);
+    }
 }
 
 /// Few rows: stripe `s`, column `j` of the panel, read once for at most eight rows at a time.

@@ -3,6 +3,8 @@
 pub mod scalar;
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx512;
 
 use std::ops::Range;
