@@ -30,7 +30,7 @@ macro_rules! with_kernels {
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
-            gelu_mul = elementwise::gelu_mul: fn(gate: &[f32], up: &[f32], out: &mut [f32]);
+            gelu_mul = elementwise::gelu_mul: fn(c: &[f32], out: &mut [f32]);
             softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
             sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
         }
@@ -311,9 +311,9 @@ impl Kernels {
     }
 
     /// See [`elementwise::gelu_mul`].
-    pub fn gelu_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    pub fn gelu_mul(&self, c: &[f32], out: &mut [f32]) {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
-        unsafe { (self.table.gelu_mul)(gate, up, out) }
+        unsafe { (self.table.gelu_mul)(c, out) }
     }
 
     /// See [`elementwise::softcap`].

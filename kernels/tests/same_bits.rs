@@ -264,12 +264,13 @@ fn rows_and_elements_have_equal_bits() {
     let mut r = Random(11);
     for n in [1, 15, 16, 17, 31, 72, 96, 1152, 2048, 2305] {
         let (x, w, b) = (r.f32s(n), r.f32s(n), r.f32s(n));
+        let gates_and_ups = r.f32s(2 * n.next_multiple_of(LANES));
         let run = |k: &Kernels| {
             let mut out = vec![vec![0.0; n]; 6];
             k.rms_norm(&x, &w, 1e-6, &mut out[0]);
             k.layer_norm(&x, &w, &b, 1e-6, &mut out[1]);
             k.bias_gelu(&x, &b, &mut out[2]);
-            k.gelu_mul(&x, &w, &mut out[3]);
+            k.gelu_mul(&gates_and_ups, &mut out[3]);
             out[4].copy_from_slice(&x);
             k.softcap(&mut out[4], 0.7);
             out[5][0] = k.sum_exp(&x, 1.5);

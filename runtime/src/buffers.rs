@@ -20,14 +20,16 @@ pub(crate) struct Buffers {
     pub qkv: Aligned<f32>,
     /// Attention outputs, `[rows, heads · head_dim]`.
     pub attended: Aligned<f32>,
-    /// Inside of the MLP for a block of rows; also the patches of a picture.
-    pub inner: Aligned<f32>,
+    /// The patches of a picture.
+    pub patches: Aligned<f32>,
     /// What a branch of a Gemma 2 layer gives before its norm, for a block of rows.
     pub branch: Aligned<f32>,
     /// `[batch, vocab]`
     pub logits: Aligned<f32>,
     /// Input of the matrix at hand.
     pub staged: Staged,
+    /// Input of the second matrix of an MLP.
+    pub gated: Staged,
     /// Keys and values of an encoder layer that attends in floats.
     pub vision_kv: KvArena,
     /// Keys and values of a layer that attends in integers.
@@ -40,10 +42,11 @@ pub(crate) struct BufferSizes {
     hidden: usize,
     qkv: usize,
     attended: usize,
-    inner: usize,
+    patches: usize,
     branch: usize,
     logits: usize,
     staged: StagedSizes,
+    gated: StagedSizes,
     vision_kv: KvShape,
     int8_kv: Int8KvSizes,
     pub scratch: ScratchSizes,
@@ -60,11 +63,9 @@ impl BufferSizes {
         let rows = patches.max(text_rows);
         let block = BLOCK_ROWS.min(rows);
         let attended_width = t.heads * t.head_dim;
-        let mut staged = StagedSizes::default();
-        staged.cover(weights.patch_embed.format().is_integer(), block, v.patch_values());
-        for m in weights.matrices() {
-            staged.cover(m.format().is_integer(), block, m.cols());
-        }
+        let (mut staged, mut gated) = (StagedSizes::default(), StagedSizes::default());
+        weights.matrices().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
+        weights.gated_matrices().for_each(|m| gated.cover(m.format().is_integer(), block, m.cols()));
         let mut int8_kv = Int8KvSizes::default();
         let (heads, prefix) = (v.attention_heads(), patches.saturating_add(limits.prompt_tokens));
         if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
@@ -79,10 +80,11 @@ impl BufferSizes {
             hidden: times(patches, v.hidden).max(times(text_rows, t.hidden)),
             qkv: times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())),
             attended: times(patches, v.hidden).max(times(text_rows, attended_width)),
-            inner: times(block, v.intermediate.max(t.intermediate)).max(times(patches, v.patch_values())),
+            patches: times(patches, v.patch_values()),
             branch: times(block, t.hidden),
             logits: times(limits.batch, t.vocab),
             staged,
+            gated,
             vision_kv: KvShape {
                 slots: if float { v.heads } else { 0 },
                 head_dim: v.head_dim(),
@@ -102,10 +104,11 @@ impl BufferSizes {
     }
 
     pub fn bytes(&self) -> usize {
-        let floats = [self.hidden, self.qkv, self.attended, self.inner, self.branch, self.logits];
+        let floats = [self.hidden, self.qkv, self.attended, self.patches, self.branch, self.logits];
         let floats = floats.into_iter().map(Aligned::<f32>::bytes).fold(0, usize::saturating_add);
         floats
             .saturating_add(self.staged.bytes())
+            .saturating_add(self.gated.bytes())
             .saturating_add(self.vision_kv.bytes())
             .saturating_add(self.int8_kv.bytes())
     }
@@ -117,10 +120,11 @@ impl Buffers {
             hidden: Aligned::zeroed(sizes.hidden)?,
             qkv: Aligned::zeroed(sizes.qkv)?,
             attended: Aligned::zeroed(sizes.attended)?,
-            inner: Aligned::zeroed(sizes.inner)?,
+            patches: Aligned::zeroed(sizes.patches)?,
             branch: Aligned::zeroed(sizes.branch)?,
             logits: Aligned::zeroed(sizes.logits)?,
             staged: Staged::new(&sizes.staged)?,
+            gated: Staged::new(&sizes.gated)?,
             vision_kv: KvArena::new(sizes.vision_kv)?,
             int8_kv: Int8Kv::new(&sizes.int8_kv)?,
         })

@@ -1,6 +1,8 @@
 //! Kernels, threads and their scratch memory: the parallel matrix product that the graph is made of.
 
-use palmtop_kernels::layout::{LANES, PackedMatrix, chunk_of};
+use std::ops::Range;
+
+use palmtop_kernels::layout::{CHUNK_MAX, PackedMatrix, chunk_of};
 use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
 use crate::attention;
@@ -11,6 +13,12 @@ use crate::weights::Matrix;
 
 /// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
 pub(crate) const BLOCK_ROWS: usize = 512;
+
+/// Columns that a task makes of every row between the matrices of an MLP: whole chunks of the second one's input.
+const UNIT: usize = CHUNK_MAX;
+const _: () = assert!(UNIT >= PANEL);
+/// Fewer rows are not shared between tasks.
+const GROUP_ROWS_MIN: usize = 48;
 
 /// Kernels, threads, and a scratch per thread.
 pub(crate) struct Compute {
@@ -23,6 +31,8 @@ pub(crate) struct Compute {
 pub(crate) struct Scratch {
     panel: Aligned<[f32; PANEL]>,
     unpacked: Box<PanelScratch>,
+    /// Rows of what comes through a gate.
+    unit: Aligned<f32>,
     /// A row of activations.
     pub row: Aligned<f32>,
     pub attention: attention::Scratch,
@@ -42,6 +52,7 @@ impl ScratchSizes {
     pub fn bytes(&self) -> usize {
         Aligned::<[f32; PANEL]>::bytes(self.rows)
             + size_of::<PanelScratch>()
+            + Aligned::<f32>::bytes(self.rows * UNIT)
             + Aligned::<f32>::bytes(self.width)
             + self.attention.bytes()
     }
@@ -51,6 +62,7 @@ impl Scratch {
     pub fn new(sizes: &ScratchSizes) -> Result<Self> {
         Ok(Self {
             panel: Aligned::zeroed(sizes.rows)?,
+            unit: Aligned::zeroed(sizes.rows * UNIT)?,
             unpacked: Box::default(),
             row: Aligned::zeroed(sizes.width)?,
             attention: attention::Scratch::new(&sizes.attention)?,
@@ -130,10 +142,33 @@ pub(crate) enum What<'a> {
     AddBias(&'a [f32]),
     /// `out = out + c`
     Add,
-    /// `out = gelu(c + bias)`
+}
+
+/// What lies between the two matrices of an MLP.
+#[derive(Clone, Copy)]
+pub(crate) enum Gate<'a> {
+    /// `gelu(c + bias)`
     BiasGelu(&'a [f32]),
-    /// Outputs alternate between 16 gates and 16 ups: `out = gelu(gate) · up`.
+    /// Outputs alternate between 16 gates and 16 ups: `gelu(gate) · up`.
     GeluMul,
+}
+
+impl Gate<'_> {
+    /// Values of a full panel.
+    fn width(self) -> usize {
+        match self {
+            Self::BiasGelu(_) => PANEL,
+            Self::GeluMul => PANEL / 2,
+        }
+    }
+
+    /// Values `from..` of a row, from a panel of products.
+    fn apply(self, kernels: &Kernels, c: &[f32; PANEL], from: usize, out: &mut [f32]) {
+        match self {
+            Self::BiasGelu(bias) => kernels.bias_gelu(&c[..out.len()], &bias[from..from + out.len()], out),
+            Self::GeluMul => kernels.gelu_mul(c, out),
+        }
+    }
 }
 
 impl Compute {
@@ -147,29 +182,12 @@ impl Compute {
     ) {
         let (kernels, cols) = (self.kernels, matrix.cols());
         (staged.rows, staged.cols) = (rows, cols);
-        if !matrix.format().is_integer() {
-            let floats = Disjoint::new(&mut staged.floats[..rows * cols]);
-            self.pool.run(&mut self.scratch, rows, |m, _| {
-                // SAFETY: every task has its own row.
-                fill(m, unsafe { floats.get(m * cols..(m + 1) * cols) });
-            });
-            return;
-        }
-        let chunk = chunk_of(cols);
-        let chunks = cols.div_ceil(chunk);
-        let q = Disjoint::new(&mut staged.q[..rows * chunks * chunk]);
-        let scales = Disjoint::new(&mut staged.scales[..rows * chunks]);
-        let sums = Disjoint::new(&mut staged.sums[..rows * chunks]);
+        let writer = StagedWriter::new(staged, matrix.format().is_integer());
         self.pool.run(&mut self.scratch, rows, |m, scratch| {
             let row = &mut scratch.row[..cols];
             fill(m, row);
-            for (c, values) in row.chunks(chunk).enumerate() {
-                let i = c * rows + m;
-                // SAFETY: every task has the chunks of its own row.
-                let (q, scale, sum) =
-                    unsafe { (q.get(i * chunk..(i + 1) * chunk), scales.get(i..i + 1), sums.get(i..i + 1)) };
-                (scale[0], sum[0]) = kernels.quantize_chunk(values, q);
-            }
+            // SAFETY: every task has its own row.
+            unsafe { writer.put(&kernels, m, 0, row) };
         });
     }
 
@@ -182,77 +200,169 @@ impl Compute {
     /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
     pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, then: Then<'_>) {
         let (rows, n) = (staged.rows, w.rows());
-        assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
-        let x = w.layout().format.is_integer().then(|| {
-            let (chunks, chunk) = (rows * w.layout().chunks(), w.layout().chunk());
-            let (scales, sums) = (&staged.scales[..chunks], &staged.sums[..chunks]);
-            QuantizedRows::new(&staged.q[..chunks * chunk], scales, sums, rows, chunk)
-        });
-        let stripes = w.layout().stripes();
-        let panels = stripes.div_ceil(PANEL_STRIPES);
+        let product = Product::new(self.kernels, w, staged);
         // More tasks than threads, so that a slow core takes fewer; few enough that a task reads a long stretch.
-        let tasks = panels.min(self.pool.threads() * 16);
-        let kernels = self.kernels;
-        let epilogue = Epilogue::new(kernels, then, n);
+        let tasks = product.panels().min(self.pool.threads() * 16);
+        let out = Disjoint::new(then.out);
         self.pool.run(&mut self.scratch, tasks, |task, scratch| {
-            for panel in task * panels / tasks..(task + 1) * panels / tasks {
-                let part = panel * PANEL_STRIPES..stripes.min((panel + 1) * PANEL_STRIPES);
-                let out = &mut scratch.panel[..rows];
-                match &x {
-                    Some(x) => {
-                        kernels.matmul_integer(w, part.clone(), x, 0..rows, &mut scratch.unpacked, out)
-                    }
-                    None => kernels.matmul_float(w, part.clone(), &staged.floats[..rows * staged.cols], out),
+            for panel in task * product.panels() / tasks..(task + 1) * product.panels() / tasks {
+                product.panel(panel, 0..rows, &mut scratch.unpacked, &mut scratch.panel);
+                let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+                for (m, c) in scratch.panel[..rows].iter().enumerate() {
+                    // SAFETY: panels are tasks of their own and have their own columns of every row.
+                    let out =
+                        unsafe { out.get(m * then.stride + columns.start..m * then.stride + columns.end) };
+                    then.what.write(c, columns.clone(), out);
                 }
-                epilogue.panel(panel, out);
+            }
+        });
+    }
+
+    /// Multiplies the staged rows with the first matrix of an MLP and makes what comes through the gate the input of the
+    /// second one. The values between them, several times as wide as all else, never leave the caches as floats: a task
+    /// makes a chunk of every row, and quantizes it.
+    pub fn matmul_gated(
+        &mut self,
+        w: &PackedMatrix<'_>,
+        staged: &Staged,
+        gate: Gate<'_>,
+        next: &Matrix,
+        output: &mut Staged,
+    ) {
+        let (rows, cols, kernels) = (staged.rows, next.cols(), self.kernels);
+        (output.rows, output.cols) = (rows, cols);
+        let product = Product::new(kernels, w, staged);
+        let chunk = chunk_of(cols);
+        let unit = chunk.max(gate.width());
+        let units = cols.div_ceil(unit);
+        // Where there are few units, several tasks share one, each for its own rows; each unpacks the weights again, so not
+        // for few rows.
+        let groups = (self.pool.threads() * 4).div_ceil(units).min(rows.div_ceil(GROUP_ROWS_MIN)).max(1);
+        let output = StagedWriter::new(output, next.format().is_integer());
+        self.pool.run(&mut self.scratch, units * groups, |task, scratch| {
+            let (u, group) = (task / groups, task % groups);
+            let rows = group * rows / groups..(group + 1) * rows / groups;
+            let columns = u * unit..cols.min((u + 1) * unit);
+            for from in columns.clone().step_by(gate.width()) {
+                product.panel(from / gate.width(), rows.clone(), &mut scratch.unpacked, &mut scratch.panel);
+                let to = columns.end.min(from + gate.width());
+                for (c, values) in scratch.panel[..rows.len()].iter().zip(scratch.unit.chunks_mut(UNIT)) {
+                    gate.apply(&kernels, c, from, &mut values[from - columns.start..to - columns.start]);
+                }
+            }
+            for (m, values) in rows.zip(scratch.unit.chunks(UNIT)) {
+                // SAFETY: every task has its own columns, which begin at a chunk, of its own rows.
+                unsafe { output.put(&kernels, m, columns.start, &values[..columns.len()]) };
             }
         });
     }
 }
 
-/// Writes panels of products to where they belong.
-struct Epilogue<'a> {
-    kernels: Kernels,
-    what: What<'a>,
-    out: Disjoint<'a, f32>,
-    stride: usize,
-    /// Outputs of a full panel.
-    width: usize,
-    /// Outputs per row.
-    n: usize,
+/// Rows of a staged input, written by several threads.
+struct StagedWriter<'a> {
+    q: Disjoint<'a, i8>,
+    scales: Disjoint<'a, f32>,
+    sums: Disjoint<'a, i32>,
+    floats: Disjoint<'a, f32>,
+    rows: usize,
+    cols: usize,
+    integer: bool,
 }
 
-impl<'a> Epilogue<'a> {
-    fn new(kernels: Kernels, then: Then<'a>, n: usize) -> Self {
-        let Then { out, stride, what } = then;
-        // The gated product has half as many outputs; those past the end are filled up in the matrix.
-        let (width, n) = if matches!(what, What::GeluMul) { (PANEL / 2, stride) } else { (PANEL, n) };
-        Self { kernels, what, out: Disjoint::new(out), stride, width, n }
+impl<'a> StagedWriter<'a> {
+    fn new(staged: &'a mut Staged, integer: bool) -> Self {
+        Self {
+            q: Disjoint::new(&mut staged.q),
+            scales: Disjoint::new(&mut staged.scales),
+            sums: Disjoint::new(&mut staged.sums),
+            floats: Disjoint::new(&mut staged.floats),
+            rows: staged.rows,
+            cols: staged.cols,
+            integer,
+        }
     }
 
-    fn panel(&self, panel: usize, c: &[[f32; PANEL]]) {
-        let from = panel * self.width;
-        let to = self.n.min(from + self.width);
-        for (m, c) in c.iter().enumerate() {
-            // SAFETY: panels are tasks of their own and have their own columns of every row.
-            let out = unsafe { self.out.get(m * self.stride + from..m * self.stride + to) };
-            let c = &c[..];
-            match self.what {
-                What::Store => out.copy_from_slice(&c[..out.len()]),
-                What::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
-                What::Bias(bias) => {
-                    out.iter_mut().zip(c).zip(&bias[from..to]).for_each(|((o, c), b)| *o = c + b);
-                }
-                What::AddBias(bias) => {
-                    out.iter_mut().zip(c).zip(&bias[from..to]).for_each(|((o, c), b)| *o += c + b);
-                }
-                What::BiasGelu(bias) => self.kernels.bias_gelu(&c[..out.len()], &bias[from..to], out),
-                What::GeluMul => {
-                    for (out, pair) in out.chunks_mut(LANES).zip(c.chunks_exact(2 * LANES)) {
-                        let (gate, up) = pair.split_at(LANES);
-                        self.kernels.gelu_mul(&gate[..out.len()], &up[..out.len()], out);
-                    }
-                }
+    /// Makes `values` the columns from `from` on, the first of a chunk, of row `m`.
+    ///
+    /// # Safety
+    /// No other thread writes to these columns of this row meanwhile.
+    unsafe fn put(&self, kernels: &Kernels, m: usize, from: usize, values: &[f32]) {
+        if !self.integer {
+            let at = m * self.cols + from;
+            // SAFETY: by the caller's promise.
+            unsafe { self.floats.get(at..at + values.len()) }.copy_from_slice(values);
+            return;
+        }
+        let chunk = chunk_of(self.cols);
+        debug_assert!(from.is_multiple_of(chunk));
+        for (c, values) in (from / chunk..).zip(values.chunks(chunk)) {
+            let i = c * self.rows + m;
+            // SAFETY: by the caller's promise.
+            let (q, scale, sum) = unsafe {
+                (self.q.get(i * chunk..(i + 1) * chunk), self.scales.get(i..i + 1), self.sums.get(i..i + 1))
+            };
+            (scale[0], sum[0]) = kernels.quantize_chunk(values, q);
+        }
+    }
+}
+
+/// A matrix and the rows that it is multiplied with.
+struct Product<'a> {
+    kernels: Kernels,
+    w: PackedMatrix<'a>,
+    quantized: Option<QuantizedRows<'a>>,
+    floats: &'a [f32],
+}
+
+impl<'a> Product<'a> {
+    fn new(kernels: Kernels, w: &PackedMatrix<'a>, staged: &'a Staged) -> Self {
+        let rows = staged.rows;
+        assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
+        let integer = w.layout().format.is_integer();
+        let quantized = integer.then(|| {
+            let (chunks, chunk) = (rows * w.layout().chunks(), w.layout().chunk());
+            let (scales, sums) = (&staged.scales[..chunks], &staged.sums[..chunks]);
+            QuantizedRows::new(&staged.q[..chunks * chunk], scales, sums, rows, chunk)
+        });
+        let floats = if integer { &[] } else { &staged.floats[..rows * staged.cols] };
+        Self { kernels, w: *w, quantized, floats }
+    }
+
+    fn panels(&self) -> usize {
+        self.w.layout().stripes().div_ceil(PANEL_STRIPES)
+    }
+
+    /// The outputs of a panel for some rows, which `out` begins with.
+    fn panel(&self, panel: usize, rows: Range<usize>, scratch: &mut PanelScratch, out: &mut [[f32; PANEL]]) {
+        let stripes = self.w.layout().stripes();
+        let part = panel * PANEL_STRIPES..stripes.min((panel + 1) * PANEL_STRIPES);
+        let out = &mut out[..rows.len()];
+        match &self.quantized {
+            Some(x) => self.kernels.matmul_integer(&self.w, part, x, rows, scratch, out),
+            None => {
+                let cols = self.w.cols();
+                self.kernels.matmul_float(
+                    &self.w,
+                    part,
+                    &self.floats[rows.start * cols..rows.end * cols],
+                    out,
+                );
+            }
+        }
+    }
+}
+
+impl What<'_> {
+    /// Writes a row of a panel, `columns` of the whole row.
+    fn write(self, c: &[f32; PANEL], columns: Range<usize>, out: &mut [f32]) {
+        match self {
+            What::Store => out.copy_from_slice(&c[..out.len()]),
+            What::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
+            What::Bias(bias) => {
+                out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o = c + b);
+            }
+            What::AddBias(bias) => {
+                out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o += c + b);
             }
         }
     }

@@ -4,7 +4,7 @@ use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::attention::Tile;
 use crate::buffers::{Buffers, attends_in_integers, blocks};
-use crate::compute::{Then, What};
+use crate::compute::{Gate, Then, What};
 use crate::config::TextConfig;
 use crate::control::Control;
 use crate::engine::Engine;
@@ -25,6 +25,13 @@ pub(crate) struct Span {
     pub rows: usize,
     /// A prefix sees all of itself, whatever the sliding window.
     pub prefix: bool,
+}
+
+/// Which of the buffers holds the input of a matrix.
+#[derive(Clone, Copy)]
+enum Input {
+    Staged,
+    Gated,
 }
 
 impl Engine {
@@ -171,7 +178,7 @@ impl Engine {
             let Buffers { attended, staged, .. } = &mut self.buffers;
             let input = &attended[block.start * query_width..];
             self.compute.stage_rows(staged, &layer.out, block.len(), input);
-            self.add_branch(file, t, &layer.out, layer.attention_post_norm.as_ref(), block);
+            self.add_branch(file, t, &layer.out, Input::Staged, layer.attention_post_norm.as_ref(), block);
         }
     }
 
@@ -179,12 +186,9 @@ impl Engine {
     /// Gemma 2.
     fn mlp(&mut self, file: &PalmFile, t: &TextConfig, layer: &TextLayer, block: std::ops::Range<usize>) {
         self.stage_norm(file, t, &layer.gate_up, &layer.mlp_pre_norm, &block);
-        let inner = &mut self.buffers.inner[..block.len() * t.intermediate];
-        let then = Then { out: inner, stride: t.intermediate, what: What::GeluMul };
-        self.compute.matmul(&layer.gate_up.of(file), &self.buffers.staged, then);
-        let Buffers { inner, staged, .. } = &mut self.buffers;
-        self.compute.stage_rows(staged, &layer.down, block.len(), inner);
-        self.add_branch(file, t, &layer.down, layer.mlp_post_norm.as_ref(), block);
+        let Buffers { staged, gated, .. } = &mut self.buffers;
+        self.compute.matmul_gated(&layer.gate_up.of(file), staged, Gate::GeluMul, &layer.down, gated);
+        self.add_branch(file, t, &layer.down, Input::Gated, layer.mlp_post_norm.as_ref(), block);
     }
 
     /// Makes the norm of a block of rows the input of a matrix.
@@ -204,16 +208,21 @@ impl Engine {
         });
     }
 
-    /// Multiplies the staged rows and adds the result to the residual stream, through `norm` if there is one.
+    /// Multiplies the input's rows and adds the result to the residual stream, through `norm` if there is one.
     fn add_branch(
         &mut self,
         file: &PalmFile,
         t: &TextConfig,
         matrix: &Matrix,
+        input: Input,
         norm: Option<&Plain>,
         block: std::ops::Range<usize>,
     ) {
-        let Buffers { hidden, branch, staged, .. } = &mut self.buffers;
+        let Buffers { hidden, branch, staged, gated, .. } = &mut self.buffers;
+        let staged = match input {
+            Input::Staged => &*staged,
+            Input::Gated => &*gated,
+        };
         let out = &mut hidden[block.start * t.hidden..block.end * t.hidden];
         let stride = t.hidden;
         let Some(norm) = norm else {

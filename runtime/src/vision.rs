@@ -4,7 +4,7 @@ use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::attention::{Heads, Tile};
 use crate::buffers::{Buffers, attends_in_integers, blocks};
-use crate::compute::{Compute, Staged, Then, What};
+use crate::compute::{Compute, Gate, Staged, Then, What};
 use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::pool::Disjoint;
 use crate::trace::Trace;
 use crate::weights::{LayerNorm, Matrix, VisionLayer};
 
-/// Encodes the patches that stand in `buffers.inner`, `[patches, 3·p·p]`; writes `[patches, decoder width]`.
+/// Encodes the patches that stand in `buffers.patches`, `[patches, 3·p·p]`; writes `[patches, decoder width]`.
 pub(crate) fn encode(
     engine: &mut Engine,
     features: &mut [f32],
@@ -26,7 +26,7 @@ pub(crate) fn encode(
     let (file, w, v) = (model.file(), model.weights(), &model.config().vision);
     let (patches, hidden, eps) = (v.patches(), v.hidden, v.norm_eps as f32);
     for rows in blocks(patches) {
-        let input = &buffers.inner[rows.start * v.patch_values()..];
+        let input = &buffers.patches[rows.start * v.patch_values()..];
         compute.stage_rows(&mut buffers.staged, &w.patch_embed, rows.len(), input);
         let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
         compute.matmul(
@@ -42,7 +42,7 @@ pub(crate) fn encode(
         control.check()?;
         attention(model, compute, buffers, layer);
         for rows in blocks(patches) {
-            mlp(file, compute, buffers, layer, rows, hidden, v.intermediate, eps);
+            mlp(file, compute, buffers, layer, rows, hidden, eps);
         }
         trace.f32(format_args!("vision.layer.{i}"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
     }
@@ -146,19 +146,17 @@ fn mlp(
     layer: &VisionLayer,
     rows: std::ops::Range<usize>,
     hidden: usize,
-    intermediate: usize,
     eps: f32,
 ) {
     let input = &buffers.hidden[rows.start * hidden..];
     stage_norm(file, compute, &mut buffers.staged, &layer.fc1, &layer.norm2, eps, rows.len(), input);
-    let inner = &mut buffers.inner[..rows.len() * intermediate];
-    let then = Then { out: inner, stride: intermediate, what: What::BiasGelu(layer.fc1_bias.of(file)) };
-    compute.matmul(&layer.fc1.of(file), &buffers.staged, then);
-    compute.stage_rows(&mut buffers.staged, &layer.fc2, rows.len(), &buffers.inner);
-    let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
+    let Buffers { hidden: stream, staged, gated, .. } = buffers;
+    let gate = Gate::BiasGelu(layer.fc1_bias.of(file));
+    compute.matmul_gated(&layer.fc1.of(file), staged, gate, &layer.fc2, gated);
+    let out = &mut stream[rows.start * hidden..rows.end * hidden];
     compute.matmul(
         &layer.fc2.of(file),
-        &buffers.staged,
+        gated,
         Then { out, stride: hidden, what: What::AddBias(layer.fc2_bias.of(file)) },
     );
 }

@@ -171,10 +171,15 @@ impl Weights {
         })
     }
 
-    /// All matrices.
+    /// All matrices, but for the second ones of the MLPs.
     pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
-        let vision = self.vision.iter().flat_map(|l| [&l.qkv, &l.out, &l.fc1, &l.fc2]);
-        let text = self.text.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
+        let vision = self.vision.iter().flat_map(|l| [&l.qkv, &l.out, &l.fc1]);
+        let text = self.text.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up]);
         [&self.patch_embed, &self.projector, &self.embed].into_iter().chain(vision).chain(text)
+    }
+
+    /// The second matrices of the MLPs, whose input comes through a gate.
+    pub fn gated_matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.vision.iter().map(|l| &l.fc2).chain(self.text.iter().map(|l| &l.down))
     }
 }

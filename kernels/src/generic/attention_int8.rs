@@ -23,7 +23,7 @@ use std::f32::consts::LOG2_E;
 use super::attention::Scores;
 use super::elementwise::softcap;
 use super::quantize::{quantize_chunk, scale_and_inverse};
-use super::{for_each_vector, load_at, store_at};
+use super::{load_at, store_at, vectors};
 use crate::layout::{LANES, TILE_BYTES};
 use crate::simd::Simd;
 
@@ -163,7 +163,9 @@ pub fn quantize_keys_values<I: Simd>(
     for i in 0..n {
         let relative = &mut relative[..shape.head_dim];
         let key = &keys[i * stride..][..shape.head_dim];
-        for_each_vector(isa, key, |v, k| store_at(isa, isa.sub(k, load_at(isa, mean, v)), relative, v));
+        for v in 0..vectors(key.len()) {
+            store_at(isa, isa.sub(load_at(isa, key, v), load_at(isa, mean, v)), relative, v);
+        }
         (key_scales[i], key_sums[i]) = quantize_chunk(isa, relative, &mut q[..shape.stripes() * LANES]);
         let block = &mut key_tiles[i / LANES * shape.key_tiles()..][..shape.key_tiles()];
         for (tile, part) in block.iter_mut().zip(q.as_chunks::<4>().0) {
@@ -171,10 +173,9 @@ pub fn quantize_keys_values<I: Simd>(
         }
     }
     for (s, stripe) in value_tiles.chunks_exact_mut(KEYS / 4).enumerate() {
-        let value = |i: usize| load_at(isa, &values[i * stride..][..shape.head_dim], s);
         let mut max = isa.splat(0.0);
         for i in 0..n {
-            max = isa.max(isa.abs(value(i)), max);
+            max = isa.max(isa.abs(load_at(isa, &values[i * stride..][..shape.head_dim], s)), max);
         }
         let mut maxima = [0.0; LANES];
         isa.store(max, &mut maxima);
@@ -184,7 +185,9 @@ pub fn quantize_keys_values<I: Simd>(
         let mut sum = isa.splat(0.0);
         // Behind the last key zeros, up to whole tiles.
         for i in 0..n.next_multiple_of(4) {
-            let v = if i < n { isa.round_even(isa.mul(value(i), inverse)) } else { isa.splat(0.0) };
+            let value =
+                if i < n { load_at(isa, &values[i * stride..][..shape.head_dim], s) } else { isa.splat(0.0) };
+            let v = isa.round_even(isa.mul(value, inverse));
             let v = isa.min(isa.max(v, isa.splat(-127.0)), isa.splat(127.0));
             sum = isa.add(sum, v);
             let mut column = [0; LANES];
@@ -219,7 +222,9 @@ pub fn attention_int8<I: Simd>(
     let factor = how.scale * LOG2_E;
     for (r, q) in q.chunks_exact(shape.head_dim).take(rows).enumerate() {
         let mut dot = isa.splat(0.0);
-        for_each_vector(isa, q, |i, v| dot = isa.fma(v, load_at(isa, kv.mean, i), dot));
+        for i in 0..vectors(q.len()) {
+            dot = isa.fma(load_at(isa, q, i), load_at(isa, kv.mean, i), dot);
+        }
         let mut q8 = [0; HEAD_DIM_MAX];
         let (scale, _) = quantize_chunk(isa, q, &mut q8[..width]);
         scratch.q[r] = q8.map(|q| (i32::from(q) + ZERO) as u8);
@@ -252,7 +257,9 @@ pub fn attention_int8<I: Simd>(
     }
     for (row, out) in scratch.rows.iter().zip(out.chunks_exact_mut(width)) {
         let inverse = isa.splat(1.0 / row.weight);
-        out.as_chunks_mut().0.iter_mut().for_each(|x| isa.store(isa.mul(isa.load(x), inverse), x));
+        for x in out.as_chunks_mut().0 {
+            isa.store(isa.mul(isa.load(x), inverse), x);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! exp, tanh and GELU as our own functions, and what the graph needs between its matrix products.
 
-use super::{load_at, store_at};
+use super::{load_at, store_at, vectors};
 use crate::layout::LANES;
 use crate::simd::Simd;
 
@@ -62,18 +62,18 @@ pub fn gelu<I: Simd>(isa: I, x: I::F) -> I::F {
 #[inline(always)]
 pub fn bias_gelu<I: Simd>(isa: I, x: &[f32], bias: &[f32], out: &mut [f32]) {
     assert!(x.len() == out.len() && bias.len() == out.len());
-    for i in 0..out.len().div_ceil(LANES) {
+    for i in 0..vectors(out.len()) {
         let y = gelu(isa, isa.add(load_at(isa, x, i), load_at(isa, bias, i)));
         store_at(isa, y, out, i);
     }
 }
 
-/// `out = gelu(gate) · up`.
+/// `out = gelu(gate) · up`, where `c` alternates between 16 gates and 16 ups.
 #[inline(always)]
-pub fn gelu_mul<I: Simd>(isa: I, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert!(gate.len() == out.len() && up.len() == out.len());
-    for i in 0..out.len().div_ceil(LANES) {
-        let y = isa.mul(gelu(isa, load_at(isa, gate, i)), load_at(isa, up, i));
+pub fn gelu_mul<I: Simd>(isa: I, c: &[f32], out: &mut [f32]) {
+    assert!(c.len() >= 2 * out.len().next_multiple_of(LANES));
+    for (i, pair) in c.as_chunks::<LANES>().0.as_chunks::<2>().0.iter().enumerate().take(vectors(out.len())) {
+        let y = isa.mul(gelu(isa, isa.load(&pair[0])), isa.load(&pair[1]));
         store_at(isa, y, out, i);
     }
 }
@@ -81,7 +81,7 @@ pub fn gelu_mul<I: Simd>(isa: I, gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// `x = cap · tanh(x / cap)`.
 #[inline(always)]
 pub fn softcap<I: Simd>(isa: I, x: &mut [f32], cap: f32) {
-    for i in 0..x.len().div_ceil(LANES) {
+    for i in 0..vectors(x.len()) {
         let y = isa.div(load_at(isa, x, i), isa.splat(cap));
         let y = isa.mul(tanh(isa, y), isa.splat(cap));
         store_at(isa, y, x, i);
@@ -92,7 +92,7 @@ pub fn softcap<I: Simd>(isa: I, x: &mut [f32], cap: f32) {
 #[inline(always)]
 pub fn sum_exp<I: Simd>(isa: I, x: &[f32], max: f32) -> f32 {
     let mut sum = isa.splat(0.0);
-    for i in 0..x.len().div_ceil(LANES) {
+    for i in 0..vectors(x.len()) {
         let e = exp(isa, isa.sub(load_at(isa, x, i), isa.splat(max)));
         sum = isa.add(sum, isa.keep(e, 0, x.len() - i * LANES));
     }

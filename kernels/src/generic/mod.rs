@@ -11,16 +11,13 @@ pub mod quantize;
 use crate::layout::LANES;
 use crate::simd::Simd;
 
-/// Calls `f(index, lanes)` for every vector of `x`; the last one may have zeros in its upper lanes.
+// Loops over vectors are written out where they are: a closure may stay a function of its own, compiled without the
+// instruction set of its caller, and then costs many times more.
+
+/// Vectors that `n` values fill, the last one perhaps in part.
 #[inline(always)]
-fn for_each_vector<I: Simd>(isa: I, x: &[f32], mut f: impl FnMut(usize, I::F)) {
-    let (full, tail) = x.as_chunks::<LANES>();
-    for (i, v) in full.iter().enumerate() {
-        f(i, isa.load(v));
-    }
-    if !tail.is_empty() {
-        f(full.len(), isa.load_tail(tail));
-    }
+fn vectors(n: usize) -> usize {
+    n.div_ceil(LANES)
 }
 
 /// Stores `v` as vector number `i` of `out`, cut where `out` ends.

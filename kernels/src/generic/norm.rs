@@ -1,6 +1,6 @@
 //! RMSNorm and LayerNorm of one row. Sums run over sixteen lanes, then the fixed tree.
 
-use super::{for_each_vector, load_at, store_at};
+use super::{load_at, store_at, vectors};
 use crate::layout::LANES;
 use crate::simd::Simd;
 
@@ -9,12 +9,15 @@ use crate::simd::Simd;
 pub fn rms_norm<I: Simd>(isa: I, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     assert!(x.len() == out.len() && weight.len() == out.len());
     let mut squares = isa.splat(0.0);
-    for_each_vector(isa, x, |_, v| squares = isa.fma(v, v, squares));
+    for i in 0..vectors(x.len()) {
+        let v = load_at(isa, x, i);
+        squares = isa.fma(v, v, squares);
+    }
     let scale = isa.splat(1.0 / (isa.sum(squares) / x.len() as f32 + eps).sqrt());
-    for_each_vector(isa, x, |i, v| {
-        let y = isa.mul(isa.mul(v, scale), load_at(isa, weight, i));
+    for i in 0..vectors(x.len()) {
+        let y = isa.mul(isa.mul(load_at(isa, x, i), scale), load_at(isa, weight, i));
         store_at(isa, y, out, i);
-    });
+    }
 }
 
 /// `out = (x - mean) / √(variance + eps) · weight + bias`.
@@ -23,17 +26,19 @@ pub fn layer_norm<I: Simd>(isa: I, x: &[f32], weight: &[f32], bias: &[f32], eps:
     assert!(x.len() == out.len() && weight.len() == out.len() && bias.len() == out.len());
     let n = x.len() as f32;
     let mut sum = isa.splat(0.0);
-    for_each_vector(isa, x, |_, v| sum = isa.add(sum, v));
+    for i in 0..vectors(x.len()) {
+        sum = isa.add(sum, load_at(isa, x, i));
+    }
     let mean = isa.splat(isa.sum(sum) / n);
     let mut squares = isa.splat(0.0);
-    for_each_vector(isa, x, |i, v| {
-        let d = isa.keep(isa.sub(v, mean), 0, x.len() - i * LANES);
+    for i in 0..vectors(x.len()) {
+        let d = isa.keep(isa.sub(load_at(isa, x, i), mean), 0, x.len() - i * LANES);
         squares = isa.fma(d, d, squares);
-    });
+    }
     let scale = isa.splat(1.0 / (isa.sum(squares) / n + eps).sqrt());
-    for_each_vector(isa, x, |i, v| {
-        let y = isa.mul(isa.sub(v, mean), scale);
+    for i in 0..vectors(x.len()) {
+        let y = isa.mul(isa.sub(load_at(isa, x, i), mean), scale);
         let y = isa.fma(y, load_at(isa, weight, i), load_at(isa, bias, i));
         store_at(isa, y, out, i);
-    });
+    }
 }

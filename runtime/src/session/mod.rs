@@ -193,7 +193,7 @@ impl Session {
             trace.f32(format_args!("pixel_values"), &[3, side as usize, side as usize], &planes);
         }
         let patches =
-            &mut self.engine.buffers.inner[..config.vision.patches() * config.vision.patch_values()];
+            &mut self.engine.buffers.patches[..config.vision.patches() * config.vision.patch_values()];
         self.eye.normaliser.patches(resized, config.vision.patch_size as u32, patches)?;
         vision::encode(&mut self.engine, &mut features.values, control, trace)?;
         features.encoded = true;
