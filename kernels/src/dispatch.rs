@@ -103,16 +103,32 @@ with_kernels!(instruction_set(
     arch::amx::matmul_integer
 ));
 
+#[cfg(target_arch = "aarch64")]
+with_kernels!(instruction_set(neon, Neon, "neon", arch::neon::matmul_integer));
+
+#[cfg(target_arch = "aarch64")]
+with_kernels!(instruction_set(neon_dotprod, NeonDotprod, "neon,dotprod", arch::neon::matmul_integer_dotprod));
+
+#[cfg(target_arch = "aarch64")]
+with_kernels!(instruction_set(neon_i8mm, NeonI8mm, "neon,dotprod,i8mm", arch::neon::matmul_integer_i8mm));
+
 /// The table of `isa`, if this CPU can run it.
 fn try_table(isa: Isa) -> Option<Table> {
     match isa {
         Isa::Scalar => Some(scalar::TABLE),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::try_table(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => neon_dotprod::try_table(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm => neon_i8mm::try_table(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::try_table(),
         #[cfg(target_arch = "x86_64")]
         Isa::Amx => arch::amx::is_available().then(amx::try_table)?,
-        #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 | Isa::Amx => None,
+        // Sets of other architectures.
+        #[allow(unreachable_patterns)]
+        _ => None,
     }
 }
 

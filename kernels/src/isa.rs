@@ -9,6 +9,12 @@ use std::str::FromStr;
 pub enum Isa {
     /// Plain Rust: the definition.
     Scalar,
+    /// NEON as in Armv8.0: every 64-bit Arm CPU, such as Cortex-A72.
+    Neon,
+    /// NEON with the dot product of bytes, such as in Cortex-A76.
+    NeonDotprod,
+    /// NEON with the matrix product of bytes too, such as in Cortex-X3.
+    NeonI8mm,
     /// AVX-512 with VNNI.
     Avx512,
     /// AVX-512 with VNNI, and AMX with int8.
@@ -17,12 +23,16 @@ pub enum Isa {
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Neon, Self::NeonDotprod, Self::NeonI8mm, Self::Avx512, Self::Amx];
 
     /// The name used on the command line and in `PALMTOP_ISA`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Neon => "neon",
+            Self::NeonDotprod => "neon-dotprod",
+            Self::NeonI8mm => "neon-i8mm",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
         }

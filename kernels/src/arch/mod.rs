@@ -2,6 +2,9 @@
 
 pub mod scalar;
 
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,11 @@
 mod portable;
 pub use portable::Portable;
 
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub use neon::{Neon, NeonDotprod, NeonI8mm};
+
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
