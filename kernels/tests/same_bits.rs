@@ -183,6 +183,37 @@ fn matrix_products_have_equal_bits() {
     }
 }
 
+/// Kernels choose their way by the number of rows, and end in blocks that are not full.
+#[test]
+fn any_number_of_rows_has_equal_bits() {
+    let rows_max = 70;
+    for format in [WeightFormat::Int8, WeightFormat::Int4] {
+        for (rows, cols) in [(112, 601), (33, 272), (16, 40), (70, 4304)] {
+            let mut r = Random(cols as u64);
+            let layout = MatrixLayout::new(format, rows, cols).unwrap();
+            let memory = matrix(&mut r, layout);
+            let w = PackedMatrix::new(layout, &memory.as_flattened()[..layout.bytes()]).unwrap();
+            let x = r.f32s(rows_max * cols);
+            let want = bits(&product(&scalar(), &w, &x, rows_max));
+            let width = want.len() / rows_max;
+            for k in others() {
+                for m in (1..=20).chain([31, 32, 33, 48, 64, rows_max]) {
+                    let got = bits(&product(&k, &w, &x[..m * cols], m));
+                    assert_eq!(got, want[..m * width], "{} {format} {rows}x{cols}, {m} rows", k.isa());
+                }
+            }
+        }
+    }
+}
+
+/// `tests/aarch64.sh` says which sets a CPU must have, so that none is passed over unseen.
+#[test]
+fn the_expected_sets_are_there() {
+    let Ok(expected) = std::env::var("PALMTOP_EXPECT_ISAS") else { return };
+    let there: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::name).collect();
+    assert_eq!(there.join(","), expected);
+}
+
 #[test]
 fn the_definition_is_the_product_of_the_dequantized_weights() {
     for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
