@@ -15,8 +15,6 @@ use crate::simd::neon::{dot_base, prefetch};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 3;
-/// Rows of a register block with `sdot`: 5 · 4 sums, 5 activations, and the weights in turn.
-const BLOCK_ROWS: usize = 5;
 /// Rows of a register block with `smmla`: 3 · 8 sums of two by two, 3 activations, and the weights in turn.
 const PAIR_ROWS: usize = 6;
 /// Tiles of a group of 16 k.
@@ -29,6 +27,9 @@ type Tile = [i8; TILE_BYTES];
 
 /// A way to multiply bytes.
 trait Dots: Copy {
+    /// Rows of a register block.
+    const BLOCK_ROWS: usize;
+
     /// `acc[i] + Σ_j w[4·i + j] · x[4·T + j]`
     ///
     /// # Safety
@@ -41,6 +42,9 @@ trait Dots: Copy {
 struct Base;
 
 impl Dots for Base {
+    // 4 · 4 sums, 4 activations spread over a register each, and what a product needs in between.
+    const BLOCK_ROWS: usize = 4;
+
     #[inline(always)]
     unsafe fn dot<const T: i32>(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
         // SAFETY: every aarch64 CPU has NEON.
@@ -56,6 +60,9 @@ impl Dots for Base {
 struct Dotprod;
 
 impl Dots for Dotprod {
+    // 5 · 4 sums, 5 activations, and the weights in turn.
+    const BLOCK_ROWS: usize = 5;
+
     #[inline(always)]
     unsafe fn dot<const T: i32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
         // SAFETY: by the caller's promise; registers only. The intrinsic is not stable in Rust yet.
@@ -169,7 +176,7 @@ fn matmul<D: Dots>(
     let layout = w.layout();
     for c in 0..layout.chunks() {
         let tiles = unpack_panel(w, &stripes, c, scratch);
-        for (m, out) in (rows.start..).step_by(BLOCK_ROWS).zip(out.chunks_mut(BLOCK_ROWS)) {
+        for (m, out) in (rows.start..).step_by(D::BLOCK_ROWS).zip(out.chunks_mut(D::BLOCK_ROWS)) {
             for (j, s) in stripes.clone().enumerate() {
                 let weights = cast_i8(&scratch.0[j][..tiles * TILE_BYTES]);
                 let scales = scales(w.stripe(s), c);
@@ -178,7 +185,7 @@ fn matmul<D: Dots>(
                     2 => block::<D, 2>(weights, x, c, m, scales, j, out),
                     3 => block::<D, 3>(weights, x, c, m, scales, j, out),
                     4 => block::<D, 4>(weights, x, c, m, scales, j, out),
-                    _ => block::<D, BLOCK_ROWS>(weights, x, c, m, scales, j, out),
+                    _ => block::<D, 5>(weights, x, c, m, scales, j, out),
                 }
             }
         }
@@ -451,6 +458,11 @@ fn stream_int8<D: Dots, const M: usize>(
     totals
 }
 
+/// Four numbers as a register reads them.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+struct Aligned(#[allow(dead_code, reason = "read as a register")] [i32; 4]);
+
 /// Group by group: `Σ nibble · x - 8 · Σ x`, times the group's scale.
 #[inline(always)]
 fn stream_int4<D: Dots, const M: usize>(
@@ -459,7 +471,17 @@ fn stream_int4<D: Dots, const M: usize>(
     stride: usize,
 ) -> [[int32x4_t; 4]; M] {
     let groups = chunk.tiles.as_chunks::<2>().0;
-    assert!(groups.len() * GROUP <= stride && q.len() == M * stride);
+    assert!(groups.len() * GROUP <= stride && stride <= CHUNK_MAX && q.len() == M * stride);
+    // What the sums of a group start at, in all lanes.
+    let mut starts = [[Aligned([0; 4]); CHUNK_MAX / GROUP]; M];
+    for i in 0..M {
+        for (start, x) in starts[i].iter_mut().zip(q[i * stride..].as_chunks::<GROUP>().0).take(groups.len())
+        {
+            // SAFETY: 16 bytes are read from an array of 16.
+            let sum = unsafe { vaddlvq_s8(vld1q_s8(x.as_ptr())) };
+            *start = Aligned([-8 * i32::from(sum); 4]);
+        }
+    }
     // SAFETY: every aarch64 CPU has NEON.
     let mut totals = [[unsafe { vdupq_n_s32(0) }; 4]; M];
     for (g, tiles) in groups.iter().enumerate() {
@@ -470,10 +492,8 @@ fn stream_int4<D: Dots, const M: usize>(
         // what `D` needs, as the entries' callers vouch.
         unsafe {
             let mut x = [vdupq_n_s8(0); M];
-            let mut start = [vdupq_n_s32(0); M];
             for i in 0..M {
                 x[i] = vld1q_s8(q.as_ptr().add(i * stride + GROUP * g));
-                start[i] = vdupq_n_s32(-8 * i32::from(vaddlvq_s8(x[i])));
             }
             for n in 0..4 {
                 let a = vld1q_u8(tiles[0].as_ptr().add(16 * n));
@@ -483,7 +503,9 @@ fn stream_int4<D: Dots, const M: usize>(
                 let w = [low(a), high(a), low(b), high(b)];
                 let scale = vreinterpretq_s32_u8(vqtbl1q_u8(scale, vld1q_u8(TO_LANES[n].as_ptr())));
                 for i in 0..M {
-                    let sum = D::dot::<0>(start[i], w[0], x[i]);
+                    // Loaded each time, from where loads are free: a copy would take one of the two vector units.
+                    let start = std::ptr::read_volatile(starts[i].as_ptr().add(g).cast::<int32x4_t>());
+                    let sum = D::dot::<0>(start, w[0], x[i]);
                     let sum = D::dot::<1>(sum, w[1], x[i]);
                     let sum = D::dot::<2>(sum, w[2], x[i]);
                     let sum = D::dot::<3>(sum, w[3], x[i]);
