@@ -242,10 +242,12 @@ impl<'a> PackedChunk<'a> {
     /// int4: the scales of group `g`, one byte per output.
     #[inline(always)]
     fn scale_bytes(&self, g: usize) -> uint8x16_t {
-        // SAFETY: 16 bytes are read from an array of 16.
+        // Shifted by what a table says: a choice would compute both.
+        const SHIFTS: [[i8; LANES]; 2] = [[0; LANES], [-4; LANES]];
+        // SAFETY: 16 bytes are read from arrays of 16.
         unsafe {
             let pair = vld1q_u8(self.group_scales[g / 2].as_ptr());
-            if g.is_multiple_of(2) { vandq_u8(pair, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(pair) }
+            vandq_u8(vshlq_u8(pair, vld1q_s8(SHIFTS[g % 2].as_ptr())), vdupq_n_u8(15))
         }
     }
 }
