@@ -58,8 +58,8 @@ fn read(kernels: &Kernels, pool: &mut ThreadPool) -> Result<f64> {
         let len = part / size_of::<f32>();
         let parts = Disjoint::new(numbers);
         let mut scratch = vec![(); pool.threads()];
-        // SAFETY: every task has its own part.
         pool.run(&mut scratch, pool.threads(), |i, ()| {
+            // SAFETY: every task has its own part.
             unsafe { parts.get(i * len..(i + 1) * len) }.fill(1.0)
         });
         for _ in 0..PASSES {

@@ -374,8 +374,8 @@ impl<const M: usize, const N: usize> Products<'_, M, N> {
             tiles[i] = &self.tiles[(s + i) * self.stride..][..self.k];
             starts[i] = isa.dot_start(&self.sums.as_chunks().0[s + i], self.zero);
         }
-        for m in 0..M {
-            x[m] = &self.x[m].as_chunks::<4>().0[..self.k];
+        for (x, row) in x.iter_mut().zip(self.x) {
+            *x = &row.as_chunks::<4>().0[..self.k];
         }
         let mut sums = [starts; M];
         for t in 0..self.k {
@@ -393,9 +393,9 @@ impl<const M: usize, const N: usize> Products<'_, M, N> {
                 }
             }
         }
-        for m in 0..M {
-            for i in 0..S {
-                finish.finish(isa, s + i, m, sums[m][i]);
+        for (m, sums) in sums.iter().enumerate() {
+            for (i, &sum) in sums.iter().enumerate() {
+                finish.finish(isa, s + i, m, sum);
             }
         }
         S
