@@ -88,6 +88,12 @@ macro_rules! plain {
 with_kernels!(plain());
 
 #[cfg(target_arch = "x86_64")]
+with_kernels!(instruction_set(avx2, Avx2, "avx2,fma,f16c", arch::avx2::matmul_integer));
+
+#[cfg(target_arch = "x86_64")]
+with_kernels!(instruction_set(avxvnni, AvxVnni, "avx2,fma,f16c,avxvnni", arch::avx2::matmul_integer_vnni));
+
+#[cfg(target_arch = "x86_64")]
 with_kernels!(instruction_set(
     avx512,
     Avx512,
@@ -122,6 +128,10 @@ fn try_table(isa: Isa) -> Option<Table> {
         Isa::NeonDotprod => neon_dotprod::try_table(),
         #[cfg(target_arch = "aarch64")]
         Isa::NeonI8mm => neon_i8mm::try_table(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2::try_table(),
+        #[cfg(target_arch = "x86_64")]
+        Isa::AvxVnni => avxvnni::try_table(),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::try_table(),
         #[cfg(target_arch = "x86_64")]

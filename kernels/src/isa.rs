@@ -15,6 +15,10 @@ pub enum Isa {
     NeonDotprod,
     /// NEON with the matrix product of bytes too, such as in Cortex-X3.
     NeonI8mm,
+    /// AVX2, with FMA and F16C: x86-64 CPUs since about 2013.
+    Avx2,
+    /// AVX2 and AVX-VNNI: x86-64 CPUs without AVX-512 since about 2021.
+    AvxVnni,
     /// AVX-512 with VNNI.
     Avx512,
     /// AVX-512 with VNNI, and AMX with int8.
@@ -23,8 +27,16 @@ pub enum Isa {
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Self; 6] =
-        [Self::Scalar, Self::Neon, Self::NeonDotprod, Self::NeonI8mm, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Neon,
+        Self::NeonDotprod,
+        Self::NeonI8mm,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Amx,
+    ];
 
     /// The name used on the command line and in `PALMTOP_ISA`.
     pub const fn name(self) -> &'static str {
@@ -33,6 +45,8 @@ impl Isa {
             Self::Neon => "neon",
             Self::NeonDotprod => "neon-dotprod",
             Self::NeonI8mm => "neon-i8mm",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
         }

@@ -12,7 +12,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx512::{Ahead, PackedChunk, accumulate, chunk_tiles, scales, stream_all};
+use super::avx512::{Ahead, accumulate, scales, stream_all};
+use super::packed::{PackedChunk, chunk_tiles};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, LANES, PackedMatrix, TILE_BYTES, WeightFormat};

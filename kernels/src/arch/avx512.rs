@@ -10,9 +10,10 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::packed::{GROUP_TILES, PackedChunk, check, chunk_tiles, scale_bytes};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 9;
@@ -20,8 +21,6 @@ const UNPACK_FROM_ROWS: usize = 9;
 const BLOCK_ROWS: usize = 6;
 /// Rows of a register block that reads packed weights.
 const STREAM_ROWS: usize = 8;
-/// Tiles of a group of 16 k.
-const GROUP_TILES: usize = GROUP / 4;
 /// How far ahead of its use a stream of packed weights is fetched: the hardware's own prefetcher stops at every page.
 const PREFETCH_BYTES: usize = 4096;
 
@@ -41,9 +40,7 @@ pub unsafe fn matmul_integer(
     scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    let layout = w.layout();
-    assert!(!stripes.is_empty() && stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
-    assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
+    check(w, &stripes, x, &rows);
     let out = &mut out[..rows.len()];
     if rows.len() >= UNPACK_FROM_ROWS {
         blocked(w, stripes, x, rows.start, scratch, out);
@@ -52,18 +49,11 @@ pub unsafe fn matmul_integer(
     }
 }
 
-/// Tiles of 4 k that chunk `c` has.
-pub(super) fn chunk_tiles(layout: &MatrixLayout, c: usize) -> usize {
-    (layout.padded_cols() - c * layout.chunk()).min(layout.chunk()) / 4
-}
-
 /// The f32 scales of a stripe's chunk, one lane per output.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn scales(stripe: &[u8], c: usize) -> __m512 {
-    let bytes: &[u8; LANES * 2] =
-        stripe[c * LANES * 2..].first_chunk().expect("a stripe holds all its scales");
     // SAFETY: 32 bytes are read from an array of 32.
-    let bf16 = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+    let bf16 = unsafe { _mm256_loadu_si256(scale_bytes(stripe, c).as_ptr().cast()) };
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bf16)))
 }
 
@@ -79,29 +69,8 @@ fn store(v: __m512i, tile: &mut Tile) {
     unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), v) }
 }
 
-/// Where the weights of a chunk of a stripe lie, and how they become bytes `weight + 128`.
-#[derive(Clone, Copy)]
-pub(super) struct PackedChunk<'a> {
-    /// int8: a tile each. int4: two tiles each.
-    pub tiles: &'a [Tile],
-    /// int4: a scale per output of each pair of groups, two nibbles each.
-    group_scales: &'a [[u8; LANES]],
-}
-
-impl<'a> PackedChunk<'a> {
-    pub fn new(w: &PackedMatrix<'a>, stripe: &'a [u8], c: usize) -> Self {
-        let layout = w.layout();
-        let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
-        let (from, n) = (c * layout.chunk() / 4, chunk_tiles(layout, c));
-        if layout.format == WeightFormat::Int8 {
-            return Self { tiles: &tiles[from..from + n], group_scales: &[] };
-        }
-        let pairs = stripe[layout.scale_bytes()..layout.tiles_offset()].as_chunks::<LANES>().0;
-        let first = c * layout.chunk() / GROUP / 2;
-        let group_scales = &pairs[first..first + n.div_ceil(2 * GROUP_TILES)];
-        Self { tiles: &tiles[from / 2..(from + n) / 2], group_scales }
-    }
-
+/// How packed weights become bytes `weight + 128`.
+impl PackedChunk<'_> {
     /// Writes the chunk as signed bytes.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub fn unpack_signed(&self, format: WeightFormat, out: &mut [Tile]) {

@@ -1,5 +1,8 @@
 //! Integer matrix products, one file per instruction set; `scalar` is the definition.
 
+#![allow(clippy::needless_range_loop, reason = "register blocks are loops over indices of several arrays")]
+
+mod packed;
 pub mod scalar;
 
 #[cfg(target_arch = "aarch64")]
@@ -7,6 +10,8 @@ pub mod neon;
 
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
 

@@ -8,17 +8,16 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
+use super::packed::{GROUP_TILES, PackedChunk, check, chunk_tiles, scale_bytes};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 use crate::simd::neon::{dot_base, prefetch};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 3;
 /// Rows of a register block with `smmla`: 3 · 8 sums of two by two, 3 activations, and the weights in turn.
 const PAIR_ROWS: usize = 6;
-/// Tiles of a group of 16 k.
-const GROUP_TILES: usize = GROUP / 4;
 /// How far ahead of its use a stream of packed weights is fetched.
 const PREFETCH_BYTES: usize = 1024;
 
@@ -145,13 +144,6 @@ pub unsafe fn matmul_integer_i8mm(
     }
 }
 
-/// What all entries rely on.
-fn check(w: &PackedMatrix<'_>, stripes: &Range<usize>, x: &QuantizedRows<'_>, rows: &Range<usize>) {
-    let layout = w.layout();
-    assert!(!stripes.is_empty() && stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
-    assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
-}
-
 #[inline(always)]
 fn matmul<D: Dots>(
     w: &PackedMatrix<'_>,
@@ -192,11 +184,6 @@ fn matmul<D: Dots>(
     }
 }
 
-/// Tiles of 4 k that chunk `c` has.
-fn chunk_tiles(layout: &MatrixLayout, c: usize) -> usize {
-    (layout.padded_cols() - c * layout.chunk()).min(layout.chunk()) / 4
-}
-
 fn cast_i8(bytes: &[u8]) -> &[[Tile; GROUP_TILES]] {
     bytemuck::cast_slice::<u8, i8>(bytes).as_chunks::<TILE_BYTES>().0.as_chunks().0
 }
@@ -204,8 +191,7 @@ fn cast_i8(bytes: &[u8]) -> &[[Tile; GROUP_TILES]] {
 /// The f32 scales of a stripe's chunk, one lane per output.
 #[inline(always)]
 fn scales(stripe: &[u8], c: usize) -> [float32x4_t; 4] {
-    let bytes: &[u8; LANES * 2] =
-        stripe[c * LANES * 2..].first_chunk().expect("a stripe holds all its scales");
+    let bytes = scale_bytes(stripe, c);
     std::array::from_fn(|i| {
         // SAFETY: 8 bytes are read from within an array of 32.
         unsafe {
@@ -215,30 +201,7 @@ fn scales(stripe: &[u8], c: usize) -> [float32x4_t; 4] {
     })
 }
 
-/// Where the weights of a chunk of a stripe lie.
-#[derive(Clone, Copy)]
-struct PackedChunk<'a> {
-    /// int8: a tile each. int4: two tiles each.
-    tiles: &'a [[u8; TILE_BYTES]],
-    /// int4: a scale per output of each pair of groups, two nibbles each.
-    group_scales: &'a [[u8; LANES]],
-}
-
-impl<'a> PackedChunk<'a> {
-    #[inline(always)]
-    fn new(w: &PackedMatrix<'a>, stripe: &'a [u8], c: usize) -> Self {
-        let layout = w.layout();
-        let tiles = stripe[layout.tiles_offset()..].as_chunks::<TILE_BYTES>().0;
-        let (from, n) = (c * layout.chunk() / 4, chunk_tiles(layout, c));
-        if layout.format == WeightFormat::Int8 {
-            return Self { tiles: &tiles[from..from + n], group_scales: &[] };
-        }
-        let pairs = stripe[layout.scale_bytes()..layout.tiles_offset()].as_chunks::<LANES>().0;
-        let first = c * layout.chunk() / GROUP / 2;
-        let group_scales = &pairs[first..first + n.div_ceil(2 * GROUP_TILES)];
-        Self { tiles: &tiles[from / 2..(from + n) / 2], group_scales }
-    }
-
+impl PackedChunk<'_> {
     /// int4: the scales of group `g`, one byte per output.
     #[inline(always)]
     fn scale_bytes(&self, g: usize) -> uint8x16_t {

@@ -14,7 +14,7 @@ pub fn multiply<I: Simd>(isa: I, rounds: usize) -> (usize, f32) {
     let zero = isa.to_i32(isa.splat(0.0));
     let mut total = isa.splat(0.0);
     // Where a vector of sixteen lanes is four registers, so many sums would not stay in them.
-    let count = if I::BLOCK_STRIPES == 1 { SUMS / 3 } else { SUMS };
+    let count = if I::BLOCK_STRIPES == 1 { SUMS / 2 } else { SUMS };
     let mut sums = [zero; SUMS];
     for _ in 0..rounds {
         for sum in &mut sums[..count] {

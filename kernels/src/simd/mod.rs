@@ -13,6 +13,11 @@ pub(crate) mod neon;
 pub use neon::{Neon, NeonDotprod, NeonI8mm};
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx2::{Avx2, AvxVnni};
+
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
