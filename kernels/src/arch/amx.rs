@@ -12,7 +12,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx512::{Ahead, accumulate, scales, stream_all};
+use super::avx512::{Ahead, accumulate, scales, stream};
 use super::packed::{PackedChunk, chunk_tiles};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
@@ -76,7 +76,7 @@ pub unsafe fn matmul_integer(
     assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
     let out = &mut out[..rows.len()];
     if rows.len() < TILES_FROM_ROWS {
-        return stream_all(w, stripes, x, rows.start, out);
+        return stream(w, stripes, x, rows.start, out);
     }
     let tiles = Tiles::configure(layout.chunk().min(TILE_BYTES));
     let mut sums = [Sums::default(), Sums::default()];

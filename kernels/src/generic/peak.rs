@@ -10,15 +10,17 @@ const SUMS: usize = 12;
 #[inline(always)]
 pub fn multiply<I: Simd>(isa: I, rounds: usize) -> (usize, f32) {
     let tile = isa.load_tile(&std::hint::black_box([3; TILE_BYTES]));
-    let x = std::hint::black_box([5; 4]);
+    let mut x = [[5; 4]; SUMS];
     let zero = isa.to_i32(isa.splat(0.0));
     let mut total = isa.splat(0.0);
     // Where a vector of sixteen lanes is four registers, so many sums would not stay in them.
     let count = if I::BLOCK_STRIPES == 1 { SUMS / 2 } else { SUMS };
     let mut sums = [zero; SUMS];
     for _ in 0..rounds {
-        for sum in &mut sums[..count] {
-            *sum = isa.dot(*sum, tile, &x);
+        // Factors that the compiler cannot know to be equal, or it would multiply them once for all sums.
+        std::hint::black_box(&mut x);
+        for (sum, x) in sums[..count].iter_mut().zip(&x) {
+            *sum = isa.dot(*sum, tile, x);
         }
     }
     for sum in sums {
