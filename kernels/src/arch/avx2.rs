@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::packed::{GROUP_TILES, PackedChunk, StreamAhead, check, scale_bytes};
 use super::{PANEL, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, WeightFormat};
 
 /// Rows of a register block: 6 · 2 sums of int8, or 6 sums and 4 weights of int4.
 const BLOCK_ROWS: usize = 6;
