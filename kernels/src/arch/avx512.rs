@@ -16,11 +16,11 @@ use crate::activations::QuantizedRows;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
-const UNPACK_FROM_ROWS: usize = 9;
+pub(super) const UNPACK_FROM_ROWS: usize = 17;
 /// Rows of a register block over unpacked weights: 6 · 4 sums, 4 weights and an activation fill the registers.
 const BLOCK_ROWS: usize = 6;
-/// How far ahead of its use a stream of packed weights is fetched.
-const PREFETCH_BYTES: usize = 1024;
+/// How far ahead of their use streams of packed weights are fetched, all that are side by side together.
+const PREFETCH_BYTES: usize = 4096;
 
 /// A tile of 16 outputs by 4 k.
 type Tile = [u8; TILE_BYTES];
@@ -304,18 +304,19 @@ pub(super) fn stream(
     m: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    match out.len() {
-        0 => {}
-        1 => stream_rows::<1, 4>(w, stripes, x, m, out),
-        2 => stream_rows::<2, 4>(w, stripes, x, m, out),
-        3 => stream_rows::<3, 4>(w, stripes, x, m, out),
-        4 => stream_rows::<4, 4>(w, stripes, x, m, out),
-        5 => stream_rows::<5, 2>(w, stripes, x, m, out),
-        6 => stream_rows::<6, 2>(w, stripes, x, m, out),
-        7 => stream_rows::<7, 2>(w, stripes, x, m, out),
-        8 => stream_rows::<8, 2>(w, stripes, x, m, out),
-        _ => unreachable!("more rows are unpacked"),
+    /// Rows, and how many stripes side by side leave room for their sums.
+    macro_rules! match_rows {
+        ($($m:literal: $s:literal),*) => {
+            match out.len() {
+                0 => {}
+                $($m => stream_rows::<$m, $s>(w, stripes, x, m, out),)*
+                _ => unreachable!("more rows are unpacked"),
+            }
+        };
     }
+    match_rows!(
+        1: 4, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2, 9: 1, 10: 1, 11: 1, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1
+    );
 }
 
 /// `M` rows, `S` stripes side by side.
@@ -352,7 +353,7 @@ fn stream_stripes<const M: usize, const S: usize>(
     let stripes: [&[u8]; S] = std::array::from_fn(|i| w.stripe(s + i));
     let mut totals = [[_mm512_setzero_ps(); S]; M];
     for c in 0..layout.chunks() {
-        let ahead = StreamAhead::new(layout, c, S, PREFETCH_BYTES);
+        let ahead = StreamAhead::new(layout, c, S, PREFETCH_BYTES / S);
         for stripe in stripes {
             ahead.scales(stripe).into_iter().for_each(prefetch);
         }
