@@ -213,7 +213,7 @@ pub enum Kv {
     F32,
     /// 16 bits
     F16,
-    /// 8 bits, and one scale for every key and value of a head: half the memory, and answers may differ a little
+    /// 8 bits and scales: half the memory of 16, and answers may differ a little
     Int8,
 }
 
