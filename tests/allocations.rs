@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Limits, Model, Sampling, Session};
+use palmtop::{GenerateOptions, KvFormat, Limits, Model, Sampling, Session};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{convert_to, data, uniform};
 use tempfile::TempDir;
@@ -76,12 +76,14 @@ fn model(dir: &TempDir, name: &str, format: WeightFormat) -> Arc<Model> {
 fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
     let picture = decode_file(data().join("images/scene_640x361.png"), &ImageLimits::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for (name, format) in
-        [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)]
-    {
+    for (name, format, kv) in [
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto),
+        ("tiny2", WeightFormat::Int4, KvFormat::Int8),
+        ("tiny2", WeightFormat::F32, KvFormat::Auto),
+    ] {
         let model = model(&dir, name, format);
         let mut limits = Limits::default();
-        (limits.batch, limits.threads, limits.new_tokens) = (3, Some(3), 40);
+        (limits.batch, limits.threads, limits.new_tokens, limits.kv) = (3, Some(3), 40, kv);
         let mut session = Session::new(&model, &limits).unwrap();
         let mut features = session.new_features().unwrap();
         let mut options = GenerateOptions::default();
@@ -112,9 +114,11 @@ fn a_session_takes_what_its_plan_says() {
     let dir = tempfile::tempdir().unwrap();
     for (name, format) in [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::F32)] {
         let model = model(&dir, name, format);
-        for (batch, threads, side) in [(1, 1, 16384), (4, 3, 1000)] {
+        for (batch, threads, side, kv) in
+            [(1, 1, 16384, KvFormat::Auto), (4, 3, 1000, KvFormat::Auto), (5, 2, 1000, KvFormat::Int8)]
+        {
             let mut limits = Limits::default();
-            (limits.batch, limits.threads, limits.image_side) = (batch, Some(threads), side);
+            (limits.batch, limits.threads, limits.image_side, limits.kv) = (batch, Some(threads), side, kv);
             let plan = model.plan(&limits).unwrap();
             let before = BYTES.load(Ordering::SeqCst);
             let session = Session::new(&model, &limits).unwrap();

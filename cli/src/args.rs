@@ -213,6 +213,8 @@ pub enum Kv {
     F32,
     /// 16 bits
     F16,
+    /// 8 bits and scales: half the memory of 16, and answers may differ a little
+    Int8,
 }
 
 #[derive(Debug, Args)]
@@ -452,6 +454,7 @@ impl MachineArgs {
             Kv::Auto => KvFormat::Auto,
             Kv::F32 => KvFormat::F32,
             Kv::F16 => KvFormat::F16,
+            Kv::Int8 => KvFormat::Int8,
         };
         limits
     }

@@ -10,6 +10,7 @@ use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::PalmFile;
+use crate::kv::KvElement;
 use crate::pool::Disjoint;
 use crate::trace::Trace;
 use crate::weights::{Matrix, Plain, TextLayer};
@@ -118,7 +119,7 @@ impl Engine {
         let per_span = rows / spans.len();
         let query_width = t.heads * head_dim;
         let slot = |span: &Span, head: usize| (span.sequence * t.layers + layer_index) * t.kv_heads + head;
-        let (rope, writer) = (&self.rope, self.kv.writer());
+        let (kernels, rope, writer) = (self.compute.kernels, &self.rope, self.kv.writer());
         let qkv = Disjoint::new(&mut self.buffers.qkv);
         self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
             let span = &spans[row / per_span];
@@ -130,7 +131,7 @@ impl Engine {
             let keys = rotated[query_width..].chunks(head_dim);
             for (head, (key, value)) in keys.zip(values.chunks(head_dim)).enumerate() {
                 // SAFETY: every task has its own position of its own sequence.
-                unsafe { writer.put(slot(span, head), position, key, value) };
+                unsafe { writer.put(&kernels, slot(span, head), position, key, value) };
             }
         });
         let how = Scores {
@@ -140,7 +141,8 @@ impl Engine {
         let heads = t.attention_heads();
         // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
         let whole_prefix = matches!(spans, [Span { position: 0, prefix: true, .. }]);
-        let in_integers = whole_prefix && self.kv.shape.half && attends_in_integers(&layer.qkv, &heads, rows);
+        let rounds = self.kv.shape.element != KvElement::F32;
+        let in_integers = whole_prefix && rounds && attends_in_integers(&layer.qkv, &heads, rows);
         let Buffers { qkv, attended, int8_kv, .. } = &mut self.buffers;
         if in_integers {
             int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
@@ -148,7 +150,7 @@ impl Engine {
             // Query heads that share keys, of all rows of a span, are the rows of a tile.
             let span_rows = per_span * heads.group();
             let tiles = span_rows.div_ceil(ATTENTION_ROWS_MAX);
-            let (kernels, kv, attended) = (self.compute.kernels, &self.kv, Disjoint::new(attended));
+            let (kv, attended) = (&self.kv, Disjoint::new(attended));
             let tasks = spans.len() * t.kv_heads * tiles;
             self.compute.pool.run(&mut self.compute.scratch, tasks, |task, scratch| {
                 let (index, kv_head, tile) =

@@ -46,7 +46,6 @@ impl Sizes {
         let (config, weights) = (model.config(), model.weights());
         let t = &config.text;
         let positions = config.vision.patches() + limits.prompt_tokens + limits.new_tokens;
-        let half = limits.kv.is_half(weights);
         let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
         let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         Ok(Self {
@@ -56,7 +55,7 @@ impl Sizes {
                     slots,
                     head_dim: t.head_dim,
                     capacity: positions.next_multiple_of(LANES),
-                    half,
+                    element: limits.kv.element(weights),
                 },
                 positions,
                 threads,
