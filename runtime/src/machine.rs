@@ -138,3 +138,19 @@ fn memory_line(name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_has_fits_together() {
+        let allowed: usize = std::thread::available_parallelism().map_or(1, Into::into);
+        assert!((1..=allowed).contains(&default_threads()));
+        assert!(physical_cores().is_none_or(|cores| cores >= 1));
+        if cfg!(target_os = "linux") {
+            let (total, available) = (total_memory().unwrap(), available_memory().unwrap());
+            assert!(available > 0 && available <= total, "{available} of {total}");
+        }
+    }
+}

@@ -98,7 +98,7 @@ impl Model {
     /// How much work a picture and a token are, for a prefix of so many tokens (those of the picture included, as in
     /// [`Answer::prompt_tokens`](crate::Answer::prompt_tokens)).
     pub fn work(&self, prefix_tokens: usize, kv: KvFormat) -> Work {
-        Work::of(self, prefix_tokens, kv)
+        Work::of(&self.config, &self.weights, prefix_tokens, kv)
     }
 
     pub(crate) fn weights(&self) -> &Weights {

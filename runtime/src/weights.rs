@@ -98,7 +98,6 @@ pub(crate) struct TextLayer {
 impl Weights {
     /// Finds every tensor that the architecture needs, in its shape.
     pub fn bind(file: &PalmFile, config: &Config) -> Result<Self, FormatError> {
-        let (v, t) = (&config.vision, &config.text);
         let matrix = |name: &str, rows: usize, cols: usize| {
             file.matrix(name, rows, cols)?;
             let info = file.tensor(name)?;
@@ -116,6 +115,16 @@ impl Weights {
             let info = file.tensor(name)?;
             Ok::<_, FormatError>(Plain(info.offset as usize..(info.offset + info.length) as usize))
         };
+        Self::assemble(config, matrix, plain)
+    }
+
+    /// Asks for every tensor that the architecture needs, by name and shape.
+    fn assemble(
+        config: &Config,
+        matrix: impl Fn(&str, usize, usize) -> Result<Matrix, FormatError>,
+        plain: impl Fn(&str, &[usize]) -> Result<Plain, FormatError>,
+    ) -> Result<Self, FormatError> {
+        let (v, t) = (&config.vision, &config.text);
         let layer_norm = |name: String| {
             Ok::<_, FormatError>(LayerNorm {
                 weight: plain(&format!("{name}.weight"), &[v.hidden])?,
@@ -169,6 +178,16 @@ impl Weights {
             text_norm: plain("text.norm", &[t.hidden])?,
             embed: matrix("text.embed", t.vocab, t.hidden)?,
         })
+    }
+
+    /// Weights of any architecture, all matrices in one format, with no file behind them: only sizes can be had.
+    #[cfg(test)]
+    pub fn without_a_file(config: &Config, format: WeightFormat) -> Self {
+        let matrix = |_: &str, rows, cols| {
+            let layout = MatrixLayout::new(format, rows, cols).expect("a matrix that fits into memory");
+            Ok(Matrix { layout, place: 0..0 })
+        };
+        Self::assemble(config, matrix, |_, _| Ok(Plain(0..0))).expect("nothing is looked up")
     }
 
     /// All matrices, but for the second ones of the MLPs.

@@ -149,9 +149,10 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn fraction(self, a: __m512) -> __m512 {
+        // Not `vreduceps`, which rounds the difference down too.
         const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
         // SAFETY: see above the impl.
-        unsafe { _mm512_reduce_ps::<FLOOR>(a) }
+        unsafe { _mm512_sub_ps(a, _mm512_roundscale_ps::<FLOOR>(a)) }
     }
     #[inline(always)]
     fn mul_exp2_floor(self, a: __m512, y: __m512) -> __m512 {

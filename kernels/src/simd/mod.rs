@@ -74,7 +74,7 @@ pub trait Simd: Copy {
     /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
     fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
 
-    /// `a - ⌊a⌋`
+    /// `a - ⌊a⌋` for finite `a`, rounded to nearest as any difference is.
     fn fraction(self, a: Self::F) -> Self::F;
     /// `a · 2^⌊y⌋` for `a` in 0..1024 and finite `y` up to 0. Where `y` is below -126 it may be any number from 0 to
     /// `a · 2⁻¹²⁶`.
@@ -118,7 +118,7 @@ pub trait Simd: Copy {
         x[0]
     }
 
-    /// The largest lane.
+    /// The largest lane; none is NaN, and a zero may have either sign where there are both.
     fn max_lane(self, v: Self::F) -> f32 {
         let mut x = [0.0; LANES];
         self.store(v, &mut x);
