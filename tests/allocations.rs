@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, KvFormat, Limits, Model, Sampling, Session};
+use palmtop::{GenerateOptions, Grammar, KvFormat, Limits, Model, Sampling, Session};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{convert_to, data, uniform};
 use tempfile::TempDir;
@@ -90,15 +90,21 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
         options.stop_at_eos = false;
         let mut sampled = options.clone();
         sampled.sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 0.9, seed: 1 };
+        let mut among = sampled.clone();
+        among.grammar =
+            Some(Grammar::tokens(&model, (0..model.config().text.vocab as u32).step_by(2)).unwrap());
+        let mut chosen = sampled.clone();
+        chosen.grammar =
+            Some(Grammar::choices(&model, ["yes", "no", "no idea", "a red car", "a red cat"]).unwrap());
+        let ways = [&options, &sampled, &among, &chosen];
         let before = CALLS.load(Ordering::SeqCst);
         let mut heard = 0;
         for round in 0..100 {
             session.encode(picture.view(), &mut features, &options).unwrap();
             let prompts =
                 ["caption en", "detect cat ; dog ; traffic light", "answer en where is Größe 猫 😀?"];
-            let how = if round % 2 == 0 { &options } else { &sampled };
             session
-                .answer(&features, &prompts, how, &mut |piece| {
+                .answer(&features, &prompts, ways[round % ways.len()], &mut |piece| {
                     heard += piece.text.len();
                     ControlFlow::Continue(())
                 })

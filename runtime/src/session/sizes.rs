@@ -6,6 +6,7 @@ use super::{Answer, Sequence};
 use crate::buffers::BufferSizes;
 use crate::engine::EngineSizes;
 use crate::error::{Error, Result};
+use crate::head::HeadPart;
 use crate::image::Resizer;
 use crate::kv::KvShape;
 use crate::machine;
@@ -81,7 +82,8 @@ impl Sizes {
             text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
                 + self.prompt_bytes * (1 + 4)
                 + limits.batch.saturating_mul(sequence + step)
-                + Sampler::bytes(config.text.vocab),
+                + Sampler::bytes(config.text.vocab)
+                + HeadPart::bytes(config.text.vocab),
             features_bytes: (config.vision.patches() * 4).saturating_mul(config.text.hidden),
             threads: self.engine.threads,
         };
