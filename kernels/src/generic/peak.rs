@@ -3,8 +3,10 @@
 use crate::layout::{LANES, TILE_BYTES};
 use crate::simd::Simd;
 
-/// Independent sums: more than latency times throughput.
-const SUMS: usize = 12;
+/// Independent sums: twice latency times throughput, or the units would wait now and then.
+const SUMS: usize = 20;
+/// Where a vector of sixteen lanes is several registers, so many stay in them.
+const SUMS_OF_WIDE_VECTORS: usize = 6;
 
 /// Multiplies int8 from registers for some rounds; gives the multiply-adds done, and a number that depends on them.
 #[inline(always)]
@@ -13,8 +15,7 @@ pub fn multiply<I: Simd>(isa: I, rounds: usize) -> (usize, f32) {
     let tiles = [isa.load_tile(&tiles[0]), isa.load_tile(&tiles[1])];
     let mut x = [[7; 4]; SUMS / 2];
     let mut sums = [isa.to_i32(isa.splat(0.0)); SUMS];
-    // Where a vector of sixteen lanes is several registers, so many sums would not stay in them.
-    let count = if I::BLOCK_STRIPES == 1 { SUMS / 2 } else { SUMS };
+    let count = if I::BLOCK_STRIPES == 1 { SUMS_OF_WIDE_VECTORS } else { SUMS };
     for _ in 0..rounds {
         // New factors each round, as far as the compiler knows, and a pair of them for every sum: none is multiplied once for
         // several, or for all rounds.
