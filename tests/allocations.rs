@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Limits, Model, Sampling, Session};
+use palmtop::{GenerateOptions, Grammar, KvFormat, Limits, Model, Sampling, Session};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{RANDOM, convert_to, data, uniform};
 use tempfile::TempDir;
@@ -76,32 +76,38 @@ fn model(dir: &TempDir, name: &str, format: WeightFormat) -> Arc<Model> {
 fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
     let picture = decode_file(data().join("images/scene_640x361.png"), &ImageLimits::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for (name, format, rounds) in [
-        ("tiny1", WeightFormat::Int8, 100),
-        ("tiny2", WeightFormat::Int4, 100),
-        ("tiny2", WeightFormat::F32, 100),
-        (RANDOM[0], WeightFormat::Int8, 10),
-        (RANDOM[1], WeightFormat::Int4, 10),
-        (RANDOM[1], WeightFormat::F32, 10),
+    for (name, format, kv, rounds) in [
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto, 100),
+        ("tiny2", WeightFormat::Int4, KvFormat::Int8, 100),
+        ("tiny2", WeightFormat::F32, KvFormat::Auto, 100),
+        (RANDOM[0], WeightFormat::Int8, KvFormat::Auto, 10),
+        (RANDOM[1], WeightFormat::Int4, KvFormat::Int8, 10),
+        (RANDOM[1], WeightFormat::F32, KvFormat::Auto, 10),
     ] {
         let model = model(&dir, name, format);
         let mut limits = Limits::default();
-        (limits.batch, limits.threads, limits.new_tokens) = (3, Some(3), 40);
+        (limits.batch, limits.threads, limits.new_tokens, limits.kv) = (3, Some(3), 40, kv);
         let mut session = Session::new(&model, &limits).unwrap();
         let mut features = session.new_features().unwrap();
         let mut options = GenerateOptions::default();
         options.stop_at_eos = false;
         let mut sampled = options.clone();
         sampled.sampling = Sampling { temperature: 0.8, top_k: 40, top_p: 0.9, seed: 1 };
+        let mut among = sampled.clone();
+        among.grammar =
+            Some(Grammar::tokens(&model, (0..model.config().text.vocab as u32).step_by(2)).unwrap());
+        let mut chosen = sampled.clone();
+        chosen.grammar =
+            Some(Grammar::choices(&model, ["yes", "no", "no idea", "a red car", "a red cat"]).unwrap());
+        let ways = [&options, &sampled, &among, &chosen];
         let before = CALLS.load(Ordering::SeqCst);
         let mut heard = 0;
         for round in 0..rounds {
             session.encode(picture.view(), &mut features, &options).unwrap();
             let prompts =
                 ["caption en", "detect cat ; dog ; traffic light", "answer en where is Größe 猫 😀?"];
-            let how = if round % 2 == 0 { &options } else { &sampled };
             session
-                .answer(&features, &prompts, how, &mut |piece| {
+                .answer(&features, &prompts, ways[round % ways.len()], &mut |piece| {
                     heard += piece.text.len();
                     ControlFlow::Continue(())
                 })
@@ -122,9 +128,11 @@ fn a_session_takes_what_its_plan_says() {
         (RANDOM[1], WeightFormat::F32),
     ] {
         let model = model(&dir, name, format);
-        for (batch, threads, side) in [(1, 1, 16384), (4, 3, 1000)] {
+        for (batch, threads, side, kv) in
+            [(1, 1, 16384, KvFormat::Auto), (4, 3, 1000, KvFormat::Auto), (5, 2, 1000, KvFormat::Int8)]
+        {
             let mut limits = Limits::default();
-            (limits.batch, limits.threads, limits.image_side) = (batch, Some(threads), side);
+            (limits.batch, limits.threads, limits.image_side, limits.kv) = (batch, Some(threads), side, kv);
             let plan = model.plan(&limits).unwrap();
             let before = BYTES.load(Ordering::SeqCst);
             let session = Session::new(&model, &limits).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Limits, Session};
+use palmtop::{GenerateOptions, KvFormat, Limits, Session};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors};
@@ -13,7 +13,13 @@ const CHECKPOINTS: [&str; 7] =
     ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
 
 fn session(model: &Converted) -> Session {
-    Session::new(&model.open(), &Limits::default()).expect("a small session")
+    keeping(model, KvFormat::Auto)
+}
+
+fn keeping(model: &Converted, kv: KvFormat) -> Session {
+    let mut limits = Limits::default();
+    limits.kv = kv;
+    Session::new(&model.open(), &limits).expect("a small session")
 }
 
 fn trace(session: &mut Session, vector: &Vector) -> BTreeMap<String, Tensor> {
@@ -78,6 +84,39 @@ fn quantized_models_stay_close() {
         cosines.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mean = cosines.iter().map(|c| c.0).sum::<f64>() / cosines.len() as f64;
         println!("{format}: cosine of the prefill logits with the reference: mean {mean:.5}, lowest:");
+        cosines.iter().take(3).for_each(|(value, name)| println!("  {value:.5} {name}"));
+        let (lowest, name) = &cosines[0];
+        assert!(*lowest >= bound, "{format}: {name} has a cosine of {lowest:.5}");
+    }
+}
+
+/// Logits of the prompt and of all tokens that follow the same ones, beside those over keys and values in f16. These
+/// models' prompts are short: they too attend to what is kept.
+#[test]
+fn keys_and_values_in_8_bits_change_little() {
+    for (format, bound) in [(WeightFormat::F16, 0.9997), (WeightFormat::Int8, 0.999)] {
+        let (mut cosines, mut diverging) = (Vec::new(), 0);
+        for name in CHECKPOINTS {
+            let model = converted(name, Recipe::preset(format));
+            let [mut wide, mut narrow] = [KvFormat::F16, KvFormat::Int8].map(|kv| keeping(&model, kv));
+            for vector in vectors(name) {
+                let (want, got) = (trace(&mut wide, &vector), trace(&mut narrow, &vector));
+                let logits = |t: &BTreeMap<String, Tensor>| t["gen.logits"].clone();
+                let (want_logits, got_logits) = (logits(&want), logits(&got));
+                let tokens = want["gen.tokens"].values.iter().zip(&got["gen.tokens"].values);
+                let alike = tokens.take_while(|(a, b)| a == b).count();
+                diverging += usize::from(alike < want_logits.shape[0]);
+                let rows = want_logits.values.chunks(want_logits.shape[1]);
+                let rows = rows.zip(got_logits.values.chunks(want_logits.shape[1])).take(alike + 1);
+                cosines.extend(rows.map(|(want, got)| (cosine(got, want), vector.name.clone())));
+            }
+        }
+        cosines.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mean = cosines.iter().map(|c| c.0).sum::<f64>() / cosines.len() as f64;
+        println!(
+            "{format}: cosine of {} rows of logits with those over f16: mean {mean:.5}, {diverging} answers differ, lowest:",
+            cosines.len()
+        );
         cosines.iter().take(3).for_each(|(value, name)| println!("  {value:.5} {name}"));
         let (lowest, name) = &cosines[0];
         assert!(*lowest >= bound, "{format}: {name} has a cosine of {lowest:.5}");

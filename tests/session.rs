@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
-use palmtop::{Answer, Error, GenerateOptions, Limits, Model, Sampling, Session, StopReason};
+use palmtop::session::{Traced, TracedValues};
+use palmtop::{
+    Answer, Error, GenerateOptions, Grammar, KvFormat, Limits, Model, Sampling, Session, StopReason,
+};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{RANDOM, converted, data, trace, uniform};
@@ -85,23 +88,129 @@ fn threads_and_batches_do_not_change_a_bit() {
     }
 }
 
+#[test]
+fn threads_and_batches_do_not_change_a_bit_over_8_bit_keys_and_values() {
+    let kept = |mut limits: Limits| {
+        limits.kv = KvFormat::Int8;
+        limits
+    };
+    for (name, format) in
+        [("tiny1", WeightFormat::Int4), ("tiny2", WeightFormat::Int8), ("tiny2", WeightFormat::F32)]
+    {
+        let model = converted(name, uniform(format)).open();
+        let alone: Vec<&[&str]> = PROMPTS.iter().map(std::slice::from_ref).collect();
+        let want = answers(&model, &kept(limits(1, 1)), &alone, &endless());
+        let got = answers(&model, &kept(limits(1, 3)), &alone, &endless());
+        assert_same(&got, &want, &format!("{name} {format}, 3 threads"));
+        let got = answers(&model, &kept(limits(5, 2)), &[&PROMPTS], &endless());
+        assert_same(&got, &want, &format!("{name} {format}, a batch of five"));
+        let wide = answers(&model, &limits(1, 1), &alone, &endless());
+        let probabilities = |answers: &[Answer]| answers[0].probabilities.clone();
+        assert_ne!(probabilities(&wide), probabilities(&want), "{name} {format}: 8 bits change nothing");
+    }
+}
+
+/// A session that has room for one prompt and its answer alone, and one that has room for more.
+#[test]
+fn answers_may_fill_the_arena_to_its_end() {
+    for (name, format) in
+        [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::Int4), ("tiny2", WeightFormat::F32)]
+    {
+        let model = converted(name, uniform(format)).open();
+        let patches = model.config().vision.patches();
+        for kv in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+            let mut wide = limits(3, 2);
+            wide.kv = kv;
+            let want = answers(&model, &wide, &[&PROMPTS[1..2]], &endless());
+            let mut tight = limits(1, 2);
+            (tight.kv, tight.prompt_tokens) = (kv, want[0].prompt_tokens - patches);
+            // To a multiple of 16, so that nothing is rounded up: the last token alone, which needs no key, is not kept.
+            tight.new_tokens = (want[0].prompt_tokens + 12).next_multiple_of(16) - want[0].prompt_tokens;
+            wide.new_tokens = tight.new_tokens;
+            let want = answers(&model, &wide, &[&PROMPTS[1..2]], &endless());
+            let got = answers(&model, &tight, &[&PROMPTS[1..2]], &endless());
+            assert_same(&got, &want, &format!("{name} {format} {kv:?}"));
+        }
+    }
+}
+
+/// The bits of the logits of a prompt's last token.
+fn prefill_logits(model: &Arc<Model>, kv: KvFormat, prompt: &str) -> Vec<u32> {
+    let mut limits = limits(1, 2);
+    (limits.kv, limits.prompt_tokens) = (kv, 400);
+    let mut session = Session::new(model, &limits).expect("a small session");
+    let mut logits = vec![];
+    let mut sink = |t: Traced<'_>| {
+        if let ("logits.prefill", TracedValues::F32(x)) = (t.name, t.values) {
+            logits = x.iter().map(|x| x.to_bits()).collect();
+        }
+    };
+    session.trace(scene().view(), prompt, 1, &mut sink).expect("a trace");
+    logits
+}
+
+/// A long prefix attends in integers of its own, whatever its keys and values are then kept as.
+#[test]
+fn a_long_prefix_attends_before_its_keys_and_values_are_rounded() {
+    for name in ["tiny1", "tiny2"] {
+        let model = converted(name, uniform(WeightFormat::Int8)).open();
+        let long = "where is the red car? ".repeat(60);
+        let want = prefill_logits(&model, KvFormat::F16, &long);
+        assert!(!want.is_empty());
+        assert_eq!(prefill_logits(&model, KvFormat::Int8, &long), want, "{name}");
+        // A short one attends in floats, to what is kept.
+        let [wide, narrow] = [KvFormat::F16, KvFormat::Int8].map(|kv| prefill_logits(&model, kv, "ocr"));
+        assert_ne!(wide, narrow, "{name}");
+    }
+}
+
+#[test]
+fn the_plan_counts_keys_values_and_scales() {
+    for name in ["tiny1", "tiny2"] {
+        let model = converted(name, uniform(WeightFormat::Int8)).open();
+        let (t, patches) = (&model.config().text, model.config().vision.patches());
+        let mut limits = limits(3, 2);
+        // Room for the next multiple of 16 positions.
+        (limits.prompt_tokens, limits.new_tokens) = (33, 48);
+        let vectors = 2 * 3 * t.layers * t.kv_heads * (patches + 33 + 48).next_multiple_of(16);
+        for (kv, bytes) in [
+            (KvFormat::F32, 4 * t.head_dim),
+            (KvFormat::F16, 2 * t.head_dim),
+            (KvFormat::Int8, t.head_dim + 4),
+        ] {
+            limits.kv = kv;
+            assert_eq!(model.plan(&limits).expect("a plan").kv_bytes, vectors * bytes, "{name} {kv:?}");
+            // What a token reads are the prefix's.
+            let of_prefix = |n| model.work(n, kv).token_bytes;
+            let vectors = (2 * 100 * t.layers * t.kv_heads) as u64;
+            assert_eq!(of_prefix(170) - of_prefix(70), vectors * bytes as u64, "{name} {kv:?}");
+        }
+    }
+}
+
 /// Prints the bits of answers; run as a child with another instruction set (see the test below).
 #[test]
 fn answers_of_the_chosen_instruction_set() {
-    for (name, format) in [
-        ("tiny1", WeightFormat::Int8),
-        ("tiny2", WeightFormat::Int4),
-        ("tiny2", WeightFormat::F32),
-        (RANDOM[0], WeightFormat::Int4),
-        (RANDOM[1], WeightFormat::Int8),
+    for (name, format, kv) in [
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto),
+        ("tiny2", WeightFormat::Int4, KvFormat::Auto),
+        ("tiny2", WeightFormat::F32, KvFormat::Auto),
+        ("tiny2", WeightFormat::Int8, KvFormat::Int8),
+        (RANDOM[0], WeightFormat::Int4, KvFormat::Auto),
+        (RANDOM[1], WeightFormat::Int8, KvFormat::Int8),
     ] {
         let model = converted(name, uniform(format)).open();
-        for answer in answers(&model, &limits(2, 2), &[&PROMPTS[..2]], &endless()) {
+        let mut limits = limits(2, 2);
+        limits.kv = kv;
+        let mut among = endless();
+        among.grammar = Some(Grammar::tokens(&model, (0..2000).step_by(37)).expect("a set of tokens"));
+        let given = [&endless(), &among].map(|how| answers(&model, &limits, &[&PROMPTS[..2]], how));
+        for answer in given.iter().flatten() {
             let bits: Vec<u32> = answer.probabilities.iter().map(|p| p.to_bits()).collect();
-            println!("BITS {name} {format} {:?} {bits:x?}", answer.tokens);
+            println!("BITS {name} {format} {kv:?} {:?} {bits:x?}", answer.tokens);
         }
         // And of everything on the way, of which rounding to integers might hide a difference from the answer.
-        let mut session = Session::new(&model, &limits(1, 2)).expect("a small session");
+        let mut session = Session::new(&model, &limits).expect("a small session");
         let image = data().join("images/noise_97x61.png");
         for (key, tensor) in trace(&mut session, &image, PROMPTS[1], 3) {
             let mut hasher = DefaultHasher::new();

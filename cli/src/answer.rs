@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use palmtop::Grammar;
 use palmtop::image::RgbImage;
 use palmtop::model::Model;
-use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Sampling, Session};
-use palmtop::tasks::{self, BoxRounding, Label, MASK_SIDE, Mask, MaskCodec, MaskScratch, Task};
+use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Sampling, Session, StopReason};
+use palmtop::tasks::{self, BoxRounding, Label, Line, MASK_SIDE, Mask, MaskCodec, MaskScratch, Task};
 
 use crate::args::{
     AnswerArgs, AskArgs, CaptionArgs, DecodingArgs, DetectArgs, Labels, OcrArgs, RunArgs, SegmentArgs, Style,
@@ -33,6 +34,8 @@ const PROMPT_TOKENS: (usize, usize) = (64, 4096);
 pub struct Job {
     task: &'static str,
     prompts: Vec<Prompt>,
+    /// All that answers may be; anything if empty.
+    choices: Vec<Line>,
     shown: Shown,
     common: AnswerArgs,
     save: Option<PathBuf>,
@@ -122,7 +125,14 @@ impl<'a> Looker<'a> {
         let batch = decoding.batch.map_or(BATCH_MAX, |n| n as usize).min(job.prompts.len());
         let mut limits = job.common.model.machine.limits();
         limits.batch = batch;
-        let new_tokens = if job.common.model.is_demo() { NEW_TOKENS_OF_DEMO } else { NEW_TOKENS };
+        let texts = job.choices.iter().map(Line::as_str);
+        let grammar = (!job.choices.is_empty()).then(|| Grammar::choices(model, texts)).transpose();
+        let grammar = grammar.context("cannot choose among these answers")?;
+        let new_tokens = match grammar.as_ref().and_then(Grammar::tokens_max) {
+            Some(longest) => longest,
+            None if job.common.model.is_demo() => NEW_TOKENS_OF_DEMO,
+            None => NEW_TOKENS,
+        };
         limits.new_tokens = decoding.max_new_tokens.map_or(new_tokens, |n| n as usize);
         // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
         let longest = job.prompts.iter().map(|p| p.text.len() + 2).max().unwrap_or(0);
@@ -131,6 +141,7 @@ impl<'a> Looker<'a> {
         let mut options = GenerateOptions::default();
         options.max_new_tokens = Some(limits.new_tokens);
         options.sampling = sampling(decoding);
+        options.grammar = grammar;
         options.cancel = cancel;
         Ok(Self { job, features: session.new_features()?, session, options, batch, objects })
     }
@@ -194,12 +205,14 @@ impl<'a> Looker<'a> {
         let mut all_found = Vec::new();
         for (prompt, answer) in prompts.iter().zip(self.session.answers()) {
             let mut found = self.objects.read(answer, (width, height), saver)?;
+            let chosen = !self.job.choices.is_empty() && answer.stop == StopReason::EndOfSequence;
             let answered = Answered {
                 source,
                 task: self.job.task,
                 prompt: &prompt.text,
                 question: &prompt.question,
                 answer,
+                score: chosen.then(|| answer.likelihood()),
                 found: &found,
                 picture: (width, height),
                 timings: TimingsJson::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
@@ -285,12 +298,14 @@ impl From<CaptionArgs> for Job {
 }
 
 impl From<AskArgs> for Job {
-    fn from(AskArgs { common, questions, lang }: AskArgs) -> Self {
-        let prompt = |question: palmtop::tasks::Line| Prompt {
+    fn from(AskArgs { common, questions, choose, lang }: AskArgs) -> Self {
+        let prompt = |question: Line| Prompt {
             question: question.to_string(),
             text: Task::Answer { language: lang.clone(), question }.prompt(),
         };
-        Self::of_words("ask", questions.into_iter().map(prompt).collect(), common)
+        let mut job = Self::of_words("ask", questions.into_iter().map(prompt).collect(), common);
+        job.choices = choose.into_iter().flat_map(|choices| choices.0).collect();
+        job
     }
 }
 
@@ -306,6 +321,7 @@ impl From<DetectArgs> for Job {
         Self {
             task: "detect",
             prompts: vec![Prompt::new(&task)],
+            choices: Vec::new(),
             shown: Shown::Objects,
             common,
             save: save.save,
@@ -320,6 +336,7 @@ impl From<SegmentArgs> for Job {
         Self {
             task: "segment",
             prompts: vec![Prompt::new(&task)],
+            choices: Vec::new(),
             shown: Shown::Objects,
             common,
             save: save.save,
@@ -333,6 +350,7 @@ impl From<RunArgs> for Job {
         Self {
             task: "run",
             prompts: prompts.into_iter().map(|text| Prompt::new(&Task::Raw(text))).collect(),
+            choices: Vec::new(),
             shown: Shown::Both,
             common,
             save: save.save,
@@ -343,7 +361,7 @@ impl From<RunArgs> for Job {
 
 impl Job {
     fn of_words(task: &'static str, prompts: Vec<Prompt>, common: AnswerArgs) -> Self {
-        Self { task, prompts, shown: Shown::Words, common, save: None, save_masks: None }
+        Self { task, prompts, choices: Vec::new(), shown: Shown::Words, common, save: None, save_masks: None }
     }
 }
 

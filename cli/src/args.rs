@@ -97,12 +97,16 @@ pub enum Style {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop ask photo.jpg -q \"what is on the table?\" -m model.palm\n  \
-    palmtop ask photo.jpg -q \"what is it?\" -q \"what colour is it?\" -m model.palm\n\n\
+    palmtop ask photo.jpg -q \"what is it?\" -q \"what colour is it?\" -m model.palm\n  \
+    palmtop ask photo.jpg -q \"is the door open?\" --choose \"yes;no;unknown\" -m model.palm\n\n\
     Several questions look at the picture once and are answered together.")]
 pub struct AskArgs {
     /// What to ask; give it again to ask more
     #[arg(short, long = "question", required = true, value_name = "TEXT")]
     pub questions: Vec<Line>,
+    /// Answer with one of these texts and nothing else; give it again, or separate by ';', to allow more
+    #[arg(short, long, value_name = "TEXTS", value_parser = choices)]
+    pub choose: Vec<Choices>,
     /// Language of question and answer, such as en, de or zh-TW
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub lang: Language,
@@ -213,6 +217,8 @@ pub enum Kv {
     F32,
     /// 16 bits
     F16,
+    /// 8 bits and scales: half the memory of 16, and answers may differ a little
+    Int8,
 }
 
 #[derive(Debug, Args)]
@@ -248,6 +254,10 @@ pub struct LabelArgs {
 /// Labels given in one argument.
 #[derive(Clone, Debug)]
 pub struct Labels(pub Vec<Label>);
+
+/// Choices given in one argument.
+#[derive(Clone, Debug)]
+pub struct Choices(pub Vec<Line>);
 
 #[derive(Debug, Default, Args)]
 pub struct SaveArgs {
@@ -452,6 +462,7 @@ impl MachineArgs {
             Kv::Auto => KvFormat::Auto,
             Kv::F32 => KvFormat::F32,
             Kv::F16 => KvFormat::F16,
+            Kv::Int8 => KvFormat::Int8,
         };
         limits
     }
@@ -480,6 +491,11 @@ fn labels(text: &str) -> Result<Labels, String> {
     parsed.map(Labels).map_err(|error| error.to_string())
 }
 
+fn choices(text: &str) -> Result<Choices, String> {
+    let parsed = text.split(';').map(|choice| choice.parse::<Line>()).collect::<Result<Vec<_>, _>>();
+    parsed.map(Choices).map_err(|_| "one of the choices is empty, or has more than one line".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -495,6 +511,13 @@ mod tests {
         let names = |text| labels(text).map(|l| l.0.iter().map(Label::to_string).collect::<Vec<_>>());
         assert_eq!(names("cat ; traffic light").unwrap(), ["cat", "traffic light"]);
         assert!(names("cat ;; dog").is_err() && names("").is_err() && names("<loc0001>").is_err());
+    }
+
+    #[test]
+    fn choices_may_be_separated() {
+        let texts = |text| choices(text).map(|c| c.0.iter().map(Line::to_string).collect::<Vec<_>>());
+        assert_eq!(texts("yes; no ;don't know").unwrap(), ["yes", "no", "don't know"]);
+        assert!(texts("").is_err() && texts("yes;").is_err() && texts("a\nb").is_err());
     }
 
     #[test]

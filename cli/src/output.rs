@@ -103,6 +103,8 @@ pub struct Answered<'a> {
     /// What the user asked.
     pub question: &'a str,
     pub answer: &'a Answer,
+    /// The likelihood of a choice among the choices.
+    pub score: Option<f32>,
     pub found: &'a [Found],
     /// Width and height of the picture.
     pub picture: (u32, u32),
@@ -292,6 +294,7 @@ struct AnswerJson<'a> {
     text: &'a str,
     tokens: &'a [u32],
     stop: &'static str,
+    score: Option<f32>,
     image: SizeJson,
     timings: &'a TimingsJson,
     objects: Vec<ObjectJson<'a>>,
@@ -366,6 +369,7 @@ impl<'a> AnswerJson<'a> {
             text: &answered.answer.text,
             tokens: &answered.answer.tokens,
             stop: stop_name(answered.answer.stop),
+            score: answered.score,
             image: SizeJson { width, height },
             timings: &answered.timings,
             objects: answered.found.iter().map(ObjectJson::new).collect(),

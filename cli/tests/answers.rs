@@ -66,7 +66,7 @@ fn json_has_its_documented_shape() {
     let [line] = &ran.json()[..] else { panic!("one line, not {}", ran.stdout) };
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
     let mut documented =
-        ["source", "task", "prompt", "text", "tokens", "stop", "image", "timings", "objects"];
+        ["source", "task", "prompt", "text", "tokens", "stop", "score", "image", "timings", "objects"];
     documented.sort();
     assert_eq!(keys, documented);
     assert_eq!(line["source"], text(&scene));
@@ -109,6 +109,40 @@ fn questions_asked_together_are_answered_as_alone() {
         &ask(&questions, &[]).stdout,
         &["what is it?\n  ", "what colour is it?\n  ", "how many?\n  "],
     );
+}
+
+#[test]
+fn answers_may_be_chosen_from_given_texts() {
+    let scene = scene();
+    let ask = |more: &[&str]| {
+        let args = ["ask", text(&scene), "-m", model(), "-q", "is it red?", "-q", "how many?"];
+        succeed([&args[..], more].concat())
+    };
+    let texts = ["yes", "no", "no idea", "don't know"];
+    let choose = ["--choose", "yes; no ;no idea", "-c", "don't know", "--json"];
+    let mut scores = std::collections::BTreeMap::new();
+    for seed in 0..40 {
+        let sampling = ["--temperature", "20", "--seed", &seed.to_string()];
+        let how = if seed == 0 { &[][..] } else { &sampling };
+        for (question, line) in ask(&[&choose, how].concat()).json().into_iter().enumerate() {
+            let answer = line["text"].as_str().unwrap().to_owned();
+            assert!(texts.contains(&answer.as_str()), "{line}");
+            assert_eq!(line["stop"], "eos");
+            scores.insert((question, answer), line["score"].as_f64().unwrap());
+        }
+    }
+    assert_eq!(scores.len(), 2 * texts.len(), "every text is chosen some time");
+    assert!((scores.values().sum::<f64>() - 2.0).abs() < 1e-5, "{scores:?}");
+
+    let line = ask(&["-c", "maybe", "--json"]).json().remove(0);
+    assert_eq!((&line["text"], &line["score"]), (&"maybe".into(), &1.0.into()));
+    assert_eq!(ask(&["-c", "maybe"]).stdout, "is it red?\n  maybe\nhow many?\n  maybe\n");
+    assert!(ask(&["--json", "--max-new-tokens", "1"]).json().iter().all(|line| line["score"].is_null()));
+
+    // The model of random weights has room for long ones too.
+    let long = "a choice of many tokens, since its vocabulary is small".repeat(2);
+    let ran = succeed(["ask", text(&scene), "-q", "what?", "-c", &long]);
+    assert_eq!(ran.stdout, format!("{long}\n"));
 }
 
 #[test]

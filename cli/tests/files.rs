@@ -135,7 +135,10 @@ fn plan_counts_every_byte_beforehand() {
         ["kv_bytes", "activation_bytes", "thread_bytes", "image_bytes", "text_bytes", "features_bytes"];
     let sum: u64 = parts.iter().map(|p| one[p].as_u64().unwrap()).sum();
     assert_eq!(one["session_bytes"].as_u64(), Some(sum));
-    assert!(plan(&["--batch", "4"])["kv_bytes"].as_u64() > one["kv_bytes"].as_u64());
+    let kv_bytes = |more: &[&str]| plan(more)["kv_bytes"].as_u64().unwrap();
+    assert!(kv_bytes(&["--batch", "4"]) > kv_bytes(&[]));
+    let [f32s, f16s, int8] = ["f32", "f16", "int8"].map(|kv| kv_bytes(&["--kv", kv]));
+    assert!(f32s == 2 * f16s && f16s / 2 < int8 && int8 < f16s, "{f32s}, {f16s}, {int8}");
     assert_says(&succeed(["plan", model()]).stdout, &["weights (mapped)", "keys and values", "session"]);
 }
 

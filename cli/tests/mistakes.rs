@@ -90,6 +90,8 @@ fn command_lines_that_do_not_fit_together() {
         (&["caption", scene, "--top-k", "5"], "--temperature"),
         (&["ask", scene], "--question"),
         (&["ask", scene, "-q", "  "], "empty"),
+        (&["ask", scene, "-q", "is it?", "--choose", "yes;;no"], "one of the choices is empty"),
+        (&["caption", scene, "--choose", "yes"], "--choose"),
         (&["detect", scene], "--label"),
         (&["detect", scene, "-l", "a<b"], "ends a label"),
         (&["detect", scene, scene, "-l", "cat", "--save", "one.png"], "there are 2 pictures, and one file"),
@@ -112,6 +114,24 @@ fn prompts_that_are_too_much() {
     assert_says(&says, &["error: ", "the prompt has", "shorten it"]);
     let says = fail(1, ["run", text(&scene), "-p", "a <image> b", "-m", model()]);
     assert_says(&says, &["error: ", "image token"]);
+}
+
+#[test]
+fn choices_that_cannot_be() {
+    let scene = scene();
+    let ask = |more: &[&str]| {
+        let args = ["ask", text(&scene), "-q", "is it?", "-m", model()];
+        fail(1, [&args[..], more].concat())
+    };
+    let says = ask(&["--choose", "yes;no<eos>"]);
+    assert_says(
+        &says,
+        &["error: cannot choose", "because: choice 2 has the control token 1", "leave it out"],
+    );
+    let says = ask(&["--choose", "yes", "--choose", "no,\u{2581}maybe"]);
+    assert_says(&says, &["error: cannot choose", "because: choice 2", "would be answered as \"no, maybe\""]);
+    let says = ask(&["--choose", "yes;certainly not at all", "--max-new-tokens", "2"]);
+    assert_says(&says, &["error: the longest choice has", "an answer at most 2", "allow more new tokens"]);
 }
 
 #[test]

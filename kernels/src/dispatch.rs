@@ -21,6 +21,7 @@ macro_rules! with_kernels {
             matmul_f16 = matmul_float::matmul::<_, u16>: fn(x: &[f32], x_stride: usize, rows: usize, w: &[u16], w_stride: usize, stripes: usize, k: usize, out: &mut [f32], out_stride: usize);
             attention_f32 = attention::attention::<_, f32>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, f32>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
             attention_f16 = attention::attention::<_, u16>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, u16>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
+            attention_scaled_i8 = attention::attention::<_, i8>: fn(q: &[f32], rows: usize, head_dim: usize, kv: KeysValues<'_, i8>, range: Range<usize>, how: Scores, scores: &mut [f32], out: &mut [f32]);
             attention_int8 = attention_int8::attention_int8: fn(q: &[f32], rows: usize, kv: Int8KeysValues<'_>, how: Scores, scratch: &mut Int8Scratch, out: &mut [f32]);
             mean_of_keys = attention_int8::mean_of_keys: fn(keys: &[f32], stride: usize, n: usize, mean: &mut [f32]);
             quantize_keys_values = attention_int8::quantize_keys_values: fn(keys: &[f32], values: &[f32], stride: usize, n: usize, mean: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]);
@@ -262,6 +263,23 @@ impl Kernels {
         assert!(rows <= ROWS_MAX);
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.attention_f16)(q, rows, head_dim, kv, range, how, scores, out) }
+    }
+
+    /// See [`attention::attention`]; keys and values as integers with scales, multiplied as floats.
+    pub fn attention_scaled_i8(
+        &self,
+        q: &[f32],
+        rows: usize,
+        head_dim: usize,
+        kv: KeysValues<'_, i8>,
+        range: Range<usize>,
+        how: Scores,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        assert!(rows <= ROWS_MAX && kv.scales.is_some(), "integers have scales");
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.attention_scaled_i8)(q, rows, head_dim, kv, range, how, scores, out) }
     }
 
     /// See [`attention_int8::attention_int8`].

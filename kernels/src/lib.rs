@@ -21,6 +21,6 @@ pub mod simd;
 pub use activations::QuantizedRows;
 pub use arch::{PANEL, PANEL_STRIPES, PanelScratch};
 pub use dispatch::{ISA_VARIABLE, Kernels};
-pub use generic::attention::{KeysValues, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
+pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
 pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
 pub use isa::Isa;

@@ -7,7 +7,7 @@ use crate::attention::{self, Heads, Int8Kv, Int8KvSizes};
 use crate::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
 use crate::config::Config;
 use crate::error::Result;
-use crate::kv::{KvArena, KvShape};
+use crate::kv::{KvArena, KvElement, KvShape};
 use crate::memory::Aligned;
 use crate::plan::Limits;
 use crate::weights::{Matrix, Weights};
@@ -89,7 +89,7 @@ impl BufferSizes {
                 slots: if float { v.heads } else { 0 },
                 head_dim: v.head_dim(),
                 capacity: patches.next_multiple_of(LANES),
-                half: false,
+                element: KvElement::F32,
             },
             int8_kv,
             scratch: ScratchSizes {

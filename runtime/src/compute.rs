@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use palmtop_kernels::layout::{CHUNK_MAX, PackedMatrix, chunk_of};
+use palmtop_kernels::layout::{CHUNK_MAX, LANES, PackedMatrix, chunk_of};
 use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
 use crate::attention;
@@ -199,17 +199,54 @@ impl Compute {
 
     /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
     pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, then: Then<'_>) {
+        let stripes = w.layout().stripes();
+        let panels = stripes.div_ceil(PANEL_STRIPES);
+        // SAFETY: panels follow each other.
+        unsafe { self.matmul_panels(w, staged, then, panels, |panel| panel_of(panel, stripes)) }
+    }
+
+    /// Like [`matmul`](Self::matmul), for some outputs: those of ascending runs of up to [`PANEL_STRIPES`] stripes. They
+    /// get the same bits; no other output is written, and no other stripe read.
+    pub fn matmul_stripes(
+        &mut self,
+        w: &PackedMatrix<'_>,
+        staged: &Staged,
+        then: Then<'_>,
+        runs: &[Range<u32>],
+    ) {
+        assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start), "runs ascend and do not overlap");
+        // SAFETY: runs do not overlap, as just checked.
+        unsafe {
+            self.matmul_panels(w, staged, then, runs.len(), |panel| {
+                runs[panel].start as usize..runs[panel].end as usize
+            });
+        }
+    }
+
+    /// Multiplies the staged rows with `panels` parts of a matrix, each of up to [`PANEL_STRIPES`] stripes.
+    ///
+    /// # Safety
+    /// No two panels have a stripe in common.
+    unsafe fn matmul_panels(
+        &mut self,
+        w: &PackedMatrix<'_>,
+        staged: &Staged,
+        then: Then<'_>,
+        panels: usize,
+        stripes: impl Fn(usize) -> Range<usize> + Sync,
+    ) {
         let (rows, n) = (staged.rows, w.rows());
         let product = Product::new(self.kernels, w, staged);
         // More tasks than threads, so that a slow core takes fewer; few enough that a task reads a long stretch.
-        let tasks = product.panels().min(self.pool.threads() * 16);
+        let tasks = panels.min(self.pool.threads() * 16);
         let out = Disjoint::new(then.out);
         self.pool.run(&mut self.scratch, tasks, |task, scratch| {
-            for panel in task * product.panels() / tasks..(task + 1) * product.panels() / tasks {
-                product.panel(panel, 0..rows, &mut scratch.unpacked, &mut scratch.panel);
-                let columns = panel * PANEL..n.min((panel + 1) * PANEL);
+            for panel in task * panels / tasks..(task + 1) * panels / tasks {
+                let part = stripes(panel);
+                let columns = part.start * LANES..n.min(part.end * LANES);
+                product.panel(part, 0..rows, &mut scratch.unpacked, &mut scratch.panel);
                 for (m, c) in scratch.panel[..rows].iter().enumerate() {
-                    // SAFETY: panels are tasks of their own and have their own columns of every row.
+                    // SAFETY: by the caller's promise, panels have their own columns of every row.
                     let out =
                         unsafe { out.get(m * then.stride + columns.start..m * then.stride + columns.end) };
                     then.what.write(c, columns.clone(), out);
@@ -232,6 +269,7 @@ impl Compute {
         let (rows, cols, kernels) = (staged.rows, next.cols(), self.kernels);
         (output.rows, output.cols) = (rows, cols);
         let product = Product::new(kernels, w, staged);
+        let stripes = w.layout().stripes();
         let chunk = chunk_of(cols);
         let unit = chunk.max(gate.width());
         let units = cols.div_ceil(unit);
@@ -244,7 +282,8 @@ impl Compute {
             let rows = group * rows / groups..(group + 1) * rows / groups;
             let columns = u * unit..cols.min((u + 1) * unit);
             for from in columns.clone().step_by(gate.width()) {
-                product.panel(from / gate.width(), rows.clone(), &mut scratch.unpacked, &mut scratch.panel);
+                let part = panel_of(from / gate.width(), stripes);
+                product.panel(part, rows.clone(), &mut scratch.unpacked, &mut scratch.panel);
                 let to = columns.end.min(from + gate.width());
                 for (c, values) in scratch.panel[..rows.len()].iter().zip(scratch.unit.chunks_mut(UNIT)) {
                     gate.apply(&kernels, c, from, &mut values[from - columns.start..to - columns.start]);
@@ -306,6 +345,11 @@ impl<'a> StagedWriter<'a> {
     }
 }
 
+/// The stripes of a panel, where panels follow each other through a matrix of `stripes`.
+fn panel_of(panel: usize, stripes: usize) -> Range<usize> {
+    panel * PANEL_STRIPES..stripes.min((panel + 1) * PANEL_STRIPES)
+}
+
 /// A matrix and the rows that it is multiplied with.
 struct Product<'a> {
     kernels: Kernels,
@@ -328,14 +372,14 @@ impl<'a> Product<'a> {
         Self { kernels, w: *w, quantized, floats }
     }
 
-    fn panels(&self) -> usize {
-        self.w.layout().stripes().div_ceil(PANEL_STRIPES)
-    }
-
-    /// The outputs of a panel for some rows, which `out` begins with.
-    fn panel(&self, panel: usize, rows: Range<usize>, scratch: &mut PanelScratch, out: &mut [[f32; PANEL]]) {
-        let stripes = self.w.layout().stripes();
-        let part = panel * PANEL_STRIPES..stripes.min((panel + 1) * PANEL_STRIPES);
+    /// The outputs of a panel's stripes for some rows, which `out` begins with.
+    fn panel(
+        &self,
+        part: Range<usize>,
+        rows: Range<usize>,
+        scratch: &mut PanelScratch,
+        out: &mut [[f32; PANEL]],
+    ) {
         let out = &mut out[..rows.len()];
         match &self.quantized {
             Some(x) => self.kernels.matmul_integer(&self.w, part, x, rows, scratch, out),
@@ -363,6 +407,97 @@ impl What<'_> {
             }
             What::AddBias(bias) => {
                 out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o += c + b);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "runs are lists of ranges, of one too")]
+mod tests {
+    use half::bf16;
+    use palmtop_kernels::layout::{
+        MatrixLayout, QuantizedRow, WeightFormat, pack_float_stripe, pack_integer_stripe,
+    };
+
+    use super::*;
+
+    /// Numbers of no pattern.
+    fn noise(i: usize) -> u64 {
+        let z = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (z ^ z >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40
+    }
+
+    fn packed(layout: &MatrixLayout) -> Vec<u64> {
+        let mut bytes = vec![0u64; layout.bytes() / 8];
+        let stripes = bytemuck::cast_slice_mut::<u64, u8>(&mut bytes).chunks_mut(layout.stripe_bytes());
+        for (s, stripe) in stripes.enumerate() {
+            let rows = s * LANES..layout.rows.min((s + 1) * LANES);
+            let value = |n: usize, k: usize| noise(n * layout.cols + k);
+            if layout.format.is_integer() {
+                let rows: Vec<QuantizedRow> = rows
+                    .map(|n| QuantizedRow {
+                        q: (0..layout.cols).map(|k| (value(n, k) % 16) as i8 - 8).collect(),
+                        scales: (0..layout.chunks())
+                            .map(|c| bf16::from_f32(0.01 * (1 + n + c) as f32))
+                            .collect(),
+                        group_scales: (0..layout.groups()).map(|g| (value(n, g) % 16) as u8).collect(),
+                    })
+                    .collect();
+                pack_integer_stripe(layout, &rows, stripe);
+            } else {
+                let rows: Vec<Vec<f32>> = rows
+                    .map(|n| (0..layout.cols).map(|k| value(n, k) as f32 / (1 << 23) as f32 - 1.0).collect())
+                    .collect();
+                pack_float_stripe(layout, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), stripe);
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn some_stripes_of_a_product_have_the_bits_of_all_and_nothing_else_is_written() {
+        const ROWS: usize = 3;
+        // The last stripe is not full.
+        let (n, k) = (16 * 21 - 5, 600);
+        for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
+            let layout = MatrixLayout::new(format, n, k).unwrap();
+            let bytes = packed(&layout);
+            let w = PackedMatrix::new(layout, bytemuck::cast_slice(&bytes)).unwrap();
+            let mut sizes = StagedSizes::default();
+            sizes.cover(format.is_integer(), ROWS, k);
+            let scratch = ScratchSizes {
+                rows: ROWS,
+                width: k,
+                attention: attention::ScratchSizes { head_dim: 16, keys: 16 },
+            };
+            for threads in [1, 3] {
+                let mut compute = Compute {
+                    kernels: Kernels::select().unwrap(),
+                    pool: ThreadPool::new(threads).unwrap(),
+                    scratch: (0..threads).map(|_| Scratch::new(&scratch).unwrap()).collect(),
+                };
+                let mut staged = Staged::new(&sizes).unwrap();
+                (staged.rows, staged.cols) = (ROWS, k);
+                let writer = StagedWriter::new(&mut staged, format.is_integer());
+                for m in 0..ROWS {
+                    let x: Vec<f32> = (0..k).map(|i| noise(m * k + i + 99) as f32 / 1e7 - 0.8).collect();
+                    // SAFETY: there is no other thread.
+                    unsafe { writer.put(&compute.kernels, m, 0, &x) };
+                }
+                let mut all = vec![0.0; ROWS * n];
+                compute.matmul(&w, &staged, Then { out: &mut all, stride: n, what: What::Store });
+                for runs in [&[0..1][..], &[0..4, 4..5, 7..9, 12..16, 19..21], &[3..7, 20..21], &[]] {
+                    let mut some = vec![f32::MAX; ROWS * n];
+                    let then = Then { out: &mut some, stride: n, what: What::Store };
+                    compute.matmul_stripes(&w, &staged, then, runs);
+                    for (i, (some, all)) in some.iter().zip(&all).enumerate() {
+                        let stripe = (i % n / LANES) as u32;
+                        let selected = runs.iter().any(|run| run.contains(&stripe));
+                        let want = if selected { *all } else { f32::MAX };
+                        assert_eq!(some.to_bits(), want.to_bits(), "{format}, output {i}, {runs:?}");
+                    }
+                }
             }
         }
     }

@@ -392,7 +392,7 @@ pub fn gate_up_padded(intermediate: usize) -> usize {
 const WIDTH_MAX: usize = 1 << 18;
 const LAYERS_MAX: usize = 1024;
 const HEADS_MAX: usize = 1024;
-const HEAD_DIM_MAX: usize = 1024;
+pub(crate) const HEAD_DIM_MAX: usize = 1024;
 const VOCAB_MAX: usize = 1 << 22;
 const IMAGE_SIZE_MAX: usize = 4096;
 /// Sixteen times what the largest PaliGemma has; the work grows with the square.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::format::FormatError;
+use crate::grammar::GrammarError;
 use crate::image::ImageError;
 use crate::tasks::{MaskCodecError, MaskError, PromptError};
 use crate::tokenizer::TokenizerError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// A text cannot be part of a prompt.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// A grammar cannot be made, or not be followed by this session.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
     /// The model file's mask decoder is missing or broken.
     #[error(transparent)]
     MaskCodec(#[from] MaskCodecError),

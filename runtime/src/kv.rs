@@ -2,16 +2,18 @@
 
 use half::f16;
 use palmtop_kernels::layout::LANES;
-use palmtop_kernels::{Kernels, KeysValues, Scores};
+use palmtop_kernels::{Kernels, KeysValues, KvScales, Scores};
 
+use crate::config::HEAD_DIM_MAX;
 use crate::error::Result;
-use crate::memory::zeroed;
+use crate::memory::Aligned;
 use crate::pool::Disjoint;
 
 /// Keys and values of some number of *slots*: one per sequence, layer and key-value head.
 ///
 /// In each slot keys stand in blocks of 16, each `[head_dim][16]`, and values in stripes of 16 dimensions, each
-/// `[capacity][16]`: both are then packed matrices (see [`KeysValues`]).
+/// `[capacity][16]`: both are then packed matrices (see [`KeysValues`]). Integers have scales beside them, in each slot
+/// one for every key, then one for every value.
 pub(crate) struct KvArena {
     elements: Elements,
     pub shape: KvShape,
@@ -24,13 +26,33 @@ pub(crate) struct KvShape {
     pub head_dim: usize,
     /// Keys that a slot has room for, a multiple of 16.
     pub capacity: usize,
-    /// f16 instead of f32.
-    pub half: bool,
+    pub element: KvElement,
+}
+
+/// What the numbers of keys and values are kept as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KvElement {
+    F32,
+    F16,
+    /// i8, and an f32 scale for a key's or a value's numbers of one head.
+    Int8,
 }
 
 enum Elements {
-    F32(Vec<f32>),
-    F16(Vec<u16>),
+    F32(Aligned<f32>),
+    F16(Aligned<u16>),
+    Int8 { integers: Aligned<i8>, scales: Aligned<f32> },
+}
+
+impl KvElement {
+    /// What a head's key, or its value, of one position takes.
+    pub fn bytes(self, head_dim: usize) -> usize {
+        match self {
+            Self::F32 => 4 * head_dim,
+            Self::F16 => 2 * head_dim,
+            Self::Int8 => head_dim + size_of::<f32>(),
+        }
+    }
 }
 
 impl KvShape {
@@ -43,15 +65,35 @@ impl KvShape {
         self.key_elements().saturating_add(values)
     }
 
+    fn slot_scales(&self) -> usize {
+        self.capacity.saturating_mul(2)
+    }
+
+    /// Numbers of elements and, for integers, of scales.
+    fn numbers(&self) -> (usize, usize) {
+        (self.slots.saturating_mul(self.slot_elements()), self.slots.saturating_mul(self.slot_scales()))
+    }
+
     pub fn bytes(&self) -> usize {
-        self.slots.saturating_mul(self.slot_elements()).saturating_mul(if self.half { 2 } else { 4 })
+        let (elements, scales) = self.numbers();
+        match self.element {
+            KvElement::F32 => Aligned::<f32>::bytes(elements),
+            KvElement::F16 => Aligned::<u16>::bytes(elements),
+            KvElement::Int8 => Aligned::<i8>::bytes(elements).saturating_add(Aligned::<f32>::bytes(scales)),
+        }
     }
 }
 
 impl KvArena {
     pub fn new(shape: KvShape) -> Result<Self> {
-        let n = shape.slots.saturating_mul(shape.slot_elements());
-        let elements = if shape.half { Elements::F16(zeroed(n)?) } else { Elements::F32(zeroed(n)?) };
+        let (elements, scales) = shape.numbers();
+        let elements = match shape.element {
+            KvElement::F32 => Elements::F32(Aligned::zeroed(elements)?),
+            KvElement::F16 => Elements::F16(Aligned::zeroed(elements)?),
+            KvElement::Int8 => {
+                Elements::Int8 { integers: Aligned::zeroed(elements)?, scales: Aligned::zeroed(scales)? }
+            }
+        };
         Ok(Self { elements, shape })
     }
 
@@ -60,6 +102,9 @@ impl KvArena {
         let elements = match &mut self.elements {
             Elements::F32(x) => Writer::F32(Disjoint::new(x)),
             Elements::F16(x) => Writer::F16(Disjoint::new(x)),
+            Elements::Int8 { integers, scales } => {
+                Writer::Int8 { integers: Disjoint::new(integers), scales: Disjoint::new(scales) }
+            }
         };
         KvWriter { elements, shape: self.shape }
     }
@@ -75,20 +120,33 @@ impl KvArena {
         scratch: (&[f32], &mut [f32], &mut [f32]),
     ) {
         let (queries, scores, outputs) = scratch;
-        let s = &self.shape;
-        let start = slot * s.slot_elements();
-        let (keys, values) =
-            (start..start + s.key_elements(), start + s.key_elements()..start + s.slot_elements());
+        let KvShape { head_dim, capacity, .. } = self.shape;
         match &self.elements {
             Elements::F32(x) => {
-                let kv = KeysValues { keys: &x[keys], values: &x[values], capacity: s.capacity };
-                kernels.attention_f32(queries, rows, s.head_dim, kv, range, how, scores, outputs);
+                let (keys, values) = self.of_slot(x, slot);
+                let kv = KeysValues { keys, values, capacity, scales: None };
+                kernels.attention_f32(queries, rows, head_dim, kv, range, how, scores, outputs);
             }
             Elements::F16(x) => {
-                let kv = KeysValues { keys: &x[keys], values: &x[values], capacity: s.capacity };
-                kernels.attention_f16(queries, rows, s.head_dim, kv, range, how, scores, outputs);
+                let (keys, values) = self.of_slot(x, slot);
+                let kv = KeysValues { keys, values, capacity, scales: None };
+                kernels.attention_f16(queries, rows, head_dim, kv, range, how, scores, outputs);
+            }
+            Elements::Int8 { integers, scales } => {
+                let n = self.shape.slot_scales();
+                let (key_scales, value_scales) = scales[slot * n..(slot + 1) * n].split_at(capacity);
+                let scales = Some(KvScales { keys: key_scales, values: value_scales });
+                let (keys, values) = self.of_slot(integers, slot);
+                let kv = KeysValues { keys, values, capacity, scales };
+                kernels.attention_scaled_i8(queries, rows, head_dim, kv, range, how, scores, outputs);
             }
         }
+    }
+
+    /// A slot's keys and values.
+    fn of_slot<'a, T>(&self, elements: &'a [T], slot: usize) -> (&'a [T], &'a [T]) {
+        let n = self.shape.slot_elements();
+        elements[slot * n..(slot + 1) * n].split_at(self.shape.key_elements())
     }
 }
 
@@ -101,6 +159,7 @@ pub(crate) struct KvWriter<'a> {
 enum Writer<'a> {
     F32(Disjoint<'a, f32>),
     F16(Disjoint<'a, u16>),
+    Int8 { integers: Disjoint<'a, i8>, scales: Disjoint<'a, f32> },
 }
 
 impl KvWriter<'_> {
@@ -108,24 +167,57 @@ impl KvWriter<'_> {
     ///
     /// # Safety
     /// No other thread writes to the same position of the same slot meanwhile.
-    pub unsafe fn put(&self, slot: usize, position: usize, key: &[f32], value: &[f32]) {
+    pub unsafe fn put(&self, kernels: &Kernels, slot: usize, position: usize, key: &[f32], value: &[f32]) {
         let s = &self.shape;
         assert!(slot < s.slots && position < s.capacity);
         assert!(key.len() == s.head_dim && value.len() == s.head_dim);
-        let start = slot * s.slot_elements();
-        let key_at = |d: usize| start + (position / LANES * s.head_dim + d) * LANES + position % LANES;
-        let value_at =
-            |d: usize| start + s.key_elements() + (d / LANES * s.capacity + position) * LANES + d % LANES;
-        for (d, (&k, &v)) in key.iter().zip(value).enumerate() {
-            for (at, x) in [(key_at(d), k), (value_at(d), v)] {
-                // SAFETY: one element of this position, which by the caller's promise is this thread's alone.
-                unsafe {
-                    match &self.elements {
-                        Writer::F32(out) => out.get(at..at + 1)[0] = x,
-                        Writer::F16(out) => out.get(at..at + 1)[0] = f16::from_f32(x).to_bits(),
+        let place = (slot, position);
+        // SAFETY: what is written belongs to this position, which by the caller's promise is this thread's alone.
+        unsafe {
+            match &self.elements {
+                Writer::F32(out) => self.scatter(out, place, key, value, |x| x),
+                Writer::F16(out) => self.scatter(out, place, key, value, |x| f16::from_f32(x).to_bits()),
+                Writer::Int8 { integers, scales } => {
+                    let mut q = [[0; HEAD_DIM_MAX]; 2];
+                    let first = slot * s.slot_scales() + position;
+                    for ((x, q), at) in [key, value].iter().zip(&mut q).zip([first, first + s.capacity]) {
+                        let (scale, _) =
+                            kernels.quantize_chunk(x, &mut q[..s.head_dim.next_multiple_of(LANES)]);
+                        scales.get(at..at + 1)[0] = scale;
                     }
+                    let [key, value] = q.each_ref().map(|q| &q[..s.head_dim]);
+                    self.scatter(integers, place, key, value, |x| x);
                 }
             }
+        }
+    }
+
+    /// Writes the elements of a key and of a value where the layout has them.
+    ///
+    /// # Safety
+    /// No other thread writes to this place, a slot and a position, meanwhile.
+    unsafe fn scatter<X: Copy, T>(
+        &self,
+        out: &Disjoint<'_, T>,
+        (slot, position): (usize, usize),
+        key: &[X],
+        value: &[X],
+        element: impl Fn(X) -> T,
+    ) {
+        let s = &self.shape;
+        let keys = slot * s.slot_elements() + position / LANES * s.head_dim * LANES + position % LANES;
+        let values = slot * s.slot_elements() + s.key_elements() + position * LANES;
+        for (d, &x) in key.iter().enumerate() {
+            let at = keys + d * LANES;
+            // SAFETY: one element of this position, which by the caller's promise is this thread's alone.
+            let out = unsafe { out.get(at..at + 1) };
+            out[0] = element(x);
+        }
+        for (stripe, part) in value.chunks(LANES).enumerate() {
+            let at = values + stripe * s.capacity * LANES;
+            // SAFETY: a stripe's elements of this position; as above.
+            let out = unsafe { out.get(at..at + part.len()) };
+            out.iter_mut().zip(part).for_each(|(out, &x)| *out = element(x));
         }
     }
 }

@@ -31,6 +31,8 @@ mod control;
 mod engine;
 pub mod error;
 pub mod format;
+pub mod grammar;
+mod head;
 pub mod image;
 mod kv;
 pub mod machine;
@@ -50,6 +52,7 @@ mod weights;
 pub mod work;
 
 pub use error::{Error, Result};
+pub use grammar::{Grammar, GrammarError};
 pub use model::Model;
 pub use plan::{KvFormat, Limits, Plan};
 pub use session::{

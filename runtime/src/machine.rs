@@ -27,7 +27,8 @@ pub struct MachineLimits {
     pub threads: usize,
     /// Bytes a second read in sequence from memory.
     pub read_bytes_per_s: f64,
-    /// int8 multiply-adds a second, from registers, with the kernels' instruction set.
+    /// int8 multiply-adds a second, from registers, with the vectors of the kernels' instruction set. AMX multiplies in a unit
+    /// of its own, and can do more.
     pub int8_macs_per_s: f64,
 }
 

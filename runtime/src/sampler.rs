@@ -62,18 +62,38 @@ impl Sampler {
         Choice { token, probability }
     }
 
+    /// Chooses among some tokens of a row of logits, at least one, named in ascending order; the choice's token is an
+    /// index into them. Only their logits are read, and none if there is one token. What the row holds is used up.
+    pub fn choose_among(
+        &mut self,
+        kernels: &Kernels,
+        logits: &mut [f32],
+        tokens: &[u32],
+        how: &Sampling,
+    ) -> Choice {
+        if tokens.len() == 1 {
+            return Choice { token: 0, probability: 1.0 };
+        }
+        // Ascending, so what is moved to the front has been read before.
+        for (i, &token) in tokens.iter().enumerate() {
+            logits[i] = logits[token as usize];
+        }
+        self.choose(kernels, &logits[..tokens.len()], how)
+    }
+
     fn draw(&mut self, logits: &[f32], max: f32, how: &Sampling) -> u32 {
         let likelier = |a: &u32, b: &u32| {
             let order = logits[*b as usize].partial_cmp(&logits[*a as usize]).unwrap_or(Ordering::Equal);
             order.then(a.cmp(b))
         };
-        self.order.iter_mut().enumerate().for_each(|(i, o)| *o = i as u32);
         let all = logits.len();
+        let order = &mut self.order[..all];
+        order.iter_mut().enumerate().for_each(|(i, o)| *o = i as u32);
         let k = if how.top_k == 0 { all } else { how.top_k.min(all) };
         if k < all {
-            self.order.select_nth_unstable_by(k - 1, likelier);
+            order.select_nth_unstable_by(k - 1, likelier);
         }
-        let candidates = &mut self.order[..k];
+        let candidates = &mut order[..k];
         let cut_by_p = how.top_p > 0.0 && how.top_p < 1.0;
         if cut_by_p {
             candidates.sort_unstable_by(likelier);
@@ -160,6 +180,30 @@ mod tests {
         assert!(choice.token < 10);
         let how = Sampling { temperature: 1.0, top_k: 3, top_p: 0.5, seed: 1 };
         assert!(Sampler::new(10).unwrap().choose(&kernels(), &[f32::NAN; 10], &how).token < 10);
+    }
+
+    #[test]
+    fn a_choice_among_some_tokens_is_that_of_a_row_of_them() {
+        let logits: Vec<f32> = (0..3000u32).map(|i| (i * 7919 % 3001) as f32 * 0.003).collect();
+        let hows = [
+            Sampling::default(),
+            Sampling { temperature: 1.5, seed: 5, ..Sampling::default() },
+            Sampling { temperature: 1.0, top_k: 2, top_p: 0.9, seed: 6 },
+        ];
+        let all: Vec<u32> = (0..3000).collect();
+        for tokens in [&all[..], &all[17..40], &[0, 2999], &[5, 900, 901, 2000]] {
+            let some: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
+            for how in hows {
+                let mut sampler = Sampler::new(3000).unwrap();
+                sampler.seed(how.seed);
+                let got = sampler.choose_among(&kernels(), &mut logits.clone(), tokens, &how);
+                sampler.seed(how.seed);
+                let want = sampler.choose(&kernels(), &some, &how);
+                assert_eq!((got.token, got.probability), (want.token, want.probability));
+            }
+        }
+        let alone = Sampler::new(3).unwrap().choose_among(&kernels(), &mut [f32::NAN; 3], &[1], &hows[1]);
+        assert_eq!((alone.token, alone.probability), (0, 1.0));
     }
 
     #[test]

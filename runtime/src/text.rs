@@ -1,5 +1,6 @@
 //! The decoder, Gemma 1 or 2: rows of hidden values in, logits out.
 
+use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
 use crate::attention::Tile;
@@ -10,6 +11,8 @@ use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::PalmFile;
+use crate::head::HeadPart;
+use crate::kv::KvElement;
 use crate::pool::Disjoint;
 use crate::trace::Trace;
 use crate::weights::{Matrix, Plain, TextLayer};
@@ -45,8 +48,15 @@ impl Engine {
     }
 
     /// Runs all layers over the rows of the spans, which all have the same number of rows, then the head over the
-    /// last row of each span: logits of span `i` become row `i` of `buffers.logits`.
-    pub fn forward(&mut self, spans: &[Span], control: Control<'_>, trace: &mut Trace<'_>) -> Result<()> {
+    /// last row of each span: logits of span `i` become row `i` of `buffers.logits`. Those that `head` does not select are
+    /// left as they were.
+    pub fn forward(
+        &mut self,
+        spans: &[Span],
+        head: &HeadPart,
+        control: Control<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
         let model = self.model.clone();
         let (t, file, w) = (&model.config().text, model.file(), model.weights());
         let rows = spans.iter().map(|s| s.rows).sum::<usize>();
@@ -72,25 +82,39 @@ impl Engine {
             }
             trace.f32(format_args!("text.final_norm"), &[rows, t.hidden], &qkv[..rows * t.hidden]);
         }
+        if head.runs().is_some_and(<[_]>::is_empty) {
+            return Ok(());
+        }
         let per_span = rows / spans.len();
         self.compute.stage(staged, &w.embed, spans.len(), |i, out| {
             let last = (i + 1) * per_span - 1;
             kernels.rms_norm(&hidden[last * t.hidden..(last + 1) * t.hidden], norm, eps, out);
         });
         let logits = &mut logits[..spans.len() * t.vocab];
-        self.compute.matmul(
-            &w.embed.of(file),
-            staged,
-            Then { out: logits, stride: t.vocab, what: What::Store },
-        );
-        if let Some(cap) = t.final_softcap {
-            const PIECE: usize = 4096;
-            let pieces = Disjoint::new(logits);
-            let n = spans.len() * t.vocab;
-            self.compute.pool.run(&mut self.compute.scratch, n.div_ceil(PIECE), |i, _| {
-                // SAFETY: every task has its own piece.
-                kernels.softcap(unsafe { pieces.get(i * PIECE..n.min((i + 1) * PIECE)) }, cap as f32);
-            });
+        let then = Then { out: &mut *logits, stride: t.vocab, what: What::Store };
+        match head.runs() {
+            None => self.compute.matmul(&w.embed.of(file), staged, then),
+            Some(runs) => self.compute.matmul_stripes(&w.embed.of(file), staged, then, runs),
+        }
+        let Some(cap) = t.final_softcap.map(|cap| cap as f32) else { return Ok(()) };
+        let n = logits.len();
+        let pieces = Disjoint::new(logits);
+        match head.runs() {
+            None => {
+                const PIECE: usize = 4096;
+                self.compute.pool.run(&mut self.compute.scratch, n.div_ceil(PIECE), |i, _| {
+                    // SAFETY: every task has its own piece.
+                    kernels.softcap(unsafe { pieces.get(i * PIECE..n.min((i + 1) * PIECE)) }, cap);
+                });
+            }
+            Some(runs) => self.compute.pool.run(&mut self.compute.scratch, runs.len(), |i, _| {
+                let columns = runs[i].start as usize * LANES..t.vocab.min(runs[i].end as usize * LANES);
+                for row in (0..n).step_by(t.vocab) {
+                    // SAFETY: every task has its own columns of every row: `matmul_stripes` has checked the runs.
+                    let piece = unsafe { pieces.get(row + columns.start..row + columns.end) };
+                    kernels.softcap(piece, cap);
+                }
+            }),
         }
         Ok(())
     }
@@ -118,7 +142,7 @@ impl Engine {
         let per_span = rows / spans.len();
         let query_width = t.heads * head_dim;
         let slot = |span: &Span, head: usize| (span.sequence * t.layers + layer_index) * t.kv_heads + head;
-        let (rope, writer) = (&self.rope, self.kv.writer());
+        let (kernels, rope, writer) = (self.compute.kernels, &self.rope, self.kv.writer());
         let qkv = Disjoint::new(&mut self.buffers.qkv);
         self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
             let span = &spans[row / per_span];
@@ -130,7 +154,7 @@ impl Engine {
             let keys = rotated[query_width..].chunks(head_dim);
             for (head, (key, value)) in keys.zip(values.chunks(head_dim)).enumerate() {
                 // SAFETY: every task has its own position of its own sequence.
-                unsafe { writer.put(slot(span, head), position, key, value) };
+                unsafe { writer.put(&kernels, slot(span, head), position, key, value) };
             }
         });
         let how = Scores {
@@ -140,7 +164,8 @@ impl Engine {
         let heads = t.attention_heads();
         // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
         let whole_prefix = matches!(spans, [Span { position: 0, prefix: true, .. }]);
-        let in_integers = whole_prefix && self.kv.shape.half && attends_in_integers(&layer.qkv, &heads, rows);
+        let rounds = self.kv.shape.element != KvElement::F32;
+        let in_integers = whole_prefix && rounds && attends_in_integers(&layer.qkv, &heads, rows);
         let Buffers { qkv, attended, int8_kv, .. } = &mut self.buffers;
         if in_integers {
             int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
@@ -148,7 +173,7 @@ impl Engine {
             // Query heads that share keys, of all rows of a span, are the rows of a tile.
             let span_rows = per_span * heads.group();
             let tiles = span_rows.div_ceil(ATTENTION_ROWS_MAX);
-            let (kernels, kv, attended) = (self.compute.kernels, &self.kv, Disjoint::new(attended));
+            let (kv, attended) = (&self.kv, Disjoint::new(attended));
             let tasks = spans.len() * t.kv_heads * tiles;
             self.compute.pool.run(&mut self.compute.scratch, tasks, |task, scratch| {
                 let (index, kv_head, tile) =

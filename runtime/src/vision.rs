@@ -118,17 +118,17 @@ fn attend_in_floats(
     attended: &mut [f32],
 ) {
     let (stride, head_dim, width) = (heads.stride(), heads.head_dim, heads.width());
-    let writer = kv.writer();
+    let (kernels, writer) = (compute.kernels, kv.writer());
     compute.pool.run(&mut compute.scratch, patches, |position, _| {
         let row = &qkv[position * stride..(position + 1) * stride];
         let (keys, values) = row[width..].split_at(width);
         for (head, (key, value)) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
             // SAFETY: every task has its own position.
-            unsafe { writer.put(head, position, key, value) };
+            unsafe { writer.put(&kernels, head, position, key, value) };
         }
     });
     let tiles = patches.div_ceil(ATTENTION_ROWS_MAX);
-    let (kernels, kv, attended) = (compute.kernels, &*kv, Disjoint::new(attended));
+    let (kv, attended) = (&*kv, Disjoint::new(attended));
     compute.pool.run(&mut compute.scratch, heads.heads * tiles, |task, scratch| {
         let (kv_head, tile) = (task / tiles, task % tiles);
         let rows = tile * ATTENTION_ROWS_MAX..patches.min((tile + 1) * ATTENTION_ROWS_MAX);

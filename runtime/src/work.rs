@@ -39,8 +39,8 @@ impl Work {
             + t.layers as u64 * attention(prefix, t.heads * t.head_dim)
             + macs(&weights.embed);
 
-        let kv_bytes = if kv.is_half(weights) { 2 } else { 4 };
-        let kv_bytes = 2 * prefix * (t.layers * t.kv_heads * t.head_dim * kv_bytes) as u64;
+        let vectors = 2 * prefix * (t.layers * t.kv_heads) as u64;
+        let kv_bytes = vectors * kv.element(weights).bytes(t.head_dim) as u64;
         let token_bytes = decoder().chain([&weights.embed]).map(|m| m.bytes() as u64).sum::<u64>() + kv_bytes;
         Self { encode_macs, prefill_macs, token_bytes, prefix_tokens }
     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use palmtop::config::{Config, Generation};
 use palmtop::format::{FormatError, Head, Metadata, Storage, TensorInfo, Value};
-use palmtop::{Error, Limits, Model, Session};
+use palmtop::{Error, KvFormat, Limits, Model, Session};
 use palmtop_kernels::layout::WeightFormat;
 use proptest::prelude::*;
 
@@ -100,11 +100,12 @@ fn hollow(config: &Config, format: WeightFormat) -> Option<Written> {
 fn wild_limits() -> impl Strategy<Value = Limits> {
     let odd = |max: usize| prop::sample::select(vec![0, max + 1, usize::MAX]);
     let size = |max: usize| prop_oneof![20 => 1..=max.min(64), 20 => 1..=max, 20 => Just(max), 1 => odd(max)];
-    (size(1 << 10), size(1 << 20), size(1 << 20), size(65535), size(1 << 10)).prop_map(
-        |(batch, prompt_tokens, new_tokens, image_side, threads)| {
+    let kv = prop::sample::select(vec![KvFormat::Auto, KvFormat::F32, KvFormat::F16, KvFormat::Int8]);
+    (size(1 << 10), size(1 << 20), size(1 << 20), size(65535), size(1 << 10), kv).prop_map(
+        |(batch, prompt_tokens, new_tokens, image_side, threads, kv)| {
             let mut limits = Limits::default();
             (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
-            (limits.image_side, limits.threads) = (image_side, Some(threads));
+            (limits.image_side, limits.threads, limits.kv) = (image_side, Some(threads), kv);
             limits
         },
     )

@@ -12,14 +12,12 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx512::{Ahead, accumulate, scales, stream_all};
+use super::avx512::{Ahead, UNPACK_FROM_ROWS, accumulate, scales, stream};
 use super::packed::{PackedChunk, chunk_tiles};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
-/// From so many rows on, the tile unit multiplies.
-const TILES_FROM_ROWS: usize = 9;
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
 
@@ -75,8 +73,8 @@ pub unsafe fn matmul_integer(
     assert!(!stripes.is_empty() && stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
     assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
     let out = &mut out[..rows.len()];
-    if rows.len() < TILES_FROM_ROWS {
-        return stream_all(w, stripes, x, rows.start, out);
+    if rows.len() < UNPACK_FROM_ROWS {
+        return stream(w, stripes, x, rows.start, out);
     }
     let tiles = Tiles::configure(layout.chunk().min(TILE_BYTES));
     let mut sums = [Sums::default(), Sums::default()];

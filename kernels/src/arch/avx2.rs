@@ -7,15 +7,17 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::packed::{GROUP_TILES, PackedChunk, check, scale_bytes};
+use super::packed::{GROUP_TILES, PackedChunk, StreamAhead, check, scale_bytes};
 use super::{PANEL, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, WeightFormat};
 
 /// Rows of a register block: 6 · 2 sums of int8, or 6 sums and 4 weights of int4.
 const BLOCK_ROWS: usize = 6;
-/// How far ahead of its use a stream of packed weights is fetched: the hardware's own prefetcher stops at every page.
-const PREFETCH_BYTES: usize = 4096;
+/// Up to so many rows leave memory the limit, and what they stream is fetched ahead.
+const STREAM_ROWS: usize = 2;
+/// How far ahead of its use a stream of packed weights is fetched.
+const PREFETCH_BYTES: usize = 1024;
 
 /// See [`super::MatmulInteger`].
 ///
@@ -224,10 +226,15 @@ fn block<D: Dots, const M: usize>(
     } else {
         rows.group_starts::<D>(&mut starts);
     }
+    let ahead = StreamAhead::new(w.layout(), c, 1, PREFETCH_BYTES);
     for (j, s) in (j..).zip(stripes) {
         let stripe = w.stripe(s);
         let chunk = PackedChunk::new(w, stripe, c);
-        let sums = if int8 { rows.int8::<D>(chunk, &starts) } else { rows.int4::<D>(chunk, &starts) };
+        if M <= STREAM_ROWS {
+            ahead.scales(stripe).into_iter().for_each(prefetch);
+        }
+        let sums =
+            if int8 { rows.int8::<D>(chunk, &starts, ahead) } else { rows.int4::<D>(chunk, &starts, ahead) };
         let scales = scales(stripe, c);
         for i in 0..M {
             accumulate(sums[i], x.scale(c, m + i), scales, c == 0, &mut out[i].as_chunks_mut().0[j]);
@@ -263,6 +270,13 @@ fn accumulate(sums: [__m256i; 2], x_scale: f32, scales: [__m256; 2], first: bool
     }
 }
 
+/// Fetches a cache line.
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    // SAFETY: a prefetch may be given any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
 /// For both halves of a stripe's outputs: see [`spread`].
 const SPREAD: [[u8; 32]; 2] = [spread(0), spread(8)];
 
@@ -284,13 +298,6 @@ struct Rows<'a, const M: usize> {
 }
 
 impl<const M: usize> Rows<'_, M> {
-    /// Fetches what comes [`PREFETCH_BYTES`] behind a tile; where few rows leave memory the limit.
-    #[inline(always)]
-    fn prefetch(tile: &[u8; TILE_BYTES]) {
-        // SAFETY: a prefetch may be given any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) };
-    }
-
     /// What sums of each row's groups start at.
     #[inline(always)]
     fn group_starts<D: Dots>(&self, starts: &mut [[i32; CHUNK_MAX / GROUP]; M]) {
@@ -314,6 +321,7 @@ impl<const M: usize> Rows<'_, M> {
         &self,
         chunk: PackedChunk<'_>,
         starts: &[[i32; CHUNK_MAX / GROUP]; M],
+        ahead: StreamAhead,
     ) -> [[__m256i; 2]; M] {
         let (q, stride) = (self.q.as_ptr(), self.stride);
         assert!(chunk.tiles.len() * 4 <= stride && self.q.len() == M * stride);
@@ -326,10 +334,10 @@ impl<const M: usize> Rows<'_, M> {
                 sums[i][0] = [_mm256_set1_epi32(starts[i][0]); 2];
             }
             for (t, tile) in chunk.tiles.iter().enumerate() {
-                if M <= 2 {
-                    Self::prefetch(tile);
+                if M <= STREAM_ROWS {
+                    prefetch(ahead.tile(tile, t));
                 }
-                let a = if M <= 2 { t % 2 } else { 0 };
+                let a = if M <= STREAM_ROWS { t % 2 } else { 0 };
                 let mut w = [[_mm256_setzero_si256(); 2]; 2];
                 for n in 0..2 {
                     w[n] = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
@@ -358,6 +366,7 @@ impl<const M: usize> Rows<'_, M> {
         &self,
         chunk: PackedChunk<'_>,
         starts: &[[i32; CHUNK_MAX / GROUP]; M],
+        ahead: StreamAhead,
     ) -> [[__m256i; 2]; M] {
         let (q, stride) = (self.q.as_ptr(), self.stride);
         let groups = chunk.tiles.as_chunks::<2>().0;
@@ -370,8 +379,8 @@ impl<const M: usize> Rows<'_, M> {
             for n in 0..2 {
                 let spread = _mm256_loadu_si256(SPREAD[n].as_ptr().cast());
                 for (g, tiles) in groups.iter().enumerate() {
-                    if M <= 2 {
-                        Self::prefetch(&tiles[n]);
+                    if M <= STREAM_ROWS {
+                        prefetch(ahead.tile(&tiles[n], 2 * g + n));
                     }
                     let pair = _mm_loadu_si128(chunk.group_scales[g / 2].as_ptr().cast());
                     let pair = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pair), spread);

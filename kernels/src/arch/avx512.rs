@@ -10,18 +10,16 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::packed::{GROUP_TILES, PackedChunk, check, chunk_tiles, scale_bytes};
+use super::packed::{GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, scale_bytes};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
-const UNPACK_FROM_ROWS: usize = 9;
+pub(super) const UNPACK_FROM_ROWS: usize = 17;
 /// Rows of a register block over unpacked weights: 6 · 4 sums, 4 weights and an activation fill the registers.
 const BLOCK_ROWS: usize = 6;
-/// Rows of a register block that reads packed weights.
-const STREAM_ROWS: usize = 8;
-/// How far ahead of its use a stream of packed weights is fetched: the hardware's own prefetcher stops at every page.
+/// How far ahead of their use streams of packed weights are fetched, all that are side by side together.
 const PREFETCH_BYTES: usize = 4096;
 
 /// A tile of 16 outputs by 4 k.
@@ -45,7 +43,7 @@ pub unsafe fn matmul_integer(
     if rows.len() >= UNPACK_FROM_ROWS {
         blocked(w, stripes, x, rows.start, scratch, out);
     } else {
-        stream_all(w, stripes, x, rows.start, out);
+        stream(w, stripes, x, rows.start, out);
     }
 }
 
@@ -217,8 +215,7 @@ impl<'a> Ahead<'a> {
     pub fn step(&mut self) {
         for bytes in self.stripes {
             for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
-                // SAFETY: a prefetch may be given any address.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>((line as *const u8).cast()) };
+                prefetch(line);
             }
         }
         self.at += self.step;
@@ -298,49 +295,53 @@ pub(super) fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: boo
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), after) }
 }
 
-/// Few rows: all stripes of a panel.
+/// Few rows: the stripes of a panel are read once, up to four side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-pub(super) fn stream_all(
+pub(super) fn stream(
     w: &PackedMatrix<'_>,
     stripes: Range<usize>,
     x: &QuantizedRows<'_>,
-    first_row: usize,
+    m: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    for (j, s) in stripes.enumerate() {
-        stream(w, s, x, first_row, j, out);
+    /// Rows, and how many stripes side by side leave room for their sums.
+    macro_rules! match_rows {
+        ($($m:literal: $s:literal),*) => {
+            match out.len() {
+                0 => {}
+                $($m => stream_rows::<$m, $s>(w, stripes, x, m, out),)*
+                _ => unreachable!("more rows are unpacked"),
+            }
+        };
     }
+    match_rows!(
+        1: 4, 2: 4, 3: 4, 4: 4, 5: 2, 6: 2, 7: 2, 8: 2, 9: 1, 10: 1, 11: 1, 12: 1, 13: 1, 14: 1, 15: 1, 16: 1
+    );
 }
 
-/// Few rows: stripe `s`, column `j` of the panel, read once for at most eight rows at a time.
+/// `M` rows, `S` stripes side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn stream(
+fn stream_rows<const M: usize, const S: usize>(
     w: &PackedMatrix<'_>,
-    s: usize,
+    stripes: Range<usize>,
     x: &QuantizedRows<'_>,
-    first_row: usize,
-    j: usize,
+    m: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    let mut m = first_row;
-    for out in out.chunks_mut(STREAM_ROWS) {
-        match out.len() {
-            1 => stream_rows::<1, 4>(w, s, x, m, j, out),
-            2 => stream_rows::<2, 2>(w, s, x, m, j, out),
-            3 => stream_rows::<3, 2>(w, s, x, m, j, out),
-            4 => stream_rows::<4, 2>(w, s, x, m, j, out),
-            5 => stream_rows::<5, 1>(w, s, x, m, j, out),
-            6 => stream_rows::<6, 1>(w, s, x, m, j, out),
-            7 => stream_rows::<7, 1>(w, s, x, m, j, out),
-            _ => stream_rows::<STREAM_ROWS, 1>(w, s, x, m, j, out),
-        }
-        m += out.len();
+    let mut s = stripes.start;
+    while s + S <= stripes.end {
+        stream_stripes::<M, S>(w, s, x, m, s - stripes.start, out);
+        s += S;
+    }
+    for s in s..stripes.end {
+        stream_stripes::<M, 1>(w, s, x, m, s - stripes.start, out);
     }
 }
 
-/// `M` rows, each with `A` sums in turn, so that one product need not wait for the one before.
+/// `M` rows times stripes `s..s + S`, columns `j..j + S` of the panel.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn stream_rows<const M: usize, const A: usize>(
+fn stream_stripes<const M: usize, const S: usize>(
     w: &PackedMatrix<'_>,
     s: usize,
     x: &QuantizedRows<'_>,
@@ -348,60 +349,65 @@ fn stream_rows<const M: usize, const A: usize>(
     j: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    const { assert!(GROUP_TILES.is_multiple_of(A)) };
-    let (layout, stripe) = (w.layout(), w.stripe(s));
-    let mut totals = [_mm512_setzero_ps(); M];
+    let layout = w.layout();
+    let stripes: [&[u8]; S] = std::array::from_fn(|i| w.stripe(s + i));
+    let mut totals = [[_mm512_setzero_ps(); S]; M];
     for c in 0..layout.chunks() {
-        let chunk = PackedChunk::new(w, stripe, c);
+        let ahead = StreamAhead::new(layout, c, S, PREFETCH_BYTES / S);
+        for stripe in stripes {
+            ahead.scales(stripe).into_iter().for_each(prefetch);
+        }
+        let chunks: [PackedChunk<'_>; S] = std::array::from_fn(|i| PackedChunk::new(w, stripes[i], c));
+        let tiles = chunks[0].tiles.len();
         let (q, stride) = (x.q_rows(c, m, M), x.chunk());
         assert!(chunk_tiles(layout, c) * 4 <= stride && q.len() == M * stride);
-        let mut sums: [[__m512i; A]; M] = std::array::from_fn(|i| {
-            std::array::from_fn(|a| _mm512_set1_epi32(if a == 0 { -128 * x.sum(c, m + i) } else { 0 }))
-        });
-        let mut add = |t: usize, a: usize, tile: __m512i| {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: row i of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
-                let x = unsafe { q.as_ptr().add(i * stride + 4 * t).cast::<i32>().read_unaligned() };
-                sums[a % A] = _mm512_dpbusd_epi32(sums[a % A], tile, _mm512_set1_epi32(x));
+        let mut sums: [[__m512i; S]; M] =
+            std::array::from_fn(|i| [_mm512_set1_epi32(-128 * x.sum(c, m + i)); S]);
+        let mut add = |t: usize, i: usize, tile: __m512i| {
+            for (row, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: row of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
+                let x = unsafe { q.as_ptr().add(row * stride + 4 * t).cast::<i32>().read_unaligned() };
+                sums[i] = _mm512_dpbusd_epi32(sums[i], tile, _mm512_set1_epi32(x));
             }
         };
         if layout.format == WeightFormat::Int8 {
-            let groups = chunk.tiles.len() / GROUP_TILES;
-            for g in 0..groups {
-                for a in 0..GROUP_TILES {
-                    prefetch(&chunk.tiles[g * GROUP_TILES + a]);
-                    add(g * GROUP_TILES + a, a, chunk.int8(g * GROUP_TILES + a));
+            for t in 0..tiles {
+                for i in 0..S {
+                    prefetch(ahead.tile(&chunks[i].tiles[t], t));
+                    add(t, i, chunks[i].int8(t));
                 }
-            }
-            for t in groups * GROUP_TILES..chunk.tiles.len() {
-                add(t, 0, chunk.int8(t));
             }
         } else {
-            for g in 0..chunk.tiles.len() / 2 {
-                prefetch(&chunk.tiles[2 * g]);
-                prefetch(&chunk.tiles[2 * g + 1]);
-                for (a, tile) in chunk.int4(g).into_iter().enumerate() {
-                    add(g * GROUP_TILES + a, a, tile);
+            for g in 0..tiles / 2 {
+                for i in 0..S {
+                    prefetch(ahead.tile(&chunks[i].tiles[2 * g], 2 * g));
+                    prefetch(ahead.tile(&chunks[i].tiles[2 * g + 1], 2 * g + 1));
+                    for (t, tile) in chunks[i].int4(g).into_iter().enumerate() {
+                        add(g * GROUP_TILES + t, i, tile);
+                    }
                 }
             }
         }
-        let scale = scales(stripe, c);
-        for (i, (total, sums)) in totals.iter_mut().zip(sums).enumerate() {
-            let sum = sums.into_iter().reduce(|a, b| _mm512_add_epi32(a, b)).expect("at least one sum");
-            let scale = _mm512_mul_ps(_mm512_set1_ps(x.scale(c, m + i)), scale);
-            *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, *total);
+        let scales: [__m512; S] = std::array::from_fn(|i| scales(stripes[i], c));
+        for (row, (totals, sums)) in totals.iter_mut().zip(sums).enumerate() {
+            let x_scale = _mm512_set1_ps(x.scale(c, m + row));
+            for i in 0..S {
+                let scale = _mm512_mul_ps(x_scale, scales[i]);
+                totals[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), scale, totals[i]);
+            }
         }
     }
-    for (out, total) in out.iter_mut().zip(totals) {
-        let out = &mut out.as_chunks_mut::<LANES>().0[j];
-        // SAFETY: 16 numbers are written to an array of 16.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) }
+    for (out, totals) in out.iter_mut().zip(totals) {
+        for (out, total) in out.as_chunks_mut::<LANES>().0[j..j + S].iter_mut().zip(totals) {
+            // SAFETY: 16 numbers are written to an array of 16.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) }
+        }
     }
 }
 
-/// Fetches what comes [`PREFETCH_BYTES`] behind a tile.
+/// Fetches a cache line.
 #[inline(always)]
-fn prefetch(tile: &Tile) {
+fn prefetch(address: *const u8) {
     // SAFETY: a prefetch may be given any address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.as_ptr().wrapping_add(PREFETCH_BYTES).cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }

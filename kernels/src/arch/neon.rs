@@ -9,7 +9,7 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::packed::{GROUP_TILES, PackedChunk, check, chunk_tiles, scale_bytes};
-use super::{PANEL, PANEL_STRIPES, PanelScratch};
+use super::{PANEL, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 use crate::simd::neon::{dot_base, prefetch};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::PANEL_STRIPES;
 use crate::activations::QuantizedRows;
-use crate::layout::{GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, LANES, MatrixLayout, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// Tiles of a group of 16 k.
 pub const GROUP_TILES: usize = GROUP / 4;
@@ -51,5 +51,56 @@ impl<'a> PackedChunk<'a> {
         let first = c * layout.chunk() / GROUP / 2;
         let group_scales = &pairs[first..first + n.div_ceil(2 * GROUP_TILES)];
         Self { tiles: &tiles[from / 2..(from + n) / 2], group_scales }
+    }
+}
+
+/// What a stream of packed weights fetches ahead of its use, chunk by chunk of some stripes side by side. The hardware's own
+/// prefetcher stops at every page; nor does it know that behind these stripes come those as many further, or where the
+/// scales are.
+#[derive(Clone, Copy)]
+pub struct StreamAhead {
+    /// From the scales of a chunk to those of the next one, and where in a stripe they begin.
+    scales: [usize; 2],
+    /// The same of int4's group scales.
+    group_scales: Option<[usize; 2]>,
+    /// From a tile to the bytes to fetch.
+    near: usize,
+    /// From this tile on, what is to be fetched lies in other stripes, so much further.
+    far_from: usize,
+    far: usize,
+}
+
+impl StreamAhead {
+    /// Ahead of chunk `c` by `distance` bytes of tiles, and by a chunk of scales, for streams of `side_by_side` stripes.
+    #[inline(always)]
+    pub fn new(layout: &MatrixLayout, c: usize, side_by_side: usize, distance: usize) -> Self {
+        let next_stripes = side_by_side * layout.stripe_bytes();
+        let int4 = layout.format == WeightFormat::Int4;
+        let last = c + 1 == layout.chunks();
+        let tiles = chunk_tiles(layout, c) / if int4 { 2 } else { 1 };
+        let next = |bytes: usize| if last { next_stripes } else { (c + 1) * bytes };
+        Self {
+            scales: [next(LANES * 2), 0],
+            group_scales: int4.then(|| [next(layout.chunk() / 2), layout.scale_bytes()]),
+            near: distance,
+            far_from: if last { tiles.saturating_sub(distance / TILE_BYTES) } else { usize::MAX },
+            far: distance + next_stripes - (layout.stripe_bytes() - layout.tiles_offset()),
+        }
+    }
+
+    /// The cache lines to fetch at the beginning of a chunk of `stripe`. Not all of them need be in memory.
+    #[inline(always)]
+    pub fn scales(&self, stripe: &[u8]) -> [*const u8; 3] {
+        const { assert!(CHUNK_MAX / 2 <= 128, "two lines hold a chunk's group scales") };
+        let at = |[next, first]: [usize; 2]| stripe.as_ptr().wrapping_add(next + first);
+        let scales = at(self.scales);
+        let group_scales = self.group_scales.map_or(scales, at);
+        [scales, group_scales, group_scales.wrapping_add(64)]
+    }
+
+    /// The cache line to fetch when `tile`, number `t` of the chunk, is used. It need not be in memory.
+    #[inline(always)]
+    pub fn tile(&self, tile: &[u8; TILE_BYTES], t: usize) -> *const u8 {
+        tile.as_ptr().wrapping_add(if t < self.far_from { self.near } else { self.far })
     }
 }

@@ -9,6 +9,7 @@ use crate::simd::Simd;
 /// Keys and values of one head, laid out as stripes so that both products are plain packed products.
 ///
 /// Keys: blocks of 16 keys, each `[head_dim][16]`. Values: stripes of 16 dimensions, each `[capacity][16]`.
+/// Floats stand for themselves; an i8 stands for itself times the scale of its key or value.
 #[derive(Clone, Copy)]
 pub struct KeysValues<'a, W> {
     /// `capacity / 16` blocks of `head_dim · 16`.
@@ -17,6 +18,17 @@ pub struct KeysValues<'a, W> {
     pub values: &'a [W],
     /// Keys that there is room for, a multiple of 16.
     pub capacity: usize,
+    /// Of integers; floats have none.
+    pub scales: Option<KvScales<'a>>,
+}
+
+/// What the integers of each key and of each value are multiplied by, `capacity` numbers each.
+#[derive(Clone, Copy)]
+pub struct KvScales<'a> {
+    /// `max|k| / 127` of each key.
+    pub keys: &'a [f32],
+    /// `max|v| / 127` of each value.
+    pub values: &'a [f32],
 }
 
 /// What the scores go through before the softmax.
@@ -31,7 +43,8 @@ pub struct Scores {
 /// `out[r] = softmax(q[r] · keys[range]) · values[range]` for each of a few rows of `head_dim` queries.
 ///
 /// All rows see the same range of keys. `scores` has room for `rows · capacity` numbers; `out` has rows of
-/// `⌈head_dim / 16⌉ · 16`. The softmax sums over lanes `key mod 16`, then by the tree.
+/// `⌈head_dim / 16⌉ · 16`. The softmax sums over lanes `key mod 16`, then by the tree. A key's scale multiplies its
+/// scores before all else, a value's scale the weights that it is multiplied with, once their sum is taken.
 #[inline(always)]
 pub fn attention<I: Simd, W: Element>(
     isa: I,
@@ -52,9 +65,13 @@ pub fn attention<I: Simd, W: Element>(
     let scores = &mut scores[..rows * stride];
     let blocks = &kv.keys[first * head_dim..];
     matmul(isa, q, head_dim, rows, blocks, head_dim * LANES, stride / LANES, head_dim, scores, stride);
+    let scales = kv.scales.map(|scales| KvScales {
+        keys: &scales.keys[first..range.end],
+        values: &scales.values[first..range.end],
+    });
     let mut inverse = [0.0; ROWS_MAX];
     for (row, inverse) in scores.chunks_exact_mut(stride).zip(&mut inverse[..rows]) {
-        *inverse = 1.0 / softmax_numerators(isa, &mut row[..keys], range.start - first, how);
+        *inverse = 1.0 / softmax_numerators(isa, &mut row[..keys], range.start - first, how, scales);
     }
     let values = &kv.values[first * LANES..];
     matmul(isa, scores, stride, rows, values, kv.capacity * LANES, stripes, keys, out, stripes * LANES);
@@ -66,10 +83,22 @@ pub fn attention<I: Simd, W: Element>(
 /// Query rows of a call, at most.
 pub const ROWS_MAX: usize = super::matmul_float::BLOCK_ROWS;
 
-/// Turns scores into `exp(score - max)`, zero for the keys below `skip`, and gives their sum.
+/// Turns scores into `exp(score - max)`, zero for the keys below `skip`, and gives their sum. With scales, of these keys
+/// and values, scores are multiplied by the keys' first, and what becomes of them by the values' last.
 #[inline(always)]
-fn softmax_numerators<I: Simd>(isa: I, row: &mut [f32], skip: usize, how: Scores) -> f32 {
+fn softmax_numerators<I: Simd>(
+    isa: I,
+    row: &mut [f32],
+    skip: usize,
+    how: Scores,
+    scales: Option<KvScales<'_>>,
+) -> f32 {
     let vectors = row.len().div_ceil(LANES);
+    if let Some(scales) = scales {
+        for i in 0..vectors {
+            store_at(isa, isa.mul(load_at(isa, row, i), load_at(isa, scales.keys, i)), row, i);
+        }
+    }
     row.iter_mut().for_each(|x| *x *= how.scale);
     if let Some(cap) = how.softcap {
         softcap(isa, row, cap);
@@ -80,8 +109,12 @@ fn softmax_numerators<I: Simd>(isa: I, row: &mut [f32], skip: usize, how: Scores
         let e = exp(isa, isa.sub(load_at(isa, row, i), isa.splat(max)));
         let from = if i == 0 { skip } else { 0 };
         let e = isa.keep(e, from, row.len() - i * LANES);
-        store_at(isa, e, row, i);
         sum = isa.add(sum, e);
+        let weight = match scales {
+            Some(scales) => isa.mul(e, load_at(isa, scales.values, i)),
+            None => e,
+        };
+        store_at(isa, weight, row, i);
     }
     isa.sum(sum)
 }

@@ -1,4 +1,4 @@
-//! Matrix products in f32 over packed f32 or f16 stripes: weights, attention scores and attention values.
+//! Matrix products in f32 over packed stripes of f32, f16 or i8: weights, attention scores and attention values.
 //!
 //! The sum over k runs in chunks of 256: inside a chunk one fused multiply-add after another, then the chunks are
 //! added in order. One lane is one output, so no lane is ever added to another.
@@ -6,7 +6,7 @@
 use crate::layout::{CHUNK_MAX, LANES};
 use crate::simd::Simd;
 
-/// What a stripe may hold: f32, or half-precision bits.
+/// What a stripe may hold: f32, half-precision bits, or integers that someone scales afterwards.
 pub trait Element: Copy + Send + Sync {
     /// Sixteen of them as f32 lanes.
     fn load<I: Simd>(isa: I, x: &[Self; LANES]) -> I::F;
@@ -23,6 +23,13 @@ impl Element for u16 {
     #[inline(always)]
     fn load<I: Simd>(isa: I, x: &[u16; LANES]) -> I::F {
         isa.load_f16(x)
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn load<I: Simd>(isa: I, x: &[i8; LANES]) -> I::F {
+        isa.load_i8(x)
     }
 }
 

@@ -9,21 +9,21 @@ const SUMS: usize = 12;
 /// Multiplies int8 from registers for some rounds; gives the multiply-adds done, and a number that depends on them.
 #[inline(always)]
 pub fn multiply<I: Simd>(isa: I, rounds: usize) -> (usize, f32) {
-    let tile = isa.load_tile(&std::hint::black_box([3; TILE_BYTES]));
-    let x = std::hint::black_box([5; 4]);
-    let zero = isa.to_i32(isa.splat(0.0));
-    let mut total = isa.splat(0.0);
-    // Where a vector of sixteen lanes is four registers, so many sums would not stay in them.
+    let tiles = std::hint::black_box([[3; TILE_BYTES], [5; TILE_BYTES]]);
+    let tiles = [isa.load_tile(&tiles[0]), isa.load_tile(&tiles[1])];
+    let mut x = [[7; 4]; SUMS / 2];
+    let mut sums = [isa.to_i32(isa.splat(0.0)); SUMS];
+    // Where a vector of sixteen lanes is several registers, so many sums would not stay in them.
     let count = if I::BLOCK_STRIPES == 1 { SUMS / 2 } else { SUMS };
-    let mut sums = [zero; SUMS];
     for _ in 0..rounds {
-        for sum in &mut sums[..count] {
-            *sum = isa.dot(*sum, tile, &x);
+        // New factors each round, as far as the compiler knows, and a pair of them for every sum: none is multiplied once for
+        // several, or for all rounds.
+        std::hint::black_box(&mut x);
+        for i in 0..count {
+            sums[i] = isa.dot(sums[i], tiles[i % 2], &x[i / 2]);
         }
     }
-    for sum in sums {
-        total = isa.add(total, isa.to_f32(sum));
-    }
+    let total = sums.into_iter().fold(isa.splat(0.0), |total, sum| isa.add(total, isa.to_f32(sum)));
     (rounds * count * TILE_BYTES, isa.sum(total))
 }
 

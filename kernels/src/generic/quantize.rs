@@ -1,11 +1,14 @@
-//! Activations to int8, per row and chunk.
+//! Activations to int8, per row and chunk; keys and values, each as one chunk.
 
 use super::load_at;
-use crate::layout::{CHUNK_MAX, LANES};
+use crate::layout::LANES;
 use crate::simd::Simd;
 
 /// Below this a chunk counts as zero: its reciprocal would not be finite.
 const TINY: f32 = 1e-30;
+
+/// A chunk has at most so many numbers: f32 then adds them up exactly.
+const LEN_MAX: usize = (1 << 24) / 127;
 
 /// The step of a symmetric grid of 8 bits that reaches to `max`, and its inverse.
 #[inline(always)]
@@ -17,7 +20,7 @@ pub fn scale_and_inverse(max: f32) -> (f32, f32) {
 /// sum of `q`. `q` beyond `x` becomes zero; it has whole groups of 16.
 #[inline(always)]
 pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
-    assert!(x.len() <= q.len() && q.len() <= CHUNK_MAX && q.len().is_multiple_of(LANES));
+    assert!(x.len() <= q.len() && q.len() <= LEN_MAX && q.len().is_multiple_of(LANES));
     let vectors = x.len().div_ceil(LANES);
     let mut max = isa.splat(0.0);
     for i in 0..vectors {
@@ -27,7 +30,6 @@ pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
     let (scale, inverse) = scale_and_inverse(max);
     let inverse = isa.splat(inverse);
     let (values, rest) = q.as_chunks_mut::<LANES>().0.split_at_mut(vectors);
-    // A chunk's sum is below 2²⁴, so f32 adds it exactly.
     let mut sum = isa.splat(0.0);
     for (i, q) in values.iter_mut().enumerate() {
         let v = isa.round_even(isa.mul(load_at(isa, x, i), inverse));

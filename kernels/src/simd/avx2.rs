@@ -90,6 +90,13 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
+        fn load_i8(self, x: &[i8; LANES]) -> F {
+            // SAFETY: see `each`.
+            each(|i| unsafe {
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().add(8 * i).cast())))
+            })
+        }
+        #[inline(always)]
         fn add(self, a: F, b: F) -> F {
             // SAFETY: see `each`.
             each(|i| unsafe { _mm256_add_ps(a[i], b[i]) })

@@ -35,7 +35,7 @@ impl Avx512 {
 const NEAREST_EVEN: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 // SAFETY of every block below: `self` exists only where the CPU has the features (see `try_new`); loads and
-// stores go through references to arrays of exactly one register's size and use the unaligned instructions.
+// stores go through references to arrays of exactly the size that is read or written and use the unaligned instructions.
 impl Simd for Avx512 {
     const BLOCK_STRIPES: usize = 4;
     type F = __m512;
@@ -69,6 +69,11 @@ impl Simd for Avx512 {
             let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
             _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
         }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

@@ -45,6 +45,8 @@ pub trait Simd: Copy {
     fn load_f16(self, x: &[u16; LANES]) -> Self::F;
     /// `out[i]` becomes lane `i` in half precision, rounded to nearest even.
     fn store_f16(self, v: Self::F, out: &mut [u16; LANES]);
+    /// Lane `i` is the integer `x[i]`.
+    fn load_i8(self, x: &[i8; LANES]) -> Self::F;
     /// `a + b`
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a - b`

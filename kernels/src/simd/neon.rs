@@ -108,6 +108,20 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
+        fn load_i8(self, x: &[i8; LANES]) -> F {
+            // SAFETY: see `each`.
+            unsafe {
+                let bytes = vld1q_s8(x.as_ptr());
+                let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+                [
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                    vcvtq_f32_s32(vmovl_high_s16(low)),
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                    vcvtq_f32_s32(vmovl_high_s16(high)),
+                ]
+            }
+        }
+        #[inline(always)]
         fn add(self, a: F, b: F) -> F {
             // SAFETY: see `each`.
             each(|i| unsafe { vaddq_f32(a[i], b[i]) })

@@ -43,6 +43,10 @@ impl Simd for Portable {
         *out = std::array::from_fn(|i| f16::from_f32(v[i]).to_bits());
     }
     #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> F {
+        each(|i| f32::from(x[i]))
+    }
+    #[inline(always)]
     fn add(self, a: F, b: F) -> F {
         each(|i| a[i] + b[i])
     }

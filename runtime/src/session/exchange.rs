@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::control::{CancelToken, Control};
+use crate::grammar::Grammar;
 use crate::sampler::Sampling;
 
 /// What the image encoder saw in a picture: `[patches, hidden]` f32, ready for the decoder.
@@ -21,6 +22,8 @@ pub struct GenerateOptions {
     pub max_new_tokens: Option<usize>,
     /// How the next token is chosen.
     pub sampling: Sampling,
+    /// Which tokens answers may be made of; `None` for all. Each answer of a batch follows it for itself.
+    pub grammar: Option<Grammar>,
     /// End an answer at the end-of-sequence token.
     pub stop_at_eos: bool,
     /// Stops encoding, prefill and decoding.
@@ -34,6 +37,7 @@ impl Default for GenerateOptions {
         Self {
             max_new_tokens: None,
             sampling: Sampling::default(),
+            grammar: None,
             stop_at_eos: true,
             cancel: CancelToken::default(),
             deadline: None,
@@ -64,8 +68,11 @@ pub struct Piece<'a> {
 pub struct Answer {
     /// Tokens, end-of-sequence not included.
     pub tokens: Vec<u32>,
-    /// The probability that the model gave to each of the tokens.
+    /// The probability that the model gave to each of the tokens: among all tokens, or among those that a grammar
+    /// allowed there.
     pub probabilities: Vec<f32>,
+    /// The same of the end-of-sequence token, if it ended the answer.
+    pub end_probability: Option<f32>,
     /// The tokens as text, special tokens left out.
     pub text: String,
     /// Bytes of `text` that were there after each token.
@@ -79,7 +86,7 @@ pub struct Answer {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StopReason {
-    /// The model ended it.
+    /// The model ended it, or the grammar, where nothing can follow.
     EndOfSequence,
     /// The limit of new tokens was reached.
     #[default]
@@ -103,9 +110,18 @@ pub struct Timings {
 }
 
 impl Answer {
+    /// How likely the model found this answer: the product of the probabilities of its tokens and of its end.
+    ///
+    /// Over all choices of a grammar these add up to 1.
+    pub fn likelihood(&self) -> f32 {
+        let all = self.probabilities.iter().chain(&self.end_probability);
+        all.map(|&p| f64::from(p)).product::<f64>() as f32
+    }
+
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
         self.probabilities.clear();
+        self.end_probability = None;
         self.text.clear();
         self.token_ends.clear();
         self.stop = StopReason::TokenLimit;

@@ -11,6 +11,8 @@ pub use crate::control::CancelToken;
 use crate::control::Control;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::grammar::{self, Grammar};
+use crate::head::HeadPart;
 use crate::image::{Normaliser, Resizer, RgbView};
 use crate::memory::zeroed;
 use crate::model::Model;
@@ -59,6 +61,8 @@ struct Words {
     spans: Vec<Span>,
     /// Which sequence each row of a decoding step belongs to.
     rows: Vec<usize>,
+    /// Which logits the next tokens are chosen from.
+    head: HeadPart,
 }
 
 /// The state of an answer.
@@ -69,6 +73,8 @@ struct Sequence {
     /// The token to be computed next.
     token: u32,
     random: u64,
+    /// Where it is in the grammar, if there is one.
+    state: u32,
     running: bool,
 }
 
@@ -88,6 +94,7 @@ impl Session {
             position: 0,
             token: 0,
             random: 0,
+            state: grammar::START,
             running: false,
         };
         let answer = |_| Answer {
@@ -112,6 +119,7 @@ impl Session {
                 sequences: (0..limits.batch).map(sequence).collect(),
                 spans: Vec::with_capacity(limits.batch),
                 rows: Vec::with_capacity(limits.batch),
+                head: HeadPart::new(config.text.vocab)?,
             },
             sampler: Sampler::new(config.text.vocab)?,
             answers: (0..limits.batch).map(answer).collect(),
@@ -206,6 +214,7 @@ impl Session {
     ///
     /// `on_piece` hears every token of every prompt; `Break` stops that prompt's answer. A cancellation during
     /// the decoding leaves the answers so far, marked [`StopReason::Cancelled`]; one during the prefill is an error.
+    /// Answers that are not broken off are what [`GenerateOptions::grammar`] allows.
     pub fn answer(
         &mut self,
         features: &ImageFeatures,
@@ -222,6 +231,9 @@ impl Session {
         }
         let limit = options.max_new_tokens.unwrap_or(self.limits.new_tokens);
         self.check_new_tokens(limit)?;
+        if let Some(grammar) = &options.grammar {
+            grammar.check(self.model.config().text.vocab, limit)?;
+        }
         for (i, answer) in self.answers.iter_mut().enumerate() {
             answer.clear();
             self.words.sequences[i].running = false;
@@ -230,6 +242,8 @@ impl Session {
         let mut prefill = Duration::ZERO;
         for (i, prompt) in prompts.iter().enumerate() {
             let begin = Instant::now();
+            self.words.sequences[i].state = grammar::START;
+            select(&mut self.words.head, options.grammar.as_ref(), [grammar::START].into_iter());
             self.prefill(i, features, prompt, options.control(), &mut Trace(None))?;
             prefill += begin.elapsed();
             self.words.sequences[i].running = true;
@@ -262,7 +276,9 @@ impl Session {
         for (row, &i) in self.words.rows.iter().enumerate() {
             self.engine.embed(row, self.words.sequences[i].token);
         }
-        match self.engine.forward(&self.words.spans, options.control(), &mut Trace(None)) {
+        let Words { head, rows, sequences, spans, .. } = &mut self.words;
+        select(head, options.grammar.as_ref(), rows.iter().map(|&i| sequences[i].state));
+        match self.engine.forward(spans, head, options.control(), &mut Trace(None)) {
             Err(Error::Cancelled) => {
                 for &i in &self.words.rows {
                     self.words.sequences[i].running = false;
@@ -280,7 +296,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Chooses the next token of sequence `i` from a row of logits, and ends the answer if it is to end.
+    /// Chooses the next token of sequence `i` from a row of logits, and takes those behind it that are certain.
     fn next_token(
         &mut self,
         i: usize,
@@ -289,15 +305,47 @@ impl Session {
         options: &GenerateOptions,
         on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<()> {
-        let config = self.model.config();
-        let logits = &self.engine.buffers.logits[row * config.text.vocab..(row + 1) * config.text.vocab];
-        let (sequence, answer) = (&mut self.words.sequences[i], &mut self.answers[i]);
+        let vocab = self.model.config().text.vocab;
+        let logits = &mut self.engine.buffers.logits[row * vocab..(row + 1) * vocab];
+        let (kernels, sequence) = (&self.engine.compute.kernels, &mut self.words.sequences[i]);
         self.sampler.seed(sequence.random);
-        let Choice { token, probability } =
-            self.sampler.choose(&self.engine.compute.kernels, logits, &options.sampling);
+        let choice = match &options.grammar {
+            None => self.sampler.choose(kernels, logits, &options.sampling),
+            Some(grammar) => {
+                let allowed = grammar.allowed(sequence.state);
+                let choice = self.sampler.choose_among(kernels, logits, allowed, &options.sampling);
+                let index = choice.token as usize;
+                sequence.state = grammar.next(sequence.state, index);
+                Choice { token: allowed[index], ..choice }
+            }
+        };
         sequence.random = self.sampler.state();
+        self.take(i, choice, limit, options, on_piece)?;
+        let Some(grammar) = &options.grammar else { return Ok(()) };
+        while self.words.sequences[i].running
+            && let Some(token) = grammar.certain(self.words.sequences[i].state)
+        {
+            self.words.sequences[i].state = grammar.next(self.words.sequences[i].state, 0);
+            self.take(i, Choice { token, probability: 1.0 }, limit, options, on_piece)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a token the next one of sequence `i`, and ends the answer if it is to end.
+    fn take(
+        &mut self,
+        i: usize,
+        Choice { token, probability }: Choice,
+        limit: usize,
+        options: &GenerateOptions,
+        on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let eos = &self.model.config().tokens.eos;
+        let (sequence, answer) = (&mut self.words.sequences[i], &mut self.answers[i]);
         sequence.token = token;
-        if options.stop_at_eos && config.tokens.eos.contains(&token) {
+        let complete = options.grammar.is_some() && sequence.state == grammar::END;
+        if (options.stop_at_eos || complete) && eos.contains(&token) {
+            answer.end_probability = Some(probability);
             answer.stop = StopReason::EndOfSequence;
             sequence.running = false;
         } else {
@@ -310,6 +358,9 @@ impl Session {
             if on_piece(piece).is_break() {
                 answer.stop = StopReason::Cancelled;
                 sequence.running = false;
+            } else if complete {
+                answer.stop = StopReason::EndOfSequence;
+                sequence.running = false;
             } else if answer.tokens.len() == limit {
                 answer.stop = StopReason::TokenLimit;
                 sequence.running = false;
@@ -321,7 +372,7 @@ impl Session {
         Ok(())
     }
 
-    /// Runs a prompt through the decoder; its logits become row 0.
+    /// Runs a prompt through the decoder; its logits, as far as they are selected, become row 0.
     fn prefill(
         &mut self,
         i: usize,
@@ -353,7 +404,7 @@ impl Session {
             self.engine.embed(patches + k, id);
         }
         let prefix = Span { sequence: i, position: 0, rows, prefix: true };
-        self.engine.forward(&[prefix], control, trace)?;
+        self.engine.forward(&[prefix], &self.words.head, control, trace)?;
         self.answers[i].prompt_tokens = rows;
         self.words.sequences[i].position = rows;
         self.words.sequences[i].detokenizer.reset(true);
@@ -420,6 +471,7 @@ impl Session {
         let options = GenerateOptions::default();
         let mut features = self.new_features()?;
         let mut trace = Trace(Some(sink));
+        self.words.head.select_all();
         self.encode_traced(picture, &mut features, options.control(), &mut trace)?;
         self.prefill(0, &features, prompt, options.control(), &mut trace)?;
         let vocab = self.model.config().text.vocab;
@@ -439,12 +491,20 @@ impl Session {
             self.engine.embed(0, choice.token);
             let position = self.words.sequences[0].position;
             let span = Span { sequence: 0, position, rows: 1, prefix: false };
-            self.engine.forward(&[span], options.control(), &mut Trace(None))?;
+            self.engine.forward(&[span], &self.words.head, options.control(), &mut Trace(None))?;
             self.words.sequences[0].position += 1;
         }
         trace.i64("gen.tokens", &tokens);
         trace.f32(format_args!("gen.logits"), &[new_tokens, vocab], &logits);
         Ok(())
+    }
+}
+
+/// Selects the logits that tokens are chosen from in these states of a grammar.
+fn select(head: &mut HeadPart, grammar: Option<&Grammar>, states: impl Iterator<Item = u32>) {
+    match grammar {
+        None => head.select_all(),
+        Some(grammar) => head.select(states.map(|state| grammar.allowed(state))),
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Answer, Sequence};
 use crate::buffers::BufferSizes;
 use crate::engine::EngineSizes;
 use crate::error::{Error, Result};
+use crate::head::HeadPart;
 use crate::image::Resizer;
 use crate::kv::KvShape;
 use crate::machine;
@@ -46,7 +47,6 @@ impl Sizes {
         let (config, weights) = (model.config(), model.weights());
         let t = &config.text;
         let positions = config.vision.patches() + limits.prompt_tokens + limits.new_tokens;
-        let half = limits.kv.is_half(weights);
         let slots = (limits.batch * t.kv_heads).checked_mul(t.layers);
         let slots = slots.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Sizes {
                     slots,
                     head_dim: t.head_dim,
                     capacity: positions.next_multiple_of(LANES),
-                    half,
+                    element: limits.kv.element(weights),
                 },
                 positions,
                 threads,
@@ -82,7 +82,8 @@ impl Sizes {
             text_bytes: EncodeScratch::memory_bytes(self.prompt_bytes)
                 + self.prompt_bytes * (1 + 4)
                 + limits.batch.saturating_mul(sequence + step)
-                + Sampler::bytes(config.text.vocab),
+                + Sampler::bytes(config.text.vocab)
+                + HeadPart::bytes(config.text.vocab),
             features_bytes: (config.vision.patches() * 4).saturating_mul(config.text.hidden),
             threads: self.engine.threads,
         };
