@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, Grammar, KvFormat, Limits, Model, Sampling, Session};
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{convert_to, data, uniform};
+use palmtop_tests::{RANDOM, convert_to, data, uniform};
 use tempfile::TempDir;
 
 /// The system's allocator, with the calls and the bytes counted over all threads.
@@ -76,10 +76,13 @@ fn model(dir: &TempDir, name: &str, format: WeightFormat) -> Arc<Model> {
 fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
     let picture = decode_file(data().join("images/scene_640x361.png"), &ImageLimits::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    for (name, format, kv) in [
-        ("tiny1", WeightFormat::Int8, KvFormat::Auto),
-        ("tiny2", WeightFormat::Int4, KvFormat::Int8),
-        ("tiny2", WeightFormat::F32, KvFormat::Auto),
+    for (name, format, kv, rounds) in [
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto, 100),
+        ("tiny2", WeightFormat::Int4, KvFormat::Int8, 100),
+        ("tiny2", WeightFormat::F32, KvFormat::Auto, 100),
+        (RANDOM[0], WeightFormat::Int8, KvFormat::Auto, 10),
+        (RANDOM[1], WeightFormat::Int4, KvFormat::Int8, 10),
+        (RANDOM[1], WeightFormat::F32, KvFormat::Auto, 10),
     ] {
         let model = model(&dir, name, format);
         let mut limits = Limits::default();
@@ -99,7 +102,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
         let ways = [&options, &sampled, &among, &chosen];
         let before = CALLS.load(Ordering::SeqCst);
         let mut heard = 0;
-        for round in 0..100 {
+        for round in 0..rounds {
             session.encode(picture.view(), &mut features, &options).unwrap();
             let prompts =
                 ["caption en", "detect cat ; dog ; traffic light", "answer en where is Größe 猫 😀?"];
@@ -118,7 +121,12 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
 
 fn a_session_takes_what_its_plan_says() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, format) in [("tiny1", WeightFormat::Int8), ("tiny2", WeightFormat::F32)] {
+    for (name, format) in [
+        ("tiny1", WeightFormat::Int8),
+        ("tiny2", WeightFormat::F32),
+        (RANDOM[0], WeightFormat::Int8),
+        (RANDOM[1], WeightFormat::F32),
+    ] {
         let model = model(&dir, name, format);
         for (batch, threads, side, kv) in
             [(1, 1, 16384, KvFormat::Auto), (4, 3, 1000, KvFormat::Auto), (5, 2, 1000, KvFormat::Int8)]

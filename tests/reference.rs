@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::session::{Traced, TracedValues};
 use palmtop::{GenerateOptions, KvFormat, Limits, Session};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
@@ -24,19 +23,8 @@ fn keeping(model: &Converted, kv: KvFormat) -> Session {
 }
 
 fn trace(session: &mut Session, vector: &Vector) -> BTreeMap<String, Tensor> {
-    let picture = decode_file(&vector.image, &ImageLimits::default()).expect("a readable picture");
-    let mut out = BTreeMap::new();
     let tokens = vector.tensors["gen.tokens"].values.len();
-    session
-        .trace(picture.view(), &vector.prompt, tokens, &mut |t: Traced<'_>| {
-            let values = match t.values {
-                TracedValues::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-                TracedValues::I64(v) => v.iter().map(|&x| x as f64).collect(),
-            };
-            out.insert(t.name.to_owned(), Tensor { shape: t.shape.to_vec(), values });
-        })
-        .unwrap_or_else(|e| panic!("{}: {e}", vector.name));
-    out
+    palmtop_tests::trace(session, &vector.image, &vector.prompt, tokens)
 }
 
 /// What a trace does not show: the picture before normalising, the kinds of tokens, the margins.

@@ -1,6 +1,7 @@
 //! What a session promises: the same bits whatever the threads, the batch and the instruction set; a fixed memory;
 //! clear refusals.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::ops::ControlFlow;
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use palmtop::{
 };
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{converted, data, uniform};
+use palmtop_tests::{RANDOM, converted, data, trace, uniform};
 
 const PROMPTS: [&str; 5] = [
     "caption en",
@@ -69,7 +70,7 @@ fn assert_same(got: &[Answer], want: &[Answer], what: &str) {
 
 #[test]
 fn threads_and_batches_do_not_change_a_bit() {
-    for name in ["tiny1", "tiny2"] {
+    for name in ["tiny1", "tiny2"].into_iter().chain(RANDOM) {
         for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
             let model = converted(name, uniform(format)).open();
             let alone: Vec<&[&str]> = PROMPTS.iter().map(std::slice::from_ref).collect();
@@ -195,6 +196,8 @@ fn answers_of_the_chosen_instruction_set() {
         ("tiny2", WeightFormat::Int4, KvFormat::Auto),
         ("tiny2", WeightFormat::F32, KvFormat::Auto),
         ("tiny2", WeightFormat::Int8, KvFormat::Int8),
+        (RANDOM[0], WeightFormat::Int4, KvFormat::Auto),
+        (RANDOM[1], WeightFormat::Int8, KvFormat::Int8),
     ] {
         let model = converted(name, uniform(format)).open();
         let mut limits = limits(2, 2);
@@ -205,6 +208,14 @@ fn answers_of_the_chosen_instruction_set() {
         for answer in given.iter().flatten() {
             let bits: Vec<u32> = answer.probabilities.iter().map(|p| p.to_bits()).collect();
             println!("BITS {name} {format} {kv:?} {:?} {bits:x?}", answer.tokens);
+        }
+        // And of everything on the way, of which rounding to integers might hide a difference from the answer.
+        let mut session = Session::new(&model, &limits).expect("a small session");
+        let image = data().join("images/noise_97x61.png");
+        for (key, tensor) in trace(&mut session, &image, PROMPTS[1], 3) {
+            let mut hasher = DefaultHasher::new();
+            tensor.values.iter().for_each(|value| hasher.write_u64(value.to_bits()));
+            println!("BITS {name} {format} {key} {:x}", hasher.finish());
         }
     }
 }
@@ -221,7 +232,7 @@ fn instruction_sets_do_not_change_a_bit() {
         assert!(output.status.success(), "{isa}: {text}{}", String::from_utf8_lossy(&output.stderr));
         let lines: Vec<String> =
             text.lines().filter_map(|l| l.find("BITS ").map(|i| l[i..].to_owned())).collect();
-        assert_eq!(lines.len(), 16, "{text}");
+        assert!(lines.len() > 60, "{text}");
         lines
     };
     let want = run("scalar");

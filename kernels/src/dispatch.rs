@@ -119,7 +119,8 @@ with_kernels!(instruction_set(neon_dotprod, NeonDotprod, "neon,dotprod", arch::n
 #[cfg(target_arch = "aarch64")]
 with_kernels!(instruction_set(neon_i8mm, NeonI8mm, "neon,dotprod,i8mm", arch::neon::matmul_integer_i8mm));
 
-/// The table of `isa`, if this CPU can run it.
+/// The table of `isa`, if this CPU can run it. Where its products use instructions that [`Simd`](crate::simd::Simd) has not, so
+/// does the measure of what it can do at most.
 fn try_table(isa: Isa) -> Option<Table> {
     match isa {
         Isa::Scalar => Some(scalar::TABLE),
@@ -128,7 +129,10 @@ fn try_table(isa: Isa) -> Option<Table> {
         #[cfg(target_arch = "aarch64")]
         Isa::NeonDotprod => neon_dotprod::try_table(),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonI8mm => neon_i8mm::try_table(),
+        Isa::NeonI8mm => {
+            let table = neon_i8mm::try_table()?;
+            Some(Table { peak_multiply: arch::neon::peak_multiply_i8mm, ..table })
+        }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::try_table(),
         #[cfg(target_arch = "x86_64")]

@@ -377,6 +377,10 @@ fn whole_numbers<S: Simd>(name: &str, s: S) {
         let want = x.map(|x| x.round_ties_even() as i32);
         assert_integers(&format!("{name} to_i32 of {x:?}"), s, s.to_i32(s.load(&x)), &want);
     }
+    let all: Vec<i8> = (i8::MIN..=i8::MAX).collect();
+    for x in all.as_chunks().0 {
+        assert_same(&format!("{name} load_i8"), stored(s, s.load_i8(x)), x.map(f32::from), &[]);
+    }
     let bytes: Vec<f32> = (-127..=127).map(|x| x as f32).chain([-0.0]).collect();
     for (x, wild) in vectors(&bytes).into_iter().zip(vectors(&EDGES).into_iter().cycle()) {
         // A lane that holds something else has no say in its neighbours.

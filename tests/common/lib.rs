@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palmtop::Model;
-use palmtop_convert::{Options, Recipe, convert};
+use palmtop::config::Config;
+use palmtop::image::{ImageLimits, decode_file};
+use palmtop::session::{Traced, TracedValues};
+use palmtop::{Model, Session};
+use palmtop_convert::synthetic::{Synthetic, preset};
+use palmtop_convert::{Options, Recipe, convert, convert_source, tokenizer};
 use palmtop_kernels::layout::WeightFormat;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
@@ -27,7 +31,24 @@ pub fn checkpoint(name: &str) -> TempDir {
     dir
 }
 
-/// A model made from a reference checkpoint, in a folder that lives as long as it.
+/// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so that
+/// attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks.
+pub const RANDOM: [&str; 2] = ["random1", "random2"];
+
+/// The architecture of one of [`RANDOM`].
+fn random(name: &str) -> Option<Config> {
+    let mut config = match name {
+        "random1" => preset("tiny")?,
+        "random2" => preset("tiny2")?,
+        _ => return None,
+    };
+    config.vision.image_size = 23 * config.vision.patch_size;
+    // Shorter than a prefix, which sees all of itself nevertheless.
+    config.text.windows.iter_mut().flatten().for_each(|window| *window = 100);
+    Some(config)
+}
+
+/// A model made from a reference checkpoint or of random weights, in a folder that lives as long as it.
 pub struct Converted {
     /// The file.
     pub path: PathBuf,
@@ -41,7 +62,7 @@ impl Converted {
     }
 }
 
-/// Converts a reference checkpoint.
+/// Converts a reference checkpoint, or makes one of [`RANDOM`].
 pub fn converted(name: &str, recipe: Recipe) -> Converted {
     let dir = tempfile::tempdir().expect("a folder for temporary files");
     let path = dir.path().join("model.palm");
@@ -49,11 +70,17 @@ pub fn converted(name: &str, recipe: Recipe) -> Converted {
     Converted { path, _dir: dir }
 }
 
-/// Converts a reference checkpoint to a file.
+/// Like [`converted`], to a file.
 pub fn convert_to(name: &str, recipe: Recipe, target: &Path) {
-    let source = checkpoint(name);
     let options = Options { recipe, ..Options::default() };
-    convert(source.path(), target, &options, &()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let made = match random(name) {
+        Some(config) => {
+            let table = tokenizer::build_table(&data().join("tokenizer")).expect("a readable tokenizer");
+            convert_source(&Synthetic::new(config.clone(), 1), &config, table, target, &options, &())
+        }
+        None => convert(checkpoint(name).path(), target, &options, &()),
+    };
+    made.unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
 /// All parts in one format.
@@ -68,6 +95,22 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// Values; integers too, which f64 holds exactly.
     pub values: Vec<f64>,
+}
+
+/// All that a session shows of itself on the way from a picture to so many tokens.
+pub fn trace(session: &mut Session, image: &Path, prompt: &str, tokens: usize) -> BTreeMap<String, Tensor> {
+    let picture = decode_file(image, &ImageLimits::default()).expect("a readable picture");
+    let mut out = BTreeMap::new();
+    session
+        .trace(picture.view(), prompt, tokens, &mut |t: Traced<'_>| {
+            let values = match t.values {
+                TracedValues::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+                TracedValues::I64(v) => v.iter().map(|&x| x as f64).collect(),
+            };
+            out.insert(t.name.to_owned(), Tensor { shape: t.shape.to_vec(), values });
+        })
+        .unwrap_or_else(|e| panic!("{} {prompt}: {e}", image.display()));
+    out
 }
 
 /// All tensors of a safetensors file.

@@ -6,6 +6,7 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::hint::black_box;
 use std::ops::Range;
 
 use super::packed::{GROUP_TILES, PackedChunk, check, chunk_tiles, scale_bytes};
@@ -568,6 +569,29 @@ fn pair_block(
         }
         accumulate(row, x.scale(c, m + i), scales, c == 0, &mut out.as_chunks_mut().0[j]);
     }
+}
+
+/// See [`peak::multiply`](crate::generic::peak::multiply), with `smmla`.
+///
+/// # Safety
+/// The CPU has `i8mm`.
+#[target_feature(enable = "neon,i8mm")]
+pub unsafe fn peak_multiply_i8mm(rounds: usize) -> (usize, f32) {
+    /// Independent sums: more than latency times throughput.
+    const SUMS: usize = 16;
+    /// Two rows by two columns by eight.
+    const MACS: usize = 32;
+    let (a, b) = black_box((vdupq_n_s8(3), vdupq_n_s8(5)));
+    // Zeros, but the compiler must not know that all sums are the same.
+    let mut sums = black_box([vdupq_n_s32(0); SUMS]);
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            // SAFETY: by the caller's promise.
+            *sum = unsafe { smmla(*sum, a, b) };
+        }
+    }
+    let total = sums.map(|sum| vaddvq_f32(vcvtq_f32_s32(sum))).iter().sum();
+    (rounds * SUMS * MACS, total)
 }
 
 /// `acc[2·i + j] + Σ_k a[8·i + k] · b[8·j + k]`; the intrinsic is not stable in Rust yet.
