@@ -57,6 +57,7 @@ impl<'a> PackedChunk<'a> {
 /// What a stream of packed weights fetches ahead of its use, chunk by chunk of some stripes side by side. The hardware's own
 /// prefetcher stops at every page; nor does it know that behind these stripes come those as many further, or where the
 /// scales are.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "NEON fetches ahead of one stripe only"))]
 #[derive(Clone, Copy)]
 pub struct StreamAhead {
     /// From the scales of a chunk to those of the next one, and where in a stripe they begin.
@@ -70,6 +71,7 @@ pub struct StreamAhead {
     far: usize,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "NEON fetches ahead of one stripe only"))]
 impl StreamAhead {
     /// Ahead of chunk `c` by `distance` bytes of tiles, and by a chunk of scales, for streams of `side_by_side` stripes.
     #[inline(always)]
