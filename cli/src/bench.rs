@@ -25,7 +25,7 @@ use crate::{Outcome, demo, interrupt, models};
 const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
 
 pub fn run(args: &BenchArgs, voice: Voice) -> anyhow::Result<Outcome> {
-    args.model.machine.force_isa();
+    args.model.machine.choose_isa()?;
     let picture = match &args.image {
         Some(path) => decode_file(path, &ImageLimits::default())
             .with_context(|| format!("cannot use picture {}", path.display()))?,

@@ -15,7 +15,7 @@ use crate::output::{Stdout, human_bytes};
 const SMALLEST_MODEL_BYTES: u64 = 2_300_000_000;
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<Outcome> {
-    args.machine.force_isa();
+    args.machine.choose_isa()?;
     let kernels = Kernels::select().map_err(UsageError)?;
     let threads = args.machine.threads.map_or_else(machine::default_threads, |n| n as usize);
     let report = Report::new(&kernels, threads)?;

@@ -7,10 +7,11 @@ use anyhow::anyhow;
 use palmtop::format::PalmFile;
 use palmtop::model::Model;
 use palmtop::session::CancelToken;
+use palmtop_kernels::Isa;
 
 use crate::args::{MachineArgs, ModelArgs};
 use crate::demo;
-use crate::errors::WithHint;
+use crate::errors::{UsageError, WithHint};
 use crate::output::Voice;
 
 /// The model that the user names, or else a small one of random weights.
@@ -58,12 +59,20 @@ fn check_is_file(path: &Path) -> anyhow::Result<()> {
 }
 
 impl MachineArgs {
-    /// Tells the kernels which instruction set to use. To be called before any thread is started.
-    pub fn force_isa(&self) {
-        if let Some(isa) = &self.isa {
+    /// Tells the kernels which instruction set to use, and refuses one that they cannot: better now than after minutes of making
+    /// a model. To be called before any thread is started.
+    pub fn choose_isa(&self) -> anyhow::Result<()> {
+        if let Some(isa) = self.isa {
+            if !isa.is_available() {
+                let what =
+                    "which this CPU does not have: choose one that `palmtop doctor` shows, or leave it out";
+                return Err(UsageError(format!("--isa asks for {isa}, {what}")).into());
+            }
             // SAFETY: the program has one thread until a session, a conversion or a Ctrl-C handler is made,
             // and this is called before any of them.
             unsafe { std::env::set_var(palmtop_kernels::ISA_VARIABLE, isa.name()) };
         }
+        Isa::select().map_err(UsageError)?;
+        Ok(())
     }
 }

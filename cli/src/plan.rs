@@ -8,7 +8,6 @@ use crate::output::Stdout;
 use crate::{Outcome, models};
 
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
-    args.machine.force_isa();
     let model = models::open(&args.model)?;
     let mut limits = args.machine.limits();
     limits.batch = args.batch as usize;

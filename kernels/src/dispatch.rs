@@ -152,6 +152,23 @@ impl Isa {
     pub fn is_available(self) -> bool {
         try_table(self).is_some()
     }
+
+    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for.
+    pub fn select() -> Result<Self, String> {
+        let Some(name) = std::env::var_os(ISA_VARIABLE) else {
+            return Ok(Self::ALL
+                .into_iter()
+                .rfind(|i| i.is_available())
+                .expect("plain Rust runs everywhere"));
+        };
+        let isa: Self = name.to_string_lossy().parse().map_err(|e| format!("{ISA_VARIABLE}: {e}"))?;
+        if !isa.is_available() {
+            return Err(format!(
+                "{ISA_VARIABLE} asks for {isa}, which this CPU does not have: choose another, or unset it"
+            ));
+        }
+        Ok(isa)
+    }
 }
 
 /// The kernels of an instruction set that this CPU has; all sets give the same bits.
@@ -167,19 +184,11 @@ impl Kernels {
         try_table(isa).map(|table| Self { isa, table })
     }
 
-    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for.
+    /// The kernels of [`Isa::select`].
     pub fn select() -> Result<Self, String> {
-        let isa = match std::env::var(ISA_VARIABLE) {
-            Ok(name) => name.parse().map_err(|e| format!("{ISA_VARIABLE}: {e}"))?,
-            Err(_) => *Isa::ALL.iter().rfind(|i| i.is_available()).expect("plain Rust runs everywhere"),
-        };
-        let kernels = Self::try_new(isa).ok_or_else(|| {
-            format!(
-                "{ISA_VARIABLE} asks for {isa}, which this CPU does not have: choose another, or unset it"
-            )
-        })?;
+        let isa = Isa::select()?;
         log::debug!("kernels: {isa}");
-        Ok(kernels)
+        Ok(Self::try_new(isa).expect("it was asked whether this CPU has it"))
     }
 
     /// Whose kernels these are.
