@@ -186,11 +186,14 @@ pub struct AnswerArgs {
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// The model; without one, a tiny model of random weights shows how the program works
-    #[arg(short, long, env = "PALMTOP_MODEL", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(short, long, env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
+
+/// The environment variable that names the model.
+const MODEL_VARIABLE: &str = "PALMTOP_MODEL";
 
 /// How a session uses the machine.
 #[derive(Debug, Args)]
@@ -199,7 +202,8 @@ pub struct MachineArgs {
     /// Threads that compute [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
-    /// Instruction set of the kernels; all give the same bits [default: the best of this CPU]
+    /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give the same
+    /// bits [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
     /// How keys and values are kept
@@ -406,12 +410,12 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Instead of a model file: a model of random weights, such as paligemma-3b-224 or paligemma2-10b-448
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    #[arg(long, value_name = "NAME")]
     pub synthetic: Option<String>,
     /// Weights of the synthetic model
     #[arg(long, value_name = "FORMAT", default_value = "int8", requires = "synthetic")]
     pub weights: WeightFormat,
-    /// Keep the synthetic model in this file
+    /// Keep the synthetic model, in this new file
     #[arg(long, value_name = "FILE", requires = "synthetic", value_hint = ValueHint::FilePath)]
     pub keep: Option<PathBuf>,
     /// The picture [default: a built-in one]
@@ -442,6 +446,11 @@ pub struct DoctorArgs {
 }
 
 impl ModelArgs {
+    /// True if a flag names a model; one that the environment names is a default, which other arguments may overrule.
+    pub fn is_named_by_flag(&self) -> bool {
+        self.named().is_some_and(|path| std::env::var_os(MODEL_VARIABLE).is_none_or(|model| path != model))
+    }
+
     /// The model that the user names; an empty name is none.
     pub fn named(&self) -> Option<&Path> {
         self.model.as_deref().filter(|path| !path.as_os_str().is_empty())

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::args::BenchArgs;
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Stdout, Voice, human_bytes};
-use crate::{Outcome, demo, interrupt, models};
+use crate::{Outcome, demo, files, interrupt, models};
 
 /// The picture that is looked at if the user names none.
 const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
@@ -66,6 +66,9 @@ impl ModelFile {
             })?;
             return Ok(Self { path: path.to_owned(), _folder: None });
         };
+        if args.model.is_named_by_flag() {
+            return Err(UsageError("--synthetic and -m each name a model: give one of them".into()).into());
+        }
         let config = preset(name).ok_or_else(|| {
             UsageError(format!(
                 "there is no synthetic model '{name}': choose one of {}, where SIZE is 224, 448 or 896",
@@ -77,25 +80,36 @@ impl ModelFile {
             recipe: args.weights.name().parse()?,
             ..Options::default()
         };
-        let folder = match &args.keep {
-            Some(_) => None,
-            None => Some(
-                tempfile::Builder::new()
-                    .prefix("palmtop-")
-                    .tempdir()
-                    .context("cannot make a temporary folder")?,
-            ),
+        let write = |path: &Path| {
+            demo::write(config, path, &options, voice, cancel)
+                .context("cannot make the model of random weights")
         };
-        let path = match (&args.keep, &folder) {
-            (Some(path), _) => path.clone(),
-            (None, Some(folder)) => folder.path().join("synthetic.palm"),
-            (None, None) => unreachable!("without a file to keep there is a folder"),
-        };
-        demo::write(config, &path, &options, voice, cancel)
-            .context("cannot make the model of random weights")
-            .hint("TMPDIR names another place for it, --keep a file of your own")?;
-        Ok(Self { path, _folder: folder })
+        if let Some(path) = &args.keep {
+            check_is_new(path)?;
+            write(path)?;
+            return Ok(Self { path: path.clone(), _folder: None });
+        }
+        const HINT: &str = "TMPDIR names another place for it, --keep a file of your own";
+        let folder = tempfile::Builder::new().prefix("palmtop-").tempdir();
+        let folder = folder.context("cannot make a temporary folder").hint(HINT)?;
+        let path = folder.path().join("synthetic.palm");
+        write(&path).hint(HINT)?;
+        Ok(Self { path, _folder: Some(folder) })
     }
+}
+
+/// Refuses a file that is there: it may be a model of true weights. And a folder that is not.
+fn check_is_new(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        return Err(anyhow!("cannot write {shown}: it is a folder")).hint("name the .palm file itself");
+    }
+    if path.symlink_metadata().is_ok() {
+        return Err(anyhow!("{shown} exists already"))
+            .hint(format!("if it is the model, measure it with -m {shown}; if not, keep another file"));
+    }
+    files::folder_for(path)?;
+    Ok(())
 }
 
 /// What a round took.
@@ -285,7 +299,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &self.spread;
-        writeln!(f, "{}: {}, {} threads, {} rounds", self.model, self.isa, self.threads, self.rounds)?;
+        let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let (threads, rounds) = (counted(self.threads, "thread"), counted(self.rounds, "round"));
+        writeln!(f, "{}: {}, {threads}, {rounds}", self.model, self.isa)?;
         writeln!(f)?;
         let mut row = |what: &str, value: Spread, unit: &str, share: f64, of: &str| {
             let (Spread { median, min, max }, share) = (value, 100.0 * share);
@@ -308,5 +324,22 @@ impl fmt::Display for Report {
             "the machine's limits   {:.1} GB/s read, {:.0} G int8 multiply-adds/s",
             self.limit_read_gb_per_s, self.limit_int8_gmac_per_s
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let spread = |values: &[f64]| {
+            let Spread { median, min, max } = Spread::of(values.iter().copied());
+            (median, min, max)
+        };
+        assert_eq!(spread(&[5.0]), (5.0, 5.0, 5.0));
+        assert_eq!(spread(&[5.0, 1.0]), (3.0, 1.0, 5.0));
+        assert_eq!(spread(&[5.0, 1.0, 2.0]), (2.0, 1.0, 5.0));
+        assert_eq!(spread(&[9.0, 5.0, 1.0, 2.0]), (3.5, 1.0, 9.0));
     }
 }
