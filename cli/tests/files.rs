@@ -26,6 +26,8 @@ fn every_command_explains_itself() {
         "verify",
         "plan",
         "trace",
+        "bench",
+        "doctor",
         "completions",
     ] {
         let help = succeed([command, "--help"]).stdout;

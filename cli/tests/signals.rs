@@ -135,6 +135,28 @@ fn ctrl_c_during_a_conversion_leaves_nothing() {
 }
 
 #[test]
+fn ctrl_c_during_a_bench_takes_its_model_away() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut child = palmtop(["bench", "--synthetic", "tiny", "--rounds", "1000", "--tokens", "1000"])
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("round 1 of 1000") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
+    }
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let noise = data("images/noise_97x61.png");
     for args in [
