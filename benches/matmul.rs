@@ -1,83 +1,134 @@
-//! Matrix products at PaliGemma's real shapes, one thread: `cargo bench -p palmtop-benches`.
+//! Matrix products at PaliGemma's shapes on one thread, beside the limits of the machine:
+//! `cargo bench -p palmtop-benches`; with `--features ggml` ggml's too.
 //!
-//! Criterion's elements a second are multiply-adds; the limits of this machine are printed first.
+//! Names are `OUTPUTSxINPUTS/FORMAT/ROWS`; an argument behind `--` chooses among them by a regular expression, such as
+//! `'2048x16384/.*/264'`. Criterion's elements a second are multiply-adds. The line below each result says the same, and how
+//! many bytes of weights are read, as shares of the machine's limits, by the median of the samples.
+//!
+//! All formats of a shape and number of rows follow each other, so that what else the machine does hits them alike. A matrix that
+//! the last-level cache holds is read from there from the second time on, and may pass the limit, which is that of memory; in a
+//! whole model the next token finds none of it. The head is the matrix to look at.
+//! The limit of multiply-adds is that of the kernels' vectors, which AMX and a peer with other instructions may pass.
+
+use std::cell::{OnceCell, RefCell};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use palmtop_benches::{int8_macs_per_s, read_bytes_per_s};
-use palmtop_kernels::layout::{MatrixLayout, PackedMatrix, WeightFormat, chunk_of};
-use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
+use palmtop::machine::MachineLimits;
+use palmtop_benches::{formats, peer};
+use palmtop_kernels::Kernels;
 
-/// Outputs and inputs: encoder (qkv, fc1, fc2), decoder (qkv, gate and up, down).
-const SHAPES: [(usize, usize); 6] =
-    [(3456, 1152), (4304, 1152), (1152, 4304), (2560, 2048), (32768, 2048), (2048, 16384)];
-const ROWS: [usize; 4] = [1, 4, 16, 264];
+/// Outputs and inputs of a part's matrices.
+const SHAPES: [(&str, &[(usize, usize)]); 3] = [
+    // qkv apart or the output; qkv in one; the two of the MLP.
+    ("SigLIP", &[(1152, 1152), (3456, 1152), (4304, 1152), (1152, 4304)]),
+    // Output; qkv; gate and up; down.
+    ("Gemma 2B", &[(2048, 2048), (2560, 2048), (32768, 2048), (2048, 16384)]),
+    ("Gemma 2 2B", &[(2304, 2048), (4096, 2304), (18432, 2304), (2304, 9216)]),
+];
+/// Decoding one and four answers, tiles, an image, an image and a prompt, an image at 448 pixels.
+const ROWS: [usize; 6] = [1, 4, 16, 256, 264, 1024];
+
+/// The head of PaliGemma 1, which only sees rows that a token is wanted for.
+const HEAD: (usize, usize) = (257_216, 2048);
+const HEAD_ROWS: [usize; 2] = [1, 4];
+
+/// Samples of a result: criterion's fewest.
+const SAMPLES: usize = 10;
+/// A product that takes longer than this even at the machine's limit is left out, so that slow machines come to an end.
+const SECONDS_MAX: f64 = 1.0;
 
 fn matmul(c: &mut Criterion) {
     let kernels = Kernels::select().expect("an instruction set of this CPU");
-    println!("one thread, {}: reads {:.1} GB/s", kernels.isa(), read_bytes_per_s() / 1e9);
-    if let Some(peak) = int8_macs_per_s() {
-        println!("int8 multiply-adds at most {:.0} G/s", peak / 1e9);
+    let limits = MachineLimits::measure(&kernels, 1).expect("memory to measure");
+    println!(
+        "one thread, {}: at most {:.1} GB/s and {:.0} G int8 multiply-adds/s",
+        kernels.isa(),
+        1e-9 * limits.read_bytes_per_s,
+        1e-9 * limits.int8_macs_per_s
+    );
+    if let Some(peer) = peer() {
+        println!("{peer}");
     }
-    for format in [WeightFormat::Int8, WeightFormat::Int4] {
-        let mut group = c.benchmark_group(format.name());
-        group.sample_size(10);
-        for (n, k) in SHAPES {
-            let layout = MatrixLayout::new(format, n, k).expect("a real shape");
-            // Any bytes are weights, and these are not all the same; but scales are plain numbers, since subnormal
-            // ones would slow the additions down.
-            let scale = |i| i % layout.stripe_bytes() < layout.scale_bytes();
-            let bytes: Vec<u8> =
-                (0..layout.bytes()).map(|i| if scale(i) { 0x3C } else { (i * 37 % 251) as u8 }).collect();
-            let w = PackedMatrix::new(layout, &bytes).expect("exactly its bytes");
-            for rows in ROWS {
-                let input = Input::new(&kernels, rows, k);
-                let (mut scratch, mut out) = (PanelScratch::default(), vec![[0.0; PANEL]; rows]);
-                group.throughput(Throughput::Elements((rows * n * k) as u64));
-                group.bench_function(BenchmarkId::new(format!("{n}x{k}"), rows), |b| {
-                    b.iter(|| {
-                        for first in (0..layout.stripes()).step_by(PANEL_STRIPES) {
-                            let part = first..layout.stripes().min(first + PANEL_STRIPES);
-                            kernels.matmul_integer(&w, part, &input.view(), 0..rows, &mut scratch, &mut out);
-                        }
-                    });
+    for (part, shapes) in SHAPES {
+        println!("{part}");
+        for &shape in shapes {
+            time(c, kernels, &limits, shape, &ROWS);
+        }
+    }
+    println!("head");
+    time(c, kernels, &limits, HEAD, &HEAD_ROWS);
+}
+
+/// Times all formats of a shape.
+fn time(
+    c: &mut Criterion,
+    kernels: Kernels,
+    limits: &MachineLimits,
+    (outputs, inputs): (usize, usize),
+    rows: &[usize],
+) {
+    // Weights are made when they are first needed, which is never for what the filter leaves out.
+    let mut matrices = Vec::new();
+    for format in formats(kernels) {
+        if format.holds(outputs, inputs) {
+            matrices.push((format, OnceCell::new()));
+        } else {
+            println!("{outputs}x{inputs}: {} cannot hold it", format.name());
+        }
+    }
+    let mut group = c.benchmark_group(format!("{outputs}x{inputs}"));
+    for &rows in rows {
+        let macs = (rows * outputs * inputs) as f64;
+        if macs > SECONDS_MAX * limits.int8_macs_per_s {
+            println!("{outputs}x{inputs}, {rows} rows: left out, since it would take too long here");
+            continue;
+        }
+        group.throughput(Throughput::Elements(macs as u64));
+        for (format, matrix) in &matrices {
+            let matrix = || matrix.get_or_init(|| format.matrix(outputs, inputs));
+            let samples = RefCell::new(Vec::new());
+            let mut product = None;
+            group.bench_function(BenchmarkId::new(format.name(), rows), |b| {
+                let product = product.get_or_insert_with(|| matrix().product(rows));
+                b.iter_custom(|times| {
+                    let time = product.run(times);
+                    samples.borrow_mut().push(time.as_secs_f64() / times as f64);
+                    time
                 });
+            });
+            if let Some(seconds) = median(&samples.borrow()) {
+                print_shares(limits, macs / seconds, matrix().bytes() as f64 / seconds);
             }
         }
     }
 }
 
-/// Quantized rows.
-struct Input {
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
-    rows: usize,
-    chunk: usize,
+fn print_shares(limits: &MachineLimits, macs_per_s: f64, bytes_per_s: f64) {
+    println!(
+        "{:24}{:.1} GMAC/s, {:.0} % of the limit; {:.2} GB/s, {:.0} %",
+        "",
+        1e-9 * macs_per_s,
+        100.0 * macs_per_s / limits.int8_macs_per_s,
+        1e-9 * bytes_per_s,
+        100.0 * bytes_per_s / limits.read_bytes_per_s
+    );
 }
 
-impl Input {
-    fn new(kernels: &Kernels, rows: usize, k: usize) -> Self {
-        let chunk = chunk_of(k);
-        let chunks = k.div_ceil(chunk) * rows;
-        let mut input = Self {
-            q: vec![0; chunks * chunk],
-            scales: vec![0.0; chunks],
-            sums: vec![0; chunks],
-            rows,
-            chunk,
-        };
-        let values: Vec<f32> = (0..chunk).map(|i| (i * 29 % 97) as f32 - 48.0).collect();
-        for i in 0..chunks {
-            (input.scales[i], input.sums[i]) =
-                kernels.quantize_chunk(&values, &mut input.q[i * chunk..][..chunk]);
-        }
-        input
-    }
-
-    fn view(&self) -> QuantizedRows<'_> {
-        QuantizedRows::new(&self.q, &self.scales, &self.sums, self.rows, self.chunk)
-    }
+/// Of the last samples: those before warmed up. `None` if nothing was sampled.
+fn median(samples: &[f64]) -> Option<f64> {
+    let mut samples = samples.get(samples.len().checked_sub(SAMPLES)?..)?.to_vec();
+    samples.sort_by(f64::total_cmp);
+    Some((samples[(SAMPLES - 1) / 2] + samples[SAMPLES / 2]) / 2.0)
 }
 
-criterion_group!(benches, matmul);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(SAMPLES)
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(250))
+        .nresamples(2000);
+    targets = matmul
+}
 criterion_main!(benches);
