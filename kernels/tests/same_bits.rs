@@ -151,6 +151,8 @@ fn matrix_products_have_equal_bits() {
         (17, 4304, 3),
         (96, 272, 12),
         (64, 255, 10),
+        (144, 1100, 16),
+        (64, 512, 11),
     ];
     for (i, (rows, cols, m)) in shapes.into_iter().enumerate() {
         for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {

@@ -3,7 +3,8 @@
 //! The packed layout is what the tile unit reads: 16 tiles of 16 outputs by 4 k, one behind the other, are its right factor,
 //! and 16 rows of quantized activations its left one. Full int8 chunks are multiplied straight from the mapped file, int4 is
 //! unpacked into the first-level cache. Two by two products run side by side; while they do, the sums of the two by two before
-//! become floats. Few rows stream through the registers of AVX-512.
+//! become floats. Up to 16 rows stream: four stripes are read side by side, and fetched ahead; a few rows, that is, through the
+//! registers of AVX-512.
 //!
 //! Rust has no stable intrinsics for it, so the tile instructions are inline assembly. Nothing else in this program uses tile
 //! registers, so what one block of assembly leaves in them is there for the next.
@@ -12,14 +13,16 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::avx512::{Ahead, UNPACK_FROM_ROWS, accumulate, scales, stream};
-use super::packed::{PackedChunk, chunk_tiles};
+use super::avx512::{Ahead, PREFETCH_BYTES, accumulate, prefetch, scales, stream};
+use super::packed::{PackedChunk, StreamAhead, check, chunk_tiles};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
+/// From so many rows on a tile product is faster than one product of vectors for each of them.
+const TILES_FROM_ROWS: usize = 9;
 
 /// True if the CPU has AMX with int8, and the system lets this process use it.
 pub fn is_available() -> bool {
@@ -69,14 +72,81 @@ pub unsafe fn matmul_integer(
     scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    let layout = w.layout();
-    assert!(!stripes.is_empty() && stripes.len() <= PANEL_STRIPES && stripes.end <= layout.stripes());
-    assert!(rows.end <= x.rows() && x.chunks() == layout.chunks() && x.chunk() == layout.chunk());
+    check(w, &stripes, x, &rows);
     let out = &mut out[..rows.len()];
-    if rows.len() < UNPACK_FROM_ROWS {
-        return stream(w, stripes, x, rows.start, out);
+    if rows.len() > TILE_ROWS {
+        many(w, stripes, x, rows, scratch, out);
+    } else if rows.len() >= TILES_FROM_ROWS && stripes.len() == PANEL_STRIPES {
+        few(w, stripes, x, rows.start, scratch, out);
+    } else {
+        stream(w, stripes, x, rows.start, out);
     }
-    let tiles = Tiles::configure(layout.chunk().min(TILE_BYTES));
+}
+
+/// Up to a tile of rows: a panel is read once, its four stripes side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn few(
+    w: &PackedMatrix<'_>,
+    stripes: Range<usize>,
+    x: &QuantizedRows<'_>,
+    m: usize,
+    scratch: &mut PanelScratch,
+    out: &mut [[f32; PANEL]],
+) {
+    let layout = w.layout();
+    let stripes: [&[u8]; PANEL_STRIPES] = std::array::from_fn(|j| w.stripe(stripes.start + j));
+    let tiles = Tiles::configure(out.len(), layout.chunk().min(TILE_BYTES));
+    let mut sums = Sums::default();
+    for c in 0..layout.chunks() {
+        let ahead = StreamAhead::new(layout, c, PANEL_STRIPES, PREFETCH_BYTES / PANEL_STRIPES);
+        for stripe in stripes {
+            ahead.scales(stripe).into_iter().for_each(prefetch);
+        }
+        let chunks = stripes.map(|stripe| PackedChunk::new(w, stripe, c));
+        let n = chunk_tiles(layout, c);
+        let padded = n.next_multiple_of(tiles.k / 4);
+        let left = Left { start: x.q_rows(c, m, out.len()).as_ptr(), stride: x.chunk() };
+        tiles.zero();
+        if layout.format == WeightFormat::Int8 && n == padded {
+            for t in (0..n).step_by(tiles.k / 4) {
+                let right = chunks.map(|chunk| {
+                    let now = &chunk.tiles[t..t + tiles.k / 4];
+                    now.iter().enumerate().for_each(|(i, tile)| prefetch(ahead.tile(tile, t + i)));
+                    now.as_ptr().cast()
+                });
+                tiles.one_by_four(left.from(4 * t), right, 1);
+            }
+        } else {
+            let right = std::array::from_fn(|j| {
+                let unpacked = &mut scratch.0[j][..padded * TILE_BYTES];
+                let fetch = |tile: &[u8; TILE_BYTES], t: usize| prefetch(ahead.tile(tile, t));
+                chunks[j].unpack_signed(layout.format, fetch, unpacked.as_chunks_mut().0);
+                unpacked[n * TILE_BYTES..].fill(0);
+                unpacked.as_ptr().cast()
+            });
+            tiles.one_by_four(left, right, padded / (tiles.k / 4));
+        }
+        let mut outputs = Outputs { scales: [_mm512_setzero_ps(); PANEL_STRIPES], len: PANEL_STRIPES, c };
+        for (scale, stripe) in outputs.scales.iter_mut().zip(stripes) {
+            *scale = scales(stripe, c);
+        }
+        tiles.store(&mut sums);
+        Block { m: 0, s: 0, two_rows: false }.finish(&sums, &outputs, x, m, out);
+    }
+}
+
+/// More rows than a tile has.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn many(
+    w: &PackedMatrix<'_>,
+    stripes: Range<usize>,
+    x: &QuantizedRows<'_>,
+    rows: Range<usize>,
+    scratch: &mut PanelScratch,
+    out: &mut [[f32; PANEL]],
+) {
+    let layout = w.layout();
+    let tiles = Tiles::configure(TILE_ROWS, layout.chunk().min(TILE_BYTES));
     let mut sums = [Sums::default(), Sums::default()];
     for c in 0..layout.chunks() {
         let panel = Panel::new(w, stripes.clone(), c, &tiles, scratch);
@@ -114,17 +184,18 @@ pub unsafe fn matmul_integer(
                     );
                 } else {
                     let right = std::array::from_fn(|i| panel.right(s + i));
+                    tiles.zero();
                     tiles.one_by_four(left(m), right, panel.steps);
                 }
                 if let Some(block) = waiting.replace(block) {
-                    block.finish(&sums[1 - turn], &panel, x, rows.start, out);
+                    block.finish(&sums[1 - turn], &panel.outputs, x, rows.start, out);
                 }
                 tiles.store(&mut sums[turn]);
                 turn = 1 - turn;
             }
         }
         if let Some(block) = waiting {
-            block.finish(&sums[1 - turn], &panel, x, rows.start, out);
+            block.finish(&sums[1 - turn], &panel.outputs, x, rows.start, out);
         }
     }
 }
@@ -141,12 +212,24 @@ struct Left {
     stride: usize,
 }
 
-/// A chunk of a panel's weights as signed bytes, each stripe's tiles one behind the other.
-struct Panel<'a> {
-    stripes: [&'a [i8]; PANEL_STRIPES],
+impl Left {
+    /// The same rows from column `k` of the chunk on.
+    fn from(self, k: usize) -> Self {
+        Self { start: self.start.wrapping_add(k), ..self }
+    }
+}
+
+/// The outputs of a panel: chunk `c`'s scales of its `len` stripes.
+struct Outputs {
     scales: [__m512; PANEL_STRIPES],
     len: usize,
     c: usize,
+}
+
+/// A chunk of a panel's weights as signed bytes, each stripe's tiles one behind the other.
+struct Panel<'a> {
+    stripes: [&'a [i8]; PANEL_STRIPES],
+    outputs: Outputs,
     /// Tile products along k.
     steps: usize,
 }
@@ -165,20 +248,18 @@ impl<'a> Panel<'a> {
         let padded = n.next_multiple_of(tiles.k / 4);
         let mut panel = Self {
             stripes: [&[]; PANEL_STRIPES],
-            scales: [_mm512_setzero_ps(); PANEL_STRIPES],
-            len: stripes.len(),
-            c,
+            outputs: Outputs { scales: [_mm512_setzero_ps(); PANEL_STRIPES], len: stripes.len(), c },
             steps: padded / (tiles.k / 4),
         };
         for (j, unpacked) in scratch.0.iter_mut().enumerate().take(stripes.len()) {
             let stripe = w.stripe(stripes.start + j);
             let chunk = PackedChunk::new(w, stripe, c);
-            panel.scales[j] = scales(stripe, c);
+            panel.outputs.scales[j] = scales(stripe, c);
             panel.stripes[j] = if layout.format == WeightFormat::Int8 && n == padded {
                 bytemuck::cast_slice(chunk.tiles.as_flattened())
             } else {
                 let unpacked = &mut unpacked[..padded * TILE_BYTES];
-                chunk.unpack_signed(layout.format, unpacked.as_chunks_mut().0);
+                chunk.unpack_signed(layout.format, |_, _| (), unpacked.as_chunks_mut().0);
                 unpacked[n * TILE_BYTES..].fill(0);
                 bytemuck::cast_slice(unpacked)
             };
@@ -188,7 +269,7 @@ impl<'a> Panel<'a> {
 
     /// The right factor of stripe `s`; where the panel, at the edge, has no such stripe, some other one, whose sums nobody reads.
     fn right(&self, s: usize) -> *const i8 {
-        self.stripes[if s < self.len { s } else { 0 }].as_ptr()
+        self.stripes[if s < self.outputs.len { s } else { 0 }].as_ptr()
     }
 }
 
@@ -206,7 +287,7 @@ impl Block {
     fn finish(
         &self,
         sums: &Sums,
-        panel: &Panel<'_>,
+        outputs: &Outputs,
         x: &QuantizedRows<'_>,
         first: usize,
         out: &mut [[f32; PANEL]],
@@ -214,15 +295,15 @@ impl Block {
         let columns = if self.two_rows { 2 } else { 4 };
         for (t, sums) in sums.0.iter().enumerate() {
             let (m, s) = (self.m + t / columns * TILE_ROWS, self.s + t % columns);
-            if s >= panel.len {
+            if s >= outputs.len {
                 continue;
             }
-            let scale = panel.scales[s];
+            let scale = outputs.scales[s];
             for (i, (sums, out)) in sums.iter().zip(out.iter_mut().skip(m)).enumerate() {
                 // SAFETY: 16 numbers are read from an array of 16.
                 let sum = unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) };
                 let out = &mut out.as_chunks_mut::<LANES>().0[s];
-                accumulate(sum, x.scale(panel.c, first + m + i), scale, panel.c == 0, out);
+                accumulate(sum, x.scale(outputs.c, first + m + i), scale, outputs.c == 0, out);
             }
         }
     }
@@ -242,8 +323,9 @@ impl Drop for Tiles {
 }
 
 impl Tiles {
-    /// Sixteen rows and columns, `k` bytes along the sum.
-    fn configure(k: usize) -> Self {
+    /// `rows` rows and sixteen columns, `k` bytes along the sum.
+    fn configure(rows: usize, k: usize) -> Self {
+        assert!(rows <= TILE_ROWS && k <= TILE_BYTES);
         #[repr(C, align(64))]
         struct Config {
             palette: u8,
@@ -260,6 +342,9 @@ impl Tiles {
         // In one by four register 4 is the left factor; in two by two 4 and 5 are.
         for t in [4, 5] {
             config.row_bytes[t] = k as u16;
+        }
+        for t in 0..6 {
+            config.rows[t] = rows as u8;
         }
         for t in [6, 7] {
             config.rows[t] = (k / 4) as u8;
@@ -308,16 +393,20 @@ impl Tiles {
         }
     }
 
-    /// Registers 0 to 3 become the products of one left with four right factors, summed over `steps` tiles along k.
+    /// Registers 0 to 3 become zero.
+    fn zero(&self) {
+        // SAFETY: no memory is touched.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem))
+        };
+    }
+
+    /// Adds to registers 0 to 3 the products of one left with four right factors, summed over `steps` tiles along k.
     fn one_by_four(&self, a: Left, right: [*const i8; 4], steps: usize) {
         let [b, c, d, e] = right;
-        // SAFETY: as in `two_by_two`.
+        // SAFETY: as in `two_by_two`, with as many rows as are configured.
         unsafe {
             asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
                 "2:",
                 "tileloadd tmm4, [{a} + {a_stride}*1]",
                 "tileloadd tmm6, [{b} + {line}*1]",
@@ -352,7 +441,7 @@ impl Tiles {
 
     /// Writes registers 0 to 3.
     fn store(&self, sums: &mut Sums) {
-        // SAFETY: four tiles of 16 rows of 64 bytes, which is what `Sums` holds.
+        // SAFETY: four tiles of at most 16 rows of 64 bytes, which is what `Sums` holds.
         unsafe {
             asm!(
                 "tilestored [{out} + {line}*1], tmm0",

@@ -16,11 +16,11 @@ use crate::activations::QuantizedRows;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
-pub(super) const UNPACK_FROM_ROWS: usize = 17;
+const UNPACK_FROM_ROWS: usize = 17;
 /// Rows of a register block over unpacked weights: 6 · 4 sums, 4 weights and an activation fill the registers.
 const BLOCK_ROWS: usize = 6;
 /// How far ahead of their use streams of packed weights are fetched, all that are side by side together.
-const PREFETCH_BYTES: usize = 4096;
+pub(super) const PREFETCH_BYTES: usize = 4096;
 
 /// A tile of 16 outputs by 4 k.
 type Tile = [u8; TILE_BYTES];
@@ -69,18 +69,20 @@ fn store(v: __m512i, tile: &mut Tile) {
 
 /// How packed weights become bytes `weight + 128`.
 impl PackedChunk<'_> {
-    /// Writes the chunk as signed bytes.
+    /// Writes the chunk as signed bytes. `fetch` is called with every packed tile and its number.
     #[target_feature(enable = "avx512f,avx512bw")]
-    pub fn unpack_signed(&self, format: WeightFormat, out: &mut [Tile]) {
-        let flip = _mm512_set1_epi8(-128);
+    pub fn unpack_signed(&self, format: WeightFormat, fetch: impl Fn(&Tile, usize), out: &mut [Tile]) {
         if format == WeightFormat::Int8 {
+            self.tiles.iter().enumerate().for_each(|(t, tile)| fetch(tile, t));
             out[..self.tiles.len()].copy_from_slice(self.tiles);
         } else {
             for (g, out) in
                 out.as_chunks_mut::<GROUP_TILES>().0.iter_mut().enumerate().take(self.tiles.len() / 2)
             {
-                for (tile, out) in self.int4(g).into_iter().zip(out) {
-                    store(_mm512_xor_si512(tile, flip), out);
+                fetch(&self.tiles[2 * g], 2 * g);
+                fetch(&self.tiles[2 * g + 1], 2 * g + 1);
+                for (tile, out) in self.int4(g, 0).into_iter().zip(out) {
+                    store(tile, out);
                 }
             }
         }
@@ -92,12 +94,12 @@ impl PackedChunk<'_> {
         _mm512_xor_si512(load(&self.tiles[t]), _mm512_set1_epi8(-128))
     }
 
-    /// int4: the four tiles of group `g`.
+    /// int4: the four tiles of group `g`, as `weight + offset`.
     ///
     /// With nibbles in all bytes and the scale in 16-bit lanes, one product gives both bytes: 15 · 15 has no carry.
-    /// Then `weight + 128 = nibble · scale + (128 - 8 · scale)`.
+    /// Then `weight + offset = nibble · scale + (offset - 8 · scale)`.
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn int4(&self, g: usize) -> [__m512i; GROUP_TILES] {
+    fn int4(&self, g: usize, offset: i8) -> [__m512i; GROUP_TILES] {
         const { assert!(GROUP_TILES == 4, "two packed tiles are a group") };
         let low = _mm512_set1_epi8(15);
         // SAFETY: 16 bytes are read from an array of 16.
@@ -115,7 +117,7 @@ impl PackedChunk<'_> {
         let bytes = if g.is_multiple_of(2) { spread } else { _mm512_srli_epi16::<4>(spread) };
         let bytes = _mm512_and_si512(bytes, low);
         let scale = _mm512_and_si512(bytes, _mm512_set1_epi16(0xFF));
-        let shift = _mm512_sub_epi8(_mm512_set1_epi8(-128), _mm512_slli_epi16::<3>(bytes));
+        let shift = _mm512_sub_epi8(_mm512_set1_epi8(offset), _mm512_slli_epi16::<3>(bytes));
         let weight = |nibbles| _mm512_add_epi8(_mm512_mullo_epi16(nibbles, scale), shift);
         let (a, b) = (load(&self.tiles[2 * g]), load(&self.tiles[2 * g + 1]));
         [
@@ -176,7 +178,7 @@ fn unpack(format: WeightFormat, chunk: PackedChunk<'_>, j: usize, out: &mut [[Ti
         }
     } else {
         for (g, out) in out.as_chunks_mut::<GROUP_TILES>().0.iter_mut().enumerate() {
-            for (tile, out) in chunk.int4(g).into_iter().zip(out) {
+            for (tile, out) in chunk.int4(g, -128).into_iter().zip(out) {
                 store(tile, &mut out[j]);
             }
         }
@@ -382,7 +384,7 @@ fn stream_stripes<const M: usize, const S: usize>(
                 for i in 0..S {
                     prefetch(ahead.tile(&chunks[i].tiles[2 * g], 2 * g));
                     prefetch(ahead.tile(&chunks[i].tiles[2 * g + 1], 2 * g + 1));
-                    for (t, tile) in chunks[i].int4(g).into_iter().enumerate() {
+                    for (t, tile) in chunks[i].int4(g, -128).into_iter().enumerate() {
                         add(g * GROUP_TILES + t, i, tile);
                     }
                 }
@@ -407,7 +409,7 @@ fn stream_stripes<const M: usize, const S: usize>(
 
 /// Fetches a cache line.
 #[inline(always)]
-fn prefetch(address: *const u8) {
+pub(super) fn prefetch(address: *const u8) {
     // SAFETY: a prefetch may be given any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }

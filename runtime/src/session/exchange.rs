@@ -99,9 +99,9 @@ pub enum StopReason {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Resizing, patches and image encoder of the last [`Session::encode`].
+    /// Resizing, patches and image encoder of the last [`Session::encode`](super::Session::encode).
     pub encode: Duration,
-    /// Prefill of all prompts of the last [`Session::answer`], up to their first logits.
+    /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits.
     pub prefill: Duration,
     /// Decoding of all tokens behind the first.
     pub decode: Duration,
