@@ -17,6 +17,7 @@ use palmtop_kernels::Kernels;
 use serde::Serialize;
 
 use crate::args::BenchArgs;
+use crate::energy::EnergyMeter;
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Stdout, Voice, human_bytes};
 use crate::{Outcome, demo, files, interrupt, models};
@@ -119,6 +120,8 @@ struct Round {
     prefill: f64,
     token: f64,
     first_token: f64,
+    /// While tokens are decoded, if the system tells.
+    joules_per_token: Option<f64>,
 }
 
 fn measure(
@@ -137,13 +140,14 @@ fn measure(
     let mut options = GenerateOptions::default();
     options.stop_at_eos = false;
     options.cancel = cancel.clone();
+    let meter = EnergyMeter::find();
     let mut rounds = Vec::new();
     let mut prompt_tokens = 0;
     for i in 0..=args.rounds {
         if i > 0 {
             voice.note(format_args!("round {i} of {}", args.rounds));
         }
-        let (round, tokens) = one_round(&mut session, picture, &args.prompt, &options)?;
+        let (round, tokens) = one_round(&mut session, picture, &args.prompt, &options, meter.as_ref())?;
         prompt_tokens = tokens;
         if cancel.is_cancelled() {
             return Err(anyhow!("interrupted"));
@@ -168,15 +172,24 @@ fn one_round(
     picture: &RgbImage,
     prompt: &str,
     options: &GenerateOptions,
+    meter: Option<&EnergyMeter>,
 ) -> anyhow::Result<(Round, usize)> {
     let mut features = session.new_features()?;
     session.encode(picture.view(), &mut features, options)?;
-    let answers = session.answer(&features, &[prompt], options, &mut |_| ControlFlow::Continue(()))?;
+    let read = || meter.and_then(EnergyMeter::read);
+    let mut first = None;
+    let answers = session.answer(&features, &[prompt], options, &mut |_| {
+        first = first.take().or_else(read);
+        ControlFlow::Continue(())
+    })?;
+    let last = read();
     let prompt_tokens = answers[0].prompt_tokens;
     let t = session.timings();
     let [encode, prefill, decode] = [t.encode, t.prefill, t.decode].map(|d| d.as_secs_f64());
     let token = decode / t.decode_steps.max(1) as f64;
-    Ok((Round { encode, prefill, token, first_token: encode + prefill }, prompt_tokens))
+    let watts = meter.zip(first.zip(last)).map(|(meter, (first, last))| meter.watts(&first, &last));
+    let joules_per_token = watts.map(|watts| watts * token);
+    Ok((Round { encode, prefill, token, first_token: encode + prefill, joules_per_token }, prompt_tokens))
 }
 
 /// The name in the file, or else the file's.
@@ -224,6 +237,7 @@ struct Report {
     prefill_ms: f64,
     ttft_ms: f64,
     decode_tokens_per_s: f64,
+    joules_per_token: Option<f64>,
     peak_rss_bytes: Option<u64>,
     weights_bytes: usize,
     plan_bytes: usize,
@@ -267,6 +281,8 @@ impl Report {
         };
         let (encode_ms, prefill_ms) = (spread.encode_ms.median, spread.prefill_ms.median);
         let decode_tokens_per_s = spread.decode_tokens_per_s.median;
+        let joules: Option<Vec<f64>> = rounds.iter().map(|r| r.joules_per_token).collect();
+        let joules_per_token = joules.map(|joules| Spread::of(joules.into_iter()).median);
         let of_macs = |macs: u64, ms: f64| macs as f64 / (1e-3 * ms) / machine.int8_macs_per_s;
         Self {
             model: model_name.to_owned(),
@@ -280,6 +296,7 @@ impl Report {
             prefill_ms,
             ttft_ms: spread.ttft_ms.median,
             decode_tokens_per_s,
+            joules_per_token,
             peak_rss_bytes,
             weights_bytes: plan.weights_bytes,
             plan_bytes: plan.session_bytes(),
@@ -312,6 +329,8 @@ impl fmt::Display for Report {
         row("decode", s.decode_tokens_per_s, "tokens/s", self.decode_share, "of the read bandwidth")?;
         let mut line = |what: &str, value: String| writeln!(f, "{what:<22}{value:>9}");
         line("first token after", format!("{:.1} ms", self.ttft_ms))?;
+        let joules = self.joules_per_token.map_or("not told".to_owned(), |j| format!("{j:.2} J"));
+        line("energy of a token", joules)?;
         line("open the file", format!("{:.1} ms", self.load_ms))?;
         line("prefix", format!("{} tokens", self.prefix_tokens))?;
         line("weights", human_bytes(self.weights_bytes as u64))?;

@@ -6,6 +6,7 @@ mod bench;
 mod convert;
 mod demo;
 mod doctor;
+mod energy;
 mod errors;
 mod files;
 mod inspect;

@@ -62,6 +62,7 @@ fn bench_reports_times_work_and_limits_that_fit_together() {
         "prefill_ms",
         "ttft_ms",
         "decode_tokens_per_s",
+        "joules_per_token",
         "peak_rss_bytes",
         "weights_bytes",
         "plan_bytes",
@@ -77,11 +78,11 @@ fn bench_reports_times_work_and_limits_that_fit_together() {
     ]);
     assert_eq!(keys(report), documented);
     let number = |key| positive(report, key);
-    for key in
-        documented.into_iter().filter(|key| !["model", "isa", "peak_rss_bytes", "spread"].contains(key))
-    {
+    let others = ["model", "isa", "joules_per_token", "peak_rss_bytes", "spread"];
+    for key in documented.into_iter().filter(|key| !others.contains(key)) {
         number(key);
     }
+    assert!(report["joules_per_token"].is_null() || number("joules_per_token") > 0.0, "{report}");
 
     // What was asked for.
     assert_eq!(report["model"], "tiny1");
