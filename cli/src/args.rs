@@ -53,6 +53,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Write every intermediate value of one picture and prompt to a safetensors file
     Trace(TraceArgs),
+    /// Measure how well a model answers, or what sets two models apart
+    Eval(EvalArgs),
     /// Measure how fast a model answers on this machine, beside what the machine can do at most
     Bench(BenchArgs),
     /// Show what this machine has for the work, what is chosen of it, and how fast it is
@@ -196,7 +198,7 @@ pub struct ModelArgs {
 const MODEL_VARIABLE: &str = "PALMTOP_MODEL";
 
 /// How a session uses the machine.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct MachineArgs {
     /// Threads that compute [default: one per physical core]
@@ -398,6 +400,48 @@ pub struct TraceArgs {
     pub tokens: u64,
     #[command(flatten)]
     pub model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop eval data.jsonl -m model.palm\n  \
+    palmtop eval data.jsonl -m f32.palm -m int4.palm --json\n  \
+    palmtop eval instances_val2017.json --images val2017/ -m model.palm --limit 100\n\n\
+    DATA has one JSON object a line: {\"image\": \"a.png\", \"prompt\": \"detect cat\", \"expected\": \"<loc0012>… cat\"}, with \
+    paths beside the file; or it is a COCO file of boxes. docs/eval.md tells all.")]
+pub struct EvalArgs {
+    /// What to ask and what to expect: lines of JSON, or a COCO file of annotations
+    #[arg(value_name = "DATA", value_hint = ValueHint::FilePath)]
+    pub data: PathBuf,
+    /// The model; give it twice to compare the second with the first
+    #[arg(
+        short, long = "model", env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath,
+        action = ArgAction::Append
+    )]
+    pub models: Vec<PathBuf>,
+    /// The folder of a COCO file's pictures [default: the file's own]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub images: Option<PathBuf>,
+    /// Look for all labels of a COCO file in every picture, and not only for those that it has
+    #[arg(long)]
+    pub all_labels: bool,
+    /// Answer only so many items, the first ones
+    #[arg(long, value_name = "N", value_parser = count(1, 1 << 20))]
+    pub limit: Option<u64>,
+    /// Write every item with its answers to this file, one JSON object a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub answers: Option<PathBuf>,
+    /// Tokens of an answer at most [default: 256]
+    #[arg(long, value_name = "N", value_parser = count(1, 8192))]
+    pub max_new_tokens: Option<u64>,
+    /// Prompts of a picture answered together [default: 8]
+    #[arg(long, value_name = "N", value_parser = count(1, 64))]
+    pub batch: Option<u64>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ mod convert;
 mod demo;
 mod doctor;
 mod errors;
+mod eval;
 mod files;
 mod inspect;
 mod interrupt;
@@ -61,6 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(args) => inspect::verify(&args, voice),
         Command::Plan(args) => plan::run(&args),
         Command::Trace(args) => trace::run(&args, voice),
+        Command::Eval(args) => eval::run(&args, voice),
         Command::Bench(args) => bench::run(&args, voice),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {

@@ -7,6 +7,7 @@
 mod checkpoint;
 mod config_json;
 mod error;
+pub mod examples;
 mod files;
 mod json;
 mod names;
