@@ -4,6 +4,7 @@
 //! [`WeightSource`], such as the random ones of [`synthetic`]. Memory stays small whatever the model: input is
 //! mapped, output is written in windows. `docs/quantization.md` says what is stored how and why.
 
+mod calibrate;
 mod checkpoint;
 mod config_json;
 mod error;

@@ -1,0 +1,5 @@
+//! Calibration.
+#![allow(dead_code)]
+mod factor;
+mod feedback;
+mod moments;
