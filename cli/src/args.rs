@@ -282,7 +282,9 @@ pub struct MaskArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop convert paligemma-3b-mix-224/ -o model.palm\n  \
-    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n\n\
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {
     /// A checkpoint as the Hugging Face hub has it: config.json, safetensors files, tokenizer files
@@ -294,9 +296,17 @@ pub struct ConvertArgs {
     /// How weights are stored: f32, f16, int8 or int4
     #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
     pub weights: WeightFormat,
-    /// Changes for parts of the model, such as text=int4,vision=f16
+    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file; or auto:
+    /// int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves the head out)
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
+    /// Bits a weight of all matrices that --recipe auto may spend [default: 5]
+    #[arg(long, value_name = "BITS", value_parser = bits, requires = "recipe")]
+    pub target_bits: Option<f64>,
+    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image and prompt
+    /// (and expected, which is run too; docs/eval.md)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub calibrate: Option<PathBuf>,
     /// How the head is stored, which in PaliGemma is the embedding
     #[arg(long, value_name = "FORMAT")]
     pub head: Option<WeightFormat>,
@@ -536,6 +546,13 @@ fn probability(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
         _ => Err("give a number above 0, up to 1".into()),
+    }
+}
+
+fn bits(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (1.0..=16.0).contains(&value) => Ok(value),
+        _ => Err("give a number from 1 to 16".into()),
     }
 }
 

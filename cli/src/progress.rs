@@ -98,13 +98,14 @@ impl Progress for Bar {
         match &self.shown {
             As::Nothing => {}
             As::Bar(bar) => {
+                bar.set_position(0);
                 bar.set_length(total_bytes);
                 bar.reset_elapsed();
                 bar.reset_eta();
             }
             As::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock() {
-                    lines.total = total_bytes;
+                    (lines.total, lines.done, lines.last_done) = (total_bytes, 0, 0);
                     lines.start = Instant::now();
                 }
             }
@@ -125,6 +126,20 @@ impl Progress for Bar {
         }
     }
 
+    fn calibrated(&self, done: u64, total: u64) {
+        match &self.shown {
+            As::Nothing => {}
+            As::Bar(bar) => bar.set_message(format!("calibrating: {done} of {total} runs")),
+            As::Lines(lines) => {
+                if let Ok(mut lines) = lines.lock()
+                    && lines.is_time(done < total)
+                {
+                    say(format_args!("{}: calibrating, {done} of {total} runs\n", lines.what));
+                }
+            }
+        }
+    }
+
     fn message(&self, text: &str) {
         if let As::Bar(bar) = &self.shown {
             bar.set_message(text.to_owned());
@@ -137,6 +152,16 @@ impl Progress for Bar {
 }
 
 impl Lines {
+    /// Whether it is time for a line about work that is not counted here.
+    fn is_time(&mut self, goes_on: bool) -> bool {
+        let now = Instant::now();
+        let is_time = goes_on && now.duration_since(self.last_at) >= LINE_INTERVAL_MAX;
+        if is_time {
+            self.last_at = now;
+        }
+        is_time
+    }
+
     /// The line to print, if it is time for one.
     fn advance(&mut self, bytes: u64, now: Instant) -> Option<String> {
         self.done += bytes;

@@ -64,6 +64,15 @@ pub fn quantize_row(format: WeightFormat, row: &[f32], out: &mut QuantizedRow) -
     squared_error
 }
 
+/// The weights that a row of integers and scales stands for.
+pub(crate) fn stored(row: &QuantizedRow) -> impl Iterator<Item = f32> {
+    let chunk = chunk_of(row.q.len());
+    row.q.iter().enumerate().map(move |(k, &q)| {
+        let group = row.group_scales.get(k / GROUP).map_or(1, |&g| i16::from(g));
+        row.scales[k / chunk].to_f32() * f32::from(i16::from(q) * group)
+    })
+}
+
 /// The exponent of the largest magnitude, kept where both it and its negative are normal; `None` below.
 pub(crate) fn exponent(weights: &[f32]) -> Option<i32> {
     const LEAST: i32 = -90;

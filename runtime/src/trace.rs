@@ -9,7 +9,8 @@ use crate::weights::Matrix;
 /// [`Session::observe`](crate::session::Session::observe).
 #[derive(Clone, Copy, Debug)]
 pub struct Traced<'a> {
-    /// Name as in `docs/trace.md`, such as `vision.layer.3`; of the inputs of a matrix, its name in the file.
+    /// Name as in `docs/trace.md`, such as `vision.layer.3`; of the inputs of a matrix, its name in the file and
+    /// `.input`.
     pub name: &'a str,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
@@ -69,12 +70,16 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Shows rows that a matrix is about to be multiplied with, rounded as it sees them, under the matrix's name in the file.
+    /// Shows rows that a matrix is about to be multiplied with, rounded as it sees them.
     pub fn inputs(&mut self, name: Arguments<'_>, matrix: &Matrix, staged: &Staged) {
         if let Some(sink) = self.sink.as_mut().filter(|_| self.inputs) {
             let values = staged.to_f32(matrix.format().is_integer());
             let shape = [values.len() / matrix.cols(), matrix.cols()];
-            sink(Traced { name: &name.to_string(), shape: &shape, values: TracedValues::F32(&values) });
+            sink(Traced {
+                name: &format!("{name}.input"),
+                shape: &shape,
+                values: TracedValues::F32(&values),
+            });
         }
     }
 }

@@ -43,14 +43,14 @@ pub struct Chunk {
 
 impl Factor {
     /// Factorizes; `None` if sums are not finite.
-    pub fn new(cols: usize, blocks: Vec<MomentBlock>) -> Option<Self> {
-        let blocks = blocks.into_iter().map(|b| FactorBlock::new(cols, b)).collect::<Option<_>>()?;
+    pub fn new(cols: usize, blocks: &[MomentBlock]) -> Option<Self> {
+        let blocks = blocks.iter().map(|b| FactorBlock::new(cols, b)).collect::<Option<_>>()?;
         Some(Self { cols, blocks })
     }
 }
 
 impl FactorBlock {
-    fn new(cols: usize, block: MomentBlock) -> Option<Self> {
+    fn new(cols: usize, block: &MomentBlock) -> Option<Self> {
         let n = block.inputs.len();
         let power = |input: usize| f64::from(block.sums[(input - block.inputs.start) * (n + 1)]);
         let mean = block.inputs.clone().map(power).sum::<f64>() / n as f64;
@@ -67,7 +67,6 @@ impl FactorBlock {
             }
             row[p] += damping;
         }
-        drop(block.sums);
         let weights = factorize(&mut a, n, damping);
         let rows = a.iter().map(|&u| u as f32).collect::<Vec<_>>();
         let weights: Vec<f32> = weights.iter().map(|&d| d as f32).collect();
@@ -194,7 +193,7 @@ mod tests {
             let block = moments(n, 40);
             let sums = block.sums.clone();
             let mean = (0..n).map(|i| f64::from(sums[i * (n + 1)])).sum::<f64>() / n as f64;
-            let factor = FactorBlock::new(n, block).unwrap();
+            let factor = FactorBlock::new(n, &block).unwrap();
             let u = |j: usize, k: usize| match j.cmp(&k) {
                 std::cmp::Ordering::Less => f64::from(factor.row(k)[j]),
                 std::cmp::Ordering::Equal => 1.0,
@@ -215,13 +214,13 @@ mod tests {
     #[test]
     fn inputs_that_are_always_zero_have_factors_too() {
         let zeros = MomentBlock { inputs: 0..20, sums: vec![0.0; 400] };
-        let factor = FactorBlock::new(20, zeros).unwrap();
+        let factor = FactorBlock::new(20, &zeros).unwrap();
         assert!(factor.weights.iter().all(|&d| d > 0.0));
         let mut block = moments(20, 40);
         for i in 0..20 {
             (block.sums[7 * 20 + i], block.sums[i * 20 + 7]) = (0.0, 0.0);
         }
-        let factor = FactorBlock::new(20, block).unwrap();
+        let factor = FactorBlock::new(20, &block).unwrap();
         assert!(factor.weights.iter().all(|&d| d > 0.0) && factor.rows.iter().all(|u| u.is_finite()));
     }
 
@@ -231,7 +230,7 @@ mod tests {
             for at in [0, 3 * 20 + 1] {
                 let mut block = moments(20, 5);
                 block.sums[at] = bad;
-                assert!(FactorBlock::new(20, block).is_none());
+                assert!(FactorBlock::new(20, &block).is_none());
             }
         }
     }
@@ -240,7 +239,7 @@ mod tests {
     fn threads_do_not_change_a_bit() {
         let make = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| FactorBlock::new(150, moments(150, 60)).unwrap().rows)
+            pool.install(|| FactorBlock::new(150, &moments(150, 60)).unwrap().rows)
         };
         assert_eq!(make(1), make(3));
     }

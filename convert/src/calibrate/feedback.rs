@@ -21,13 +21,6 @@ pub struct Errors {
     pub of_outputs: f64,
 }
 
-impl Errors {
-    pub fn add(&mut self, other: &Self) {
-        self.of_weights += other.of_weights;
-        self.of_outputs += other.of_outputs;
-    }
-}
-
 /// Buffers of a thread.
 #[derive(Default)]
 pub struct FeedbackScratch {

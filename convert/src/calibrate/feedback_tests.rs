@@ -3,7 +3,7 @@ use palmtop_kernels::layout::{WeightFormat, chunk_of};
 
 use super::super::moments::Moments;
 use super::*;
-use crate::quantize_row;
+use crate::quantize::{quantize_row, stored};
 use crate::synthetic::normal;
 
 /// Inputs as layers have them: a few directions that most of the variance lies in, some inputs far larger than the others,
@@ -27,15 +27,7 @@ fn factor(cols: usize, x: &[f32]) -> Factor {
     let kernels = Kernels::select().unwrap();
     let mut moments = Moments::new(cols);
     moments.add(&kernels, x);
-    Factor::new(cols, moments.finish(&kernels)).unwrap()
-}
-
-fn stored(row: &QuantizedRow) -> Vec<f32> {
-    let chunk = chunk_of(row.q.len());
-    let value = |(k, &q): (usize, &i8)| {
-        row.scales[k / chunk].to_f32() * (f32::from(q) * f32::from(row.group_scales[k / GROUP]))
-    };
-    row.q.iter().enumerate().map(value).collect()
+    Factor::new(cols, &moments.finish(&kernels)).unwrap()
 }
 
 fn quantize(factor: &Factor, w: &[f32]) -> (Vec<QuantizedRow>, Errors) {
@@ -43,7 +35,9 @@ fn quantize(factor: &Factor, w: &[f32]) -> (Vec<QuantizedRow>, Errors) {
     let mut errors = Errors::default();
     let mut scratch = FeedbackScratch::default();
     for (w, out) in w.chunks(LANES * factor.cols).zip(out.chunks_mut(LANES)) {
-        errors.add(&quantize_stripe(factor, w, out, &mut scratch));
+        let of_stripe = quantize_stripe(factor, w, out, &mut scratch);
+        errors.of_weights += of_stripe.of_weights;
+        errors.of_outputs += of_stripe.of_outputs;
     }
     (out, errors)
 }
@@ -219,9 +213,9 @@ fn all_weights_and_inputs_are_taken() {
                 assert!(row.q.iter().all(|q| (-8..=7).contains(q)));
                 assert!(row.group_scales.iter().all(|&g| g <= GROUP_SCALE_MAX));
                 assert!(row.scales.iter().all(|s| s.is_finite() && *s >= bf16::ZERO));
-                assert!(stored(row).iter().all(|v| v.is_finite()), "{scale}");
+                assert!(stored(row).all(|v| v.is_finite()), "{scale}");
             }
-            assert!(stored(&rows[1]).iter().all(|&v| v == 0.0));
+            assert!(stored(&rows[1]).all(|v| v == 0.0));
         }
     }
 }

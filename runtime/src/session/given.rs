@@ -26,7 +26,7 @@ impl Session {
 
     /// Runs a picture, then each prompt with a given answer behind it, and hands to `sink` what
     /// [`trace`](Self::trace) shows of picture and prompts, of the answers too, and besides the rows that each matrix is
-    /// multiplied with, `[rows, inputs]` under the matrix's name in the file. Matrices of integers see activations rounded to 8
+    /// multiplied with, `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see activations rounded to 8
     /// bits, and so does `sink`. Many rows come in several parts.
     ///
     /// Of `options` only the cancellation and the deadline are looked at; both give [`Error::Cancelled`].
