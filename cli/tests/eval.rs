@@ -122,6 +122,43 @@ fn two_models_are_compared_along_the_answers_of_the_first() {
     );
 }
 
+#[test]
+fn a_model_is_calibrated_with_the_data_that_it_can_be_evaluated_with() {
+    let scene = scene();
+    let data = examples(&[json!({"image": text(&scene), "prompt": "caption en", "expected": "a cat"})]);
+    let checkpoint = data.folder.path().join("tiny1");
+    lay_out_checkpoint("tiny1", &checkpoint);
+    let target = data.folder.path().join("calibrated.palm");
+    let convert = ["convert", text(&checkpoint), "-o", text(&target), "--report", "json"];
+    let with = |more: &[&str]| succeed([&convert[..], more, &["--calibrate", text(&data.path)]].concat());
+    let report = &with(&["--weights", "int4"]).json()[0];
+    let tensors = report["tensors"].as_array().unwrap();
+    assert!(tensors.iter().filter(|t| t["output_error"].is_number()).count() > 5, "{report}");
+    let report = &with(&["--recipe", "auto,head=int8", "--target-bits", "7.5"]).json()[0];
+    assert!(report["matrix_bits"].as_f64().unwrap() <= 7.5);
+    assert!(report["recipe"].as_str().unwrap().contains("head=int8"));
+    // The recipe that was chosen can be given.
+    let again = succeed([&convert[..], &["--recipe", report["recipe"].as_str().unwrap()]].concat());
+    assert_eq!(again.json()[0]["recipe"], report["recipe"]);
+    assert_says(
+        &succeed(["eval", text(&data.path), "-m", text(&target), "--max-new-tokens", "4"]).stdout,
+        &["calibrated.palm", "caption", "1 items answered, 0 failed"],
+    );
+    for (more, says) in [
+        (&["--recipe", "auto"][..], "--recipe auto needs --calibrate"),
+        (&["--recipe", "int4", "--target-bits", "5"], "--target-bits goes with --recipe auto"),
+        (&["--recipe", "int4,text.layer.0=int8x"], "unknown weight format"),
+    ] {
+        assert_says(&fail(2, [&convert[..], more].concat()), &[says]);
+    }
+    let missing = [&convert[..], &["--recipe", "text.layer.9.mlp.down.weight=int8"]].concat();
+    assert_says(&fail(1, missing), &["has no matrix 'text.layer.9.mlp.down.weight'"]);
+    let wrong = data.folder.path().join("wrong.jsonl");
+    fs::write(&wrong, "{}").unwrap();
+    let wrong = [&convert[..], &["--weights", "int4", "--calibrate", text(&wrong)]].concat();
+    assert_says(&fail(1, wrong), &["wrong.jsonl, line 1", "hint: --calibrate takes lines"]);
+}
+
 /// Boxes and masks that the model of random weights gives are no use; what it gives is taken for the truth.
 #[test]
 fn boxes_and_masks_are_read_from_text_and_from_pictures() {

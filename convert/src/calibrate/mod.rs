@@ -61,6 +61,7 @@ pub(crate) struct Calibrator<'a> {
     matrices: Vec<(String, usize)>,
     /// Those whose inputs may be asked for.
     wanted: Vec<(String, usize)>,
+    bytes_max: usize,
     gathered: BTreeMap<String, Vec<MomentBlock>>,
 }
 
@@ -72,6 +73,7 @@ impl<'a> Calibrator<'a> {
             kernels: Kernels::select().map_err(ConvertError::Calibration)?,
             matrices: matrices.map(|t| (t.name, t.shape[1])).collect(),
             wanted: Vec::new(),
+            bytes_max: BYTES_MAX,
             gathered: BTreeMap::new(),
         })
     }
@@ -104,7 +106,7 @@ impl<'a> Calibrator<'a> {
         let mut bytes = 0;
         let fits = |(_, cols): &&(String, usize)| {
             bytes += Moments::bytes(*cols);
-            bytes <= BYTES_MAX
+            bytes <= self.bytes_max
         };
         first + self.wanted[first..].iter().take_while(fits).count().max(1)
     }
@@ -255,4 +257,49 @@ pub(crate) fn runs_as(config: &Config) -> Recipe {
     const F32_WEIGHTS_MAX: usize = 256 << 20;
     let weights: usize = config.tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum();
     Recipe::preset(if weights <= F32_WEIGHTS_MAX { WeightFormat::F32 } else { WeightFormat::Int8 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use palmtop::Model;
+
+    use super::*;
+    use crate::synthetic::{Synthetic, preset};
+    use crate::{Options, convert_source, tokenizer};
+
+    #[test]
+    fn factors_do_not_depend_on_how_many_fit_into_memory() {
+        let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data"));
+        let folder = tempfile::tempdir().unwrap();
+        let config = preset("tiny2").unwrap();
+        let target = folder.path().join("model.palm");
+        let table = tokenizer::build_table(&data.join("tokenizer")).unwrap();
+        let options = Options { recipe: runs_as(&config), ..Options::default() };
+        convert_source(&Synthetic::new(config.clone(), 1), &config, table, &target, &options, &()).unwrap();
+        let examples = folder.path().join("examples.jsonl");
+        let image = data.join("images/scene_640x361.png");
+        let line = serde_json::json!({"image": image, "prompt": "ocr", "expected": "42"}).to_string();
+        std::fs::write(&examples, line).unwrap();
+        let factors = |bytes_max: usize| {
+            let runner = Runner::new(&Model::open(&target).unwrap(), &examples, Some(2), &()).unwrap();
+            let mut calibrator = Calibrator::new(runner, &config).unwrap();
+            calibrator.bytes_max = bytes_max;
+            calibrator.want(|name| name.contains("layer.1."));
+            let names: Vec<String> = calibrator.wanted.iter().map(|w| w.0.clone()).collect();
+            assert!(names.len() == 8 && calibrator.factor("projector.weight").unwrap().is_none());
+            let mut rows = Vec::new();
+            for name in &names {
+                let factor = calibrator.factor(name).unwrap().unwrap();
+                rows.extend(factor.blocks.into_iter().flat_map(|b| [b.rows, b.weights]));
+            }
+            (rows, calibrator.runner.runs())
+        };
+        let (at_once, runs) = factors(BYTES_MAX);
+        assert_eq!(runs, (1, 1));
+        let (one_by_one, runs) = factors(1);
+        assert_eq!(runs, (8, 8));
+        assert!(at_once == one_by_one);
+    }
 }

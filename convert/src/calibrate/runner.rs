@@ -102,6 +102,12 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
+    /// Runs of an example so far, and all that there will be.
+    #[cfg(test)]
+    pub fn runs(&self) -> (u64, u64) {
+        (self.done, self.total)
+    }
+
     /// So many times all examples will be run, from now on.
     pub fn expect_rounds(&mut self, rounds: usize) {
         self.total = self.done + (rounds * self.pictures.len()) as u64;
