@@ -100,6 +100,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
         chosen.grammar =
             Some(Grammar::choices(&model, ["yes", "no", "no idea", "a red car", "a red cat"]).unwrap());
         let ways = [&options, &sampled, &among, &chosen];
+        let given: Vec<u32> = (300..340).collect();
         let before = CALLS.load(Ordering::SeqCst);
         let mut heard = 0;
         for round in 0..rounds {
@@ -111,6 +112,10 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
                     heard += piece.text.len();
                     ControlFlow::Continue(())
                 })
+                .unwrap();
+            let part = &given[..round % given.len()];
+            session
+                .force(&features, prompts[0], part, &options, &mut |_, logits| heard += logits.len())
                 .unwrap();
         }
         let calls = CALLS.load(Ordering::SeqCst) - before;

@@ -53,6 +53,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Write every intermediate value of one picture and prompt to a safetensors file
     Trace(TraceArgs),
+    /// Measure how well a model answers, or what sets two models apart
+    Eval(EvalArgs),
     /// Measure how fast a model answers on this machine, beside what the machine can do at most
     Bench(BenchArgs),
     /// Show what this machine has for the work, what is chosen of it, and how fast it is
@@ -196,7 +198,7 @@ pub struct ModelArgs {
 const MODEL_VARIABLE: &str = "PALMTOP_MODEL";
 
 /// How a session uses the machine.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct MachineArgs {
     /// Threads that compute [default: one per physical core]
@@ -280,7 +282,9 @@ pub struct MaskArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop convert paligemma-3b-mix-224/ -o model.palm\n  \
-    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n\n\
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {
     /// A checkpoint as the Hugging Face hub has it: config.json, safetensors files, tokenizer files
@@ -292,9 +296,17 @@ pub struct ConvertArgs {
     /// How weights are stored: f32, f16, int8 or int4
     #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
     pub weights: WeightFormat,
-    /// Changes for parts of the model, such as text=int4,vision=f16
+    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file; or auto:
+    /// int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves the head out)
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
+    /// Bits a weight of all matrices that --recipe auto may spend [default: 5]
+    #[arg(long, value_name = "BITS", value_parser = bits, requires = "recipe")]
+    pub target_bits: Option<f64>,
+    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image and prompt
+    /// (and expected, which is run too; docs/eval.md)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub calibrate: Option<PathBuf>,
     /// How the head is stored, which in PaliGemma is the embedding
     #[arg(long, value_name = "FORMAT")]
     pub head: Option<WeightFormat>,
@@ -402,6 +414,48 @@ pub struct TraceArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
+    palmtop eval data.jsonl -m model.palm\n  \
+    palmtop eval data.jsonl -m f32.palm -m int4.palm --json\n  \
+    palmtop eval instances_val2017.json --images val2017/ -m model.palm --limit 100\n\n\
+    DATA has one JSON object a line: {\"image\": \"a.png\", \"prompt\": \"detect cat\", \"expected\": \"<loc0012>… cat\"}, with \
+    paths beside the file; or it is a COCO file of boxes. docs/eval.md tells all.")]
+pub struct EvalArgs {
+    /// What to ask and what to expect: lines of JSON, or a COCO file of annotations
+    #[arg(value_name = "DATA", value_hint = ValueHint::FilePath)]
+    pub data: PathBuf,
+    /// The model; give it twice to compare the second with the first
+    #[arg(
+        short, long = "model", env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath,
+        action = ArgAction::Append
+    )]
+    pub models: Vec<PathBuf>,
+    /// The folder of a COCO file's pictures [default: the file's own]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub images: Option<PathBuf>,
+    /// Look for all labels of a COCO file in every picture, and not only for those that it has
+    #[arg(long)]
+    pub all_labels: bool,
+    /// Answer only so many items, the first ones
+    #[arg(long, value_name = "N", value_parser = count(1, 1 << 20))]
+    pub limit: Option<u64>,
+    /// Write every item with its answers to this file, one JSON object a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub answers: Option<PathBuf>,
+    /// Tokens of an answer at most [default: 256]
+    #[arg(long, value_name = "N", value_parser = count(1, 8192))]
+    pub max_new_tokens: Option<u64>,
+    /// Prompts of a picture answered together [default: 8]
+    #[arg(long, value_name = "N", value_parser = count(1, 64))]
+    pub batch: Option<u64>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
     palmtop bench -m model.palm\n  \
     palmtop bench --synthetic paligemma-3b-224 --weights int4 --json\n\n\
     A synthetic model has the size of the real one and random weights: it shows what a machine will do before there \
@@ -492,6 +546,13 @@ fn probability(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
         _ => Err("give a number above 0, up to 1".into()),
+    }
+}
+
+fn bits(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (1.0..=16.0).contains(&value) => Ok(value),
+        _ => Err("give a number from 1 to 16".into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use palmtop::config::Part;
 use palmtop::format::PalmFile;
-use palmtop_convert::{ConvertError, Options, Recipe};
+use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Formats, Options, Recipe};
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::args::{ConvertArgs, ReportForm};
@@ -12,8 +12,20 @@ use crate::progress::Bar;
 use crate::{Outcome, files, interrupt};
 
 pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
+    let (formats, auto) = formats(args)?;
+    if auto.is_some() && args.calibrate.is_none() {
+        return Err(UsageError(
+            "--recipe auto needs --calibrate FILE: it chooses by what examples show".into(),
+        )
+        .into());
+    }
+    if args.target_bits.is_some() && auto.is_none() {
+        return Err(UsageError("--target-bits goes with --recipe auto".into()).into());
+    }
     let options = Options {
-        recipe: recipe(args)?,
+        recipe: formats.recipe,
+        exceptions: formats.exceptions,
+        calibration: args.calibrate.clone().map(|examples| Calibration { examples, auto }),
         mask_codec: args.mask_codec.clone(),
         threads: args.threads.map(|n| n as usize),
         name: args.name.clone(),
@@ -42,12 +54,23 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// `--weights`, changed by `--recipe`, changed by the flags of single parts.
-fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
+/// Bits a weight of an automatic recipe, unless the user says otherwise.
+const TARGET_BITS: f64 = 5.0;
+
+/// `--weights`, changed by `--recipe`, changed by the flags of single parts; and what is to be chosen automatically.
+fn formats(args: &ConvertArgs) -> anyhow::Result<(Formats, Option<AutoRecipe>)> {
     let usage = |error: ConvertError| UsageError(error.to_string());
-    let mut recipe = Recipe::preset(args.weights);
+    let mut formats = Formats::from(Recipe::preset(args.weights));
+    let mut auto = None;
     if let Some(text) = &args.recipe {
-        recipe = recipe.apply(text).map_err(usage)?;
+        let items = text.split(',').map(str::trim);
+        let rest: Vec<&str> = items.clone().filter(|item| *item != "auto").collect();
+        formats = formats.apply(&rest.join(",")).map_err(usage)?;
+        if items.count() > rest.len() {
+            let named = |part: &Part| rest.iter().any(|item| Recipe::part_of(item) == Some(*part));
+            let pinned = PARTS.into_iter().filter(named).collect();
+            auto = Some(AutoRecipe { target_bits: args.target_bits.unwrap_or(TARGET_BITS), pinned });
+        }
     }
     if let (Some(head), Some(embeddings)) = (args.head, args.embeddings)
         && head != embeddings
@@ -64,11 +87,14 @@ fn recipe(args: &ConvertArgs) -> anyhow::Result<Recipe> {
     ];
     for (part, format) in parts {
         if let Some(format) = format {
-            recipe.set(part, format);
+            formats.recipe.set(part, format);
+            auto.iter_mut().for_each(|auto| auto.pinned.push(part));
         }
     }
-    Ok(recipe)
+    Ok((formats, auto))
 }
+
+const PARTS: [Part; 5] = [Part::PatchEmbedding, Part::Vision, Part::Projector, Part::Text, Part::Embedding];
 
 fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
     let hint = match &error {
@@ -81,6 +107,9 @@ fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
         }
         ConvertError::Tokenizer { .. } => {
             "copy tokenizer.json or tokenizer.model of the checkpoint into its folder"
+        }
+        ConvertError::Examples(_) => {
+            "--calibrate takes lines such as {\"image\": \"a.png\", \"prompt\": \"caption en\", \"expected\": \"a cat\"}"
         }
         ConvertError::MaskCodec { .. } => "--mask-codec takes vae-oid.npz, as big_vision publishes it",
         _ => return Err(error.into()),

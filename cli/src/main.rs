@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod energy;
 mod errors;
+mod eval;
 mod files;
 mod inspect;
 mod interrupt;
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Verify(args) => inspect::verify(&args, voice),
         Command::Plan(args) => plan::run(&args),
         Command::Trace(args) => trace::run(&args, voice),
+        Command::Eval(args) => eval::run(&args, voice),
         Command::Bench(args) => bench::run(&args, voice),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {

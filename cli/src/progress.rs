@@ -11,6 +11,7 @@ use palmtop_convert::Progress;
 use crate::output::{Voice, human_bytes, say};
 
 const BAR: &str = "{prefix} [{bar:32}] {percent:>3} % of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left  {wide_msg}";
+const BAR_OF_ITEMS: &str = "{prefix} [{bar:32}] {pos} of {len}, {eta} left  {wide_msg}";
 /// Lines come after a tenth of the work, but not sooner than this one after another …
 const LINE_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// … and not later than this.
@@ -28,8 +29,16 @@ enum As {
     Lines(Mutex<Lines>),
 }
 
+/// What is counted.
+#[derive(Clone, Copy)]
+enum Unit {
+    Bytes,
+    Items,
+}
+
 struct Lines {
     what: String,
+    unit: Unit,
     total: u64,
     done: u64,
     start: Instant,
@@ -38,19 +47,34 @@ struct Lines {
 }
 
 impl Bar {
-    /// `what` is being done; it ends when `cancel` says so.
+    /// `what` is being done, counted in bytes; it ends when `cancel` says so.
     pub fn new(voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
+        Self::counting(Unit::Bytes, voice, what, cancel)
+    }
+
+    /// The same, counted in items.
+    pub fn items(voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
+        Self::counting(Unit::Items, voice, what, cancel)
+    }
+
+    fn counting(unit: Unit, voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
         let now = Instant::now();
         let shown = if voice.quiet {
             As::Nothing
         } else if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let template = match unit {
+                Unit::Bytes => BAR,
+                Unit::Items => BAR_OF_ITEMS,
+            };
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar =
                 ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(what.to_owned());
             As::Bar(bar)
         } else {
             As::Lines(Mutex::new(Lines {
                 what: what.to_owned(),
+                unit,
                 total: 0,
                 done: 0,
                 start: now,
@@ -74,13 +98,14 @@ impl Progress for Bar {
         match &self.shown {
             As::Nothing => {}
             As::Bar(bar) => {
+                bar.set_position(0);
                 bar.set_length(total_bytes);
                 bar.reset_elapsed();
                 bar.reset_eta();
             }
             As::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock() {
-                    lines.total = total_bytes;
+                    (lines.total, lines.done, lines.last_done) = (total_bytes, 0, 0);
                     lines.start = Instant::now();
                 }
             }
@@ -101,6 +126,20 @@ impl Progress for Bar {
         }
     }
 
+    fn calibrated(&self, done: u64, total: u64) {
+        match &self.shown {
+            As::Nothing => {}
+            As::Bar(bar) => bar.set_message(format!("calibrating: {done} of {total} runs")),
+            As::Lines(lines) => {
+                if let Ok(mut lines) = lines.lock()
+                    && lines.is_time(done < total)
+                {
+                    say(format_args!("{}: calibrating, {done} of {total} runs\n", lines.what));
+                }
+            }
+        }
+    }
+
     fn message(&self, text: &str) {
         if let As::Bar(bar) = &self.shown {
             bar.set_message(text.to_owned());
@@ -113,6 +152,16 @@ impl Progress for Bar {
 }
 
 impl Lines {
+    /// Whether it is time for a line about work that is not counted here.
+    fn is_time(&mut self, goes_on: bool) -> bool {
+        let now = Instant::now();
+        let is_time = goes_on && now.duration_since(self.last_at) >= LINE_INTERVAL_MAX;
+        if is_time {
+            self.last_at = now;
+        }
+        is_time
+    }
+
     /// The line to print, if it is time for one.
     fn advance(&mut self, bytes: u64, now: Instant) -> Option<String> {
         self.done += bytes;
@@ -125,12 +174,15 @@ impl Lines {
         let rate = self.done as f64 / now.duration_since(self.start).as_secs_f64().max(1e-3);
         let left = (self.total - self.done) as f64 / rate;
         let percent = self.done * 100 / self.total;
-        Some(format!(
-            "{}: {percent} % of {}, {}/s, {left:.0} s left\n",
-            self.what,
-            human_bytes(self.total),
-            human_bytes(rate as u64)
-        ))
+        Some(match self.unit {
+            Unit::Bytes => format!(
+                "{}: {percent} % of {}, {}/s, {left:.0} s left\n",
+                self.what,
+                human_bytes(self.total),
+                human_bytes(rate as u64)
+            ),
+            Unit::Items => format!("{}: {} of {}, {left:.0} s left\n", self.what, self.done, self.total),
+        })
     }
 }
 
@@ -141,8 +193,14 @@ mod tests {
     #[test]
     fn lines_come_now_and_then() {
         let start = Instant::now();
-        let mut lines =
-            Lines { what: "converting".into(), total: 1000, done: 0, start, last_at: start, last_done: 0 };
+        let lines = |unit| {
+            let what = "converting".into();
+            Lines { what, unit, total: 1000, done: 0, start, last_at: start, last_done: 0 }
+        };
+        let mut of_items = lines(Unit::Items);
+        let line = of_items.advance(400, start + Duration::from_secs(2)).unwrap();
+        assert_eq!(line, "converting: 400 of 1000, 3 s left\n");
+        let mut lines = lines(Unit::Bytes);
         let mut at = |seconds: f64, bytes| lines.advance(bytes, start + Duration::from_secs_f64(seconds));
         assert_eq!(at(0.5, 200), None);
         assert_eq!(at(2.0, 200).unwrap(), "converting: 40 % of 1.0 kB, 200 B/s, 3 s left\n");

@@ -134,6 +134,22 @@ pub enum ConvertError {
         /// What is wrong with it.
         what: String,
     },
+    /// The file of examples to calibrate with cannot be used.
+    #[error(transparent)]
+    Examples(#[from] crate::examples::ExamplesError),
+    /// An example to calibrate with cannot be used.
+    #[error("{}, line {line}: {what}", path.display())]
+    Example {
+        /// The file of examples.
+        path: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The model cannot be run on the examples.
+    #[error("cannot calibrate: {0}")]
+    Calibration(String),
     /// The target is something that must not be overwritten.
     #[error("{}: {what}", path.display())]
     Target {

@@ -4,10 +4,13 @@
 //! [`WeightSource`], such as the random ones of [`synthetic`]. Memory stays small whatever the model: input is
 //! mapped, output is written in windows. `docs/quantization.md` says what is stored how and why.
 
+mod calibrate;
 mod checkpoint;
 mod config_json;
 mod error;
+pub mod examples;
 mod files;
+mod formats;
 mod json;
 mod names;
 pub mod npz;
@@ -20,24 +23,29 @@ pub mod synthetic;
 pub mod tokenizer;
 mod write;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use palmtop::config::Config;
+use palmtop::config::{Config, TensorSpec};
 use palmtop::format::Metadata;
-use palmtop::model::TOKENIZER;
+use palmtop::model::{Model, TOKENIZER};
 use palmtop::tasks::MaskCodec;
 use palmtop::tokenizer::TokenizerLayout;
+use palmtop_kernels::layout::WeightFormat;
 
+pub use calibrate::{AutoRecipe, Calibration};
 pub use checkpoint::Checkpoint;
 pub use config_json::read_config;
 pub use error::{ConvertError, TensorProblems};
+pub use formats::Formats;
 pub use progress::Progress;
 pub use quantize::quantize_row;
 pub use recipe::Recipe;
-pub use report::{Report, TensorReport};
+pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
+use calibrate::{Calibrator, Runner};
 use source::EMBEDDING;
 use write::{Contents, Verbatim};
 
@@ -53,6 +61,10 @@ const MASK_CODEC_BYTES_MAX: u64 = 256 << 20;
 pub struct Options {
     /// A weight format for each part of the model.
     pub recipe: Recipe,
+    /// Formats of single matrices, by their names in the file; they come before those of their parts.
+    pub exceptions: BTreeMap<String, WeightFormat>,
+    /// Quantize so that outputs change least on examples. Takes a second file for a while, beside the target.
+    pub calibration: Option<Calibration>,
     /// `vae-oid.npz`: adds the decoder of segmentation masks.
     pub mask_codec: Option<PathBuf>,
     /// Threads; one per core if absent.
@@ -113,25 +125,96 @@ pub fn convert_source(
     metadata.set("general.license", "gemma");
     metadata.set("general.license_notice", GEMMA_NOTICE);
     metadata.set("general.converter", concat!("palmtop ", env!("CARGO_PKG_VERSION")));
-    metadata.set("quantization.recipe", options.recipe.to_string());
-    let contents = Contents {
-        source,
-        config,
-        recipe: &options.recipe,
-        metadata,
-        before: vec![Verbatim::Bytes { name: TOKENIZER.to_owned(), bytes: tokenizer }],
-        behind: mask_codec,
+    let formats = Formats { recipe: options.recipe, exceptions: options.exceptions.clone() };
+    formats.check(config)?;
+    let before = vec![Verbatim::Bytes { name: TOKENIZER.to_owned(), bytes: tokenizer }];
+    let contents = Contents { source, config, formats, metadata, before, behind: mask_codec };
+    let work = || {
+        let Some(calibration) = &options.calibration else { return finish(target, contents, None, progress) };
+        calibrated(target, contents, calibration, options, progress)
     };
-    let (tensors, bytes) = in_pool(options.threads, || write::write(target, &contents, progress))?;
+    let (formats, tensors, bytes) = in_pool(options.threads, work)?;
+    let weights = |t: &TensorReport| t.shape.iter().product::<usize>() as u64;
+    let matrices = || tensors.iter().filter(|t| t.part.is_some());
+    let matrix_bytes: u64 = matrices().map(|t| t.bytes).sum();
     Ok(Report {
         target: target.to_owned(),
         source: name.to_owned(),
-        recipe: options.recipe.to_string(),
+        recipe: formats.to_string(),
         bytes,
         weights: needed(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum(),
+        matrix_bits: matrix_bytes as f64 * 8.0 / matrices().map(weights).sum::<u64>().max(1) as f64,
         seconds: start.elapsed().as_secs_f64(),
         tensors,
     })
+}
+
+/// What a conversion has led to: formats, a report of each tensor, and the file's length.
+type Written = (Formats, Vec<TensorReport>, u64);
+
+fn finish(
+    target: &Path,
+    mut contents: Contents<'_>,
+    calibrator: Option<&mut Calibrator<'_>>,
+    progress: &dyn Progress,
+) -> Result<Written, ConvertError> {
+    contents.metadata.set("quantization.recipe", contents.formats.to_string());
+    if calibrator.is_some() {
+        contents.metadata.set("quantization.calibrated", true);
+    }
+    let (tensors, bytes) = write::write(target, &contents, calibrator, progress)?;
+    Ok((contents.formats, tensors, bytes))
+}
+
+/// Writes a first model beside the target, runs it on the examples, and writes the target with what they show.
+fn calibrated(
+    target: &Path,
+    mut contents: Contents<'_>,
+    calibration: &Calibration,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Written, ConvertError> {
+    let (source, config) = (contents.source, contents.config);
+    let int4 = |formats: &Formats| {
+        let of = |t: &TensorSpec| (t.matrix.is_some_and(calibrate::has_feedback)).then(|| formats.of(t))?;
+        let all = config.tensors().into_iter().filter(|t| of(t) == Some(WeightFormat::Int4));
+        all.map(|t| t.name).collect::<BTreeSet<_>>()
+    };
+    if calibration.auto.is_none() && int4(&contents.formats).is_empty() {
+        let what = "calibration is for int4, and nothing here is stored so but perhaps the embedding, which is rounded plainly";
+        return Err(ConvertError::Calibration(format!("{what}: choose int4, or an automatic recipe")));
+    }
+    // A file that cannot be used is better known beforehand.
+    examples::read_examples(&calibration.examples)?;
+    let beside = write::folder_of(target);
+    let folder = tempfile::Builder::new().prefix(".palmtop-").suffix(".part").tempdir_in(beside);
+    let folder = folder.map_err(ConvertError::io(beside))?;
+    let path = folder.path().join("first.palm");
+    let first = Contents {
+        formats: calibrate::runs_as(config).into(),
+        metadata: contents.metadata.clone(),
+        before: contents.before.clone(),
+        behind: Vec::new(),
+        source,
+        config,
+    };
+    write::write(&path, &first, None, progress)?;
+    drop(first);
+    let model = Model::open(&path).map_err(|e| ConvertError::Calibration(e.to_string()))?;
+    let threads = options.threads.map(|n| n.min(THREADS_MAX));
+    let runner = Runner::new(&model, &calibration.examples, threads, progress)?;
+    let mut calibrator = Calibrator::new(runner, config)?;
+    let mut sensitivities = BTreeMap::new();
+    if let Some(auto) = &calibration.auto {
+        sensitivities = calibrator.choose(source, config, &mut contents.formats, auto)?;
+    }
+    let int4 = int4(&contents.formats);
+    calibrator.want(|name| int4.contains(name));
+    let (formats, mut tensors, bytes) = finish(target, contents, Some(&mut calibrator), progress)?;
+    for tensor in &mut tensors {
+        tensor.sensitivity = sensitivities.get(&tensor.name).copied();
+    }
+    Ok((formats, tensors, bytes))
 }
 
 /// No conversion is faster with more.

@@ -64,8 +64,17 @@ pub fn quantize_row(format: WeightFormat, row: &[f32], out: &mut QuantizedRow) -
     squared_error
 }
 
+/// The weights that a row of integers and scales stands for.
+pub(crate) fn stored(row: &QuantizedRow) -> impl Iterator<Item = f32> {
+    let chunk = chunk_of(row.q.len());
+    row.q.iter().enumerate().map(move |(k, &q)| {
+        let group = row.group_scales.get(k / GROUP).map_or(1, |&g| i16::from(g));
+        row.scales[k / chunk].to_f32() * f32::from(i16::from(q) * group)
+    })
+}
+
 /// The exponent of the largest magnitude, kept where both it and its negative are normal; `None` below.
-fn exponent(weights: &[f32]) -> Option<i32> {
+pub(crate) fn exponent(weights: &[f32]) -> Option<i32> {
     const LEAST: i32 = -90;
     const MOST: i32 = 120;
     let largest = weights.iter().fold(0u32, |m, w| m.max(w.to_bits() & 0x7fff_ffff));
@@ -73,7 +82,7 @@ fn exponent(weights: &[f32]) -> Option<i32> {
     (exponent >= LEAST).then_some(exponent.min(MOST))
 }
 
-fn power_of_two(exponent: i32) -> f32 {
+pub(crate) fn power_of_two(exponent: i32) -> f32 {
     f32::from_bits(((exponent + 127) as u32) << 23)
 }
 
@@ -101,7 +110,7 @@ fn load_int4(weights: &[f32], down: f32) -> Block {
 /// Rounds to the nearest integer, ties to even, of magnitude below 2²², then clamps. Unlike `round_ties_even`
 /// this needs no instruction beyond those of every x86-64.
 #[inline(always)]
-fn round_clamp(x: f32, low: f32, high: f32) -> f32 {
+pub(crate) fn round_clamp(x: f32, low: f32, high: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 · 2²³: at this size the last bit of an f32 is one
     let x = if x > low { x } else { low };
     let x = if x < high { x } else { high };
@@ -109,7 +118,7 @@ fn round_clamp(x: f32, low: f32, high: f32) -> f32 {
 }
 
 #[inline(always)]
-fn inverse(scale: f32) -> f32 {
+pub(crate) fn inverse(scale: f32) -> f32 {
     if scale > 0.0 { 1.0 / scale } else { 0.0 }
 }
 
@@ -184,8 +193,8 @@ fn int8_scale(block: &Block) -> (f32, f32) {
     best
 }
 
-const LOW: f32 = -8.0;
-const HIGH: f32 = 7.0;
+pub(crate) const LOW: f32 = -8.0;
+pub(crate) const HIGH: f32 = 7.0;
 /// Group scales to try, relative to the nearest to the ideal: to compare chunk scales, and at the end.
 const NARROW: [f32; 3] = [0.0, -1.0, 1.0];
 const WIDE: [f32; 7] = [0.0, -1.0, 1.0, -2.0, 2.0, -3.0, 3.0];

@@ -38,16 +38,6 @@ fn samples() -> [(&'static str, Vec<f32>); 3] {
     [("light", light), ("heavy", heavy), ("outliers", outliers)]
 }
 
-fn dequantize(format: WeightFormat, row: &QuantizedRow) -> Vec<f32> {
-    let group =
-        |k: usize| if format == WeightFormat::Int4 { f32::from(row.group_scales[k / GROUP]) } else { 1.0 };
-    row.q
-        .iter()
-        .enumerate()
-        .map(|(k, &q)| row.scales[k / chunk_of(row.q.len())].to_f32() * (f32::from(q) * group(k)))
-        .collect()
-}
-
 fn true_error(row: &[f32], back: &[f32]) -> f64 {
     row.iter().zip(back).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
 }
@@ -60,7 +50,7 @@ fn the_search_beats_rounding_to_the_largest_magnitude() {
         for format in [WeightFormat::Int8, WeightFormat::Int4] {
             let mut out = QuantizedRow::default();
             let said = quantize_row(format, &row, &mut out);
-            let found = true_error(&row, &dequantize(format, &out));
+            let found = true_error(&row, &stored(&out).collect::<Vec<_>>());
             assert!((said - found).abs() <= 1e-3 * found, "{name} {format}: said {said}, is {found}");
             let plain = absmax_error(format, &row);
             println!("{name:9} {format}: {:.5}, largest magnitude {:.5}", relative(found), relative(plain));
@@ -98,7 +88,7 @@ fn integers_stay_in_their_range_whatever_the_weights() {
             assert!(out.q.iter().all(|q| range.contains(q)));
             assert!(out.group_scales.iter().all(|&g| g <= GROUP_SCALE_MAX));
             assert!(out.scales.iter().all(|s| s.is_finite() && *s >= bf16::ZERO));
-            let back = dequantize(format, &out);
+            let back = stored(&out).collect::<Vec<_>>();
             let power: f64 = row.iter().map(|&w| f64::from(w).powi(2)).sum();
             assert!(back.iter().all(|b| b.is_finite()), "{format} {:?}", &row[..row.len().min(5)]);
             assert!(true_error(&row, &back) <= power);
@@ -118,7 +108,7 @@ fn constant_rows_are_exact_enough() {
         for (format, bound) in [(WeightFormat::Int8, 4e-3), (WeightFormat::Int4, 4e-3)] {
             let mut out = QuantizedRow::default();
             quantize_row(format, &row, &mut out);
-            for b in dequantize(format, &out) {
+            for b in stored(&out).collect::<Vec<_>>() {
                 assert!((b / value - 1.0).abs() < bound, "{format} {value} became {b}");
             }
         }

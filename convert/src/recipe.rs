@@ -89,6 +89,12 @@ impl Recipe {
         }
     }
 
+    /// The part that an item of a recipe such as `text=int4` names.
+    pub fn part_of(item: &str) -> Option<Part> {
+        let name = item.split_once('=')?.0.trim();
+        PARTS.iter().find(|(n, _)| *n == name).map(|(_, part)| *part)
+    }
+
     /// Applies a text such as `text=int4,head=int8` to this recipe. A format without a part sets the preset.
     pub fn apply(mut self, text: &str) -> Result<Self, ConvertError> {
         let wrong = |what: String| ConvertError::Recipe { recipe: text.to_owned(), what };

@@ -23,6 +23,8 @@ pub struct Report {
     pub bytes: u64,
     /// Weights of the model.
     pub weights: u64,
+    /// Bits a weight of all matrices, scales included.
+    pub matrix_bits: f64,
     /// Wall-clock seconds.
     pub seconds: f64,
     /// Every tensor, in the order of the file.
@@ -45,6 +47,20 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Root of the mean squared error over the root of the mean squared weight; none where nothing is rounded.
     pub relative_error: Option<f64>,
+    /// With calibration: root of the mean squared error of the outputs over the root of the mean squared output, on the
+    /// examples; none for what was not calibrated.
+    pub output_error: Option<f64>,
+    /// With an automatic recipe: what it was chosen by.
+    pub sensitivity: Option<Sensitivity>,
+}
+
+/// What storing a matrix in few bits costs, as an automatic recipe reckons: squared errors relative to what they disturb.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Sensitivity {
+    /// In int4.
+    pub int4: f64,
+    /// In int8.
+    pub int8: f64,
 }
 
 impl TensorReport {
@@ -56,6 +72,8 @@ impl TensorReport {
             shape: entry.shape.clone(),
             bytes: entry.length,
             relative_error,
+            output_error: None,
+            sensitivity: None,
         }
     }
 
@@ -90,15 +108,21 @@ impl fmt::Display for Report {
                 let mean = errors().map(|(t, e)| e * e * t.weights() as f64).sum::<f64>() / weights as f64;
                 write!(f, "  {:.3} %, at most {:.3} % ({})", mean.sqrt() * 100.0, most * 100.0, worst.name)?;
             }
+            let outputs: Vec<f64> = of_group().filter_map(|t| t.output_error).collect();
+            if !outputs.is_empty() {
+                let mean = outputs.iter().map(|e| e * e).sum::<f64>() / outputs.len() as f64;
+                write!(f, "; of outputs {:.3} %", mean.sqrt() * 100.0)?;
+            }
             writeln!(f)?;
         }
         write!(
             f,
-            "{}: {}B, {} weights, {:.2} bits a weight, {:.1} s",
+            "{}: {}B, {} weights, {:.2} bits a weight (matrices {:.2}), {:.1} s",
             self.target.display(),
             si(self.bytes as f64),
             si(self.weights as f64).trim_end(),
             self.bytes as f64 * 8.0 / self.weights.max(1) as f64,
+            self.matrix_bits,
             self.seconds
         )
     }

@@ -13,15 +13,17 @@ use palmtop_kernels::layout::{
 };
 use rayon::prelude::*;
 
+use crate::calibrate::{Calibrator, Factor, FeedbackScratch, has_feedback, output_power, quantize_stripe};
 use crate::quantize::quantize_row;
 use crate::report::TensorReport;
 use crate::source::{Assembly, WeightSource};
-use crate::{ConvertError, Progress, Recipe};
+use crate::{ConvertError, Formats, Progress, Recipe};
 
 /// Stripes are packed in windows of about this many bytes, which bounds the memory.
 const WINDOW_BYTES: usize = 16 << 20;
 
 /// A tensor that is stored as it is.
+#[derive(Clone)]
 pub(crate) enum Verbatim {
     Bytes { name: String, bytes: Vec<u8> },
     F32 { name: String, shape: Vec<usize>, values: Vec<f32> },
@@ -31,7 +33,7 @@ pub(crate) enum Verbatim {
 pub(crate) struct Contents<'a> {
     pub source: &'a dyn WeightSource,
     pub config: &'a Config,
-    pub recipe: &'a Recipe,
+    pub formats: Formats,
     pub metadata: Metadata,
     /// Stand before the weights.
     pub before: Vec<Verbatim>,
@@ -62,17 +64,23 @@ pub(crate) fn check_target(target: &Path) -> Result<(), ConvertError> {
     }
 }
 
-/// Writes the file and gives a report of each tensor, and the file's length.
+/// The folder that a file is to be written in.
+pub(crate) fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes the file, int4 with error feedback where a calibrator says how, and gives a report of each tensor, and the file's length.
 pub(crate) fn write(
     target: &Path,
     contents: &Contents<'_>,
+    mut calibrator: Option<&mut Calibrator<'_>>,
     progress: &dyn Progress,
 ) -> Result<(Vec<TensorReport>, u64), ConvertError> {
     let mut head = head(contents);
     let length = head.place();
     // Less than the length: what lies between tensors to align them is not written.
     progress.start(head.encode().len() as u64 + head.tensors.iter().map(|t| t.length).sum::<u64>());
-    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(target);
     let name = target.file_name().expect("the target has been checked").to_string_lossy().into_owned();
     let temporary = tempfile::Builder::new()
         .prefix(&format!(".{name}."))
@@ -90,7 +98,15 @@ pub(crate) fn write(
         reports.push(out.verbatim(tensor, entry())?);
     }
     for spec in contents.config.tensors() {
-        reports.push(out.tensor(contents, &spec, entry())?);
+        let factor = match (spec.matrix, &mut calibrator) {
+            (Some(part), Some(calibrator))
+                if contents.formats.of(&spec) == Some(WeightFormat::Int4) && has_feedback(part) =>
+            {
+                calibrator.factor(&spec.name)?
+            }
+            _ => None,
+        };
+        reports.push(out.tensor(contents, &spec, factor.as_ref(), entry())?);
     }
     for tensor in &contents.behind {
         reports.push(out.verbatim(tensor, entry())?);
@@ -111,7 +127,7 @@ fn head(contents: &Contents<'_>) -> Head {
         Verbatim::F32 { name, shape, .. } => TensorInfo::new(name, Storage::F32, shape),
     };
     let weights = contents.config.tensors().into_iter().map(|spec| {
-        let storage = spec.matrix.map_or(Storage::F32, |p| Storage::Packed(contents.recipe.format(p)));
+        let storage = contents.formats.of(&spec).map_or(Storage::F32, Storage::Packed);
         TensorInfo::new(spec.name, storage, &spec.shape)
     });
     let tensors = contents.before.iter().map(verbatim).chain(weights);
@@ -161,17 +177,18 @@ impl Output<'_> {
         &self,
         contents: &Contents<'_>,
         spec: &TensorSpec,
+        factor: Option<&Factor>,
         entry: &mut TensorInfo,
     ) -> Result<TensorReport, ConvertError> {
         self.go_on()?;
         self.progress.message(&spec.name);
         let assembly = Assembly::new(contents.config, spec);
-        let Some(part) = spec.matrix else {
+        let (Some(part), Some(format)) = (spec.matrix, contents.formats.of(spec)) else {
             self.plain(&assembly.read_all(contents.source)?, entry)?;
             return Ok(TensorReport::new(entry, None, None));
         };
-        let layout = MatrixLayout::new(contents.recipe.format(part), spec.shape[0], spec.shape[1])
-            .expect("shapes have been checked");
+        let layout =
+            MatrixLayout::new(format, spec.shape[0], spec.shape[1]).expect("shapes have been checked");
         let stripe_bytes = layout.stripe_bytes();
         let window =
             (WINDOW_BYTES / stripe_bytes).max(2 * rayon::current_num_threads()).min(layout.stripes());
@@ -187,7 +204,7 @@ impl Output<'_> {
                 .map(|(i, bytes)| {
                     self.go_on()?;
                     let stripe = first + i;
-                    let power = pack_stripe(&layout, &assembly, contents.source, stripe, bytes)
+                    let power = pack_stripe(&layout, &assembly, contents.source, factor, stripe, bytes)
                         .map_err(|e| e.in_tensor(spec, part))?;
                     self.write(bytes, entry.offset + (stripe * stripe_bytes) as u64)?;
                     Ok(power)
@@ -198,27 +215,35 @@ impl Output<'_> {
             parts.iter().for_each(|p| power.add(p));
         }
         entry.checksum = sum.finish();
-        Ok(TensorReport::new(entry, Some(part), Some(power.relative_error())))
+        let output_error = factor.map(|_| ratio(power.output_errors, power.outputs));
+        Ok(TensorReport {
+            output_error,
+            ..TensorReport::new(entry, Some(part), Some(ratio(power.errors, power.weights)))
+        })
     }
 }
 
-/// Sums of squares of weights and of their errors.
+/// Sums of squares of weights and of their errors, and with calibration of outputs and of theirs.
 #[derive(Default)]
 struct Power {
     weights: f64,
     errors: f64,
+    outputs: f64,
+    output_errors: f64,
 }
 
 impl Power {
     fn add(&mut self, other: &Self) {
         self.weights += other.weights;
         self.errors += other.errors;
+        self.outputs += other.outputs;
+        self.output_errors += other.output_errors;
     }
+}
 
-    /// Root of the mean squared error over the root of the mean squared weight.
-    fn relative_error(&self) -> f64 {
-        if self.errors > 0.0 { (self.errors / self.weights).sqrt() } else { 0.0 }
-    }
+/// Root of the mean squared error over the root of the mean square.
+fn ratio(errors: f64, all: f64) -> f64 {
+    if errors > 0.0 { (errors / all).sqrt() } else { 0.0 }
 }
 
 enum StripeError {
@@ -237,20 +262,21 @@ impl StripeError {
     }
 }
 
-/// Buffers of a thread: the weights of a stripe, and its quantized rows.
-type Buffers = (Vec<f32>, [QuantizedRow; LANES]);
+/// Buffers of a thread: the weights of a stripe, its quantized rows, and what error feedback needs.
+type Buffers = (Vec<f32>, [QuantizedRow; LANES], FeedbackScratch);
 
 fn pack_stripe(
     layout: &MatrixLayout,
     assembly: &Assembly,
     source: &dyn WeightSource,
+    factor: Option<&Factor>,
     stripe: usize,
     out: &mut [u8],
 ) -> Result<Power, StripeError> {
     thread_local! {
         static BUFFERS: RefCell<Buffers> = RefCell::default();
     }
-    BUFFERS.with_borrow_mut(|(weights, quantized)| {
+    BUFFERS.with_borrow_mut(|(weights, quantized, scratch)| {
         let (cols, first) = (layout.cols, stripe * LANES);
         let count = LANES.min(layout.rows - first);
         weights.resize(count * cols, 0.0);
@@ -258,6 +284,15 @@ fn pack_stripe(
             assembly.read_row(source, first + i, row).map_err(StripeError::Source)?;
         }
         let mut power = Power::default();
+        if let Some(factor) = factor {
+            let errors = quantize_stripe(factor, weights, quantized, scratch);
+            power.weights = weights.chunks(cols).map(squares).sum();
+            power.errors = errors.of_weights;
+            power.outputs = output_power(factor, weights, scratch);
+            power.output_errors = errors.of_outputs;
+            pack_integer_stripe(layout, &quantized[..count], out);
+            return Ok(power);
+        }
         let rows = weights.chunks(cols);
         match layout.format {
             WeightFormat::Int8 | WeightFormat::Int4 => {

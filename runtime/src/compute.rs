@@ -121,6 +121,24 @@ impl Staged {
             cols: 0,
         })
     }
+
+    /// The rows, one behind the other, as a matrix of integers or of floats sees them.
+    pub fn to_f32(&self, integer: bool) -> Vec<f32> {
+        let (rows, cols) = (self.rows, self.cols);
+        if !integer {
+            return self.floats[..rows * cols].to_vec();
+        }
+        let chunk = chunk_of(cols);
+        let mut out = vec![0.0; rows * cols];
+        for (m, row) in out.chunks_mut(cols).enumerate() {
+            for (c, values) in row.chunks_mut(chunk).enumerate() {
+                let i = c * rows + m;
+                let q = &self.q[i * chunk..];
+                values.iter_mut().zip(q).for_each(|(v, &q)| *v = self.scales[i] * f32::from(q));
+            }
+        }
+        out
+    }
 }
 
 /// Where a product `c` (rows × outputs) goes, and what becomes of it on the way.

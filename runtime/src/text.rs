@@ -63,9 +63,9 @@ impl Engine {
         trace.f32(format_args!("text.embed"), &[rows, t.hidden], &self.buffers.hidden[..rows * t.hidden]);
         for (i, layer) in w.text.iter().enumerate() {
             control.check()?;
-            self.attention(file, t, i, layer, spans, rows);
+            self.attention(file, t, i, layer, spans, rows, trace);
             for block in blocks(rows) {
-                self.mlp(file, t, layer, block);
+                self.mlp(file, t, i, layer, block, trace);
             }
             trace.f32(
                 format_args!("text.layer.{i}"),
@@ -90,6 +90,7 @@ impl Engine {
             let last = (i + 1) * per_span - 1;
             kernels.rms_norm(&hidden[last * t.hidden..(last + 1) * t.hidden], norm, eps, out);
         });
+        trace.inputs(format_args!("text.embed"), &w.embed, staged);
         let logits = &mut logits[..spans.len() * t.vocab];
         let then = Then { out: &mut *logits, stride: t.vocab, what: What::Store };
         match head.runs() {
@@ -128,10 +129,13 @@ impl Engine {
         layer: &TextLayer,
         spans: &[Span],
         rows: usize,
+        trace: &mut Trace<'_>,
     ) {
         let (head_dim, stride) = (t.head_dim, t.qkv());
         for block in blocks(rows) {
             self.stage_norm(file, t, &layer.qkv, &layer.attention_pre_norm, &block);
+            let name = format_args!("text.layer.{layer_index}.attn.qkv.weight");
+            trace.inputs(name, &layer.qkv, &self.buffers.staged);
             let out = &mut self.buffers.qkv[block.start * stride..block.end * stride];
             self.compute.matmul(
                 &layer.qkv.of(file),
@@ -203,16 +207,27 @@ impl Engine {
             let Buffers { attended, staged, .. } = &mut self.buffers;
             let input = &attended[block.start * query_width..];
             self.compute.stage_rows(staged, &layer.out, block.len(), input);
+            trace.inputs(format_args!("text.layer.{layer_index}.attn.out.weight"), &layer.out, staged);
             self.add_branch(file, t, &layer.out, Input::Staged, layer.attention_post_norm.as_ref(), block);
         }
     }
 
     /// `hidden += down(gelu(gate(norm(hidden))) · up(norm(hidden)))` for a block of rows, through a second norm in
     /// Gemma 2.
-    fn mlp(&mut self, file: &PalmFile, t: &TextConfig, layer: &TextLayer, block: std::ops::Range<usize>) {
+    fn mlp(
+        &mut self,
+        file: &PalmFile,
+        t: &TextConfig,
+        layer_index: usize,
+        layer: &TextLayer,
+        block: std::ops::Range<usize>,
+        trace: &mut Trace<'_>,
+    ) {
         self.stage_norm(file, t, &layer.gate_up, &layer.mlp_pre_norm, &block);
         let Buffers { staged, gated, .. } = &mut self.buffers;
+        trace.inputs(format_args!("text.layer.{layer_index}.mlp.gate_up.weight"), &layer.gate_up, staged);
         self.compute.matmul_gated(&layer.gate_up.of(file), staged, Gate::GeluMul, &layer.down, gated);
+        trace.inputs(format_args!("text.layer.{layer_index}.mlp.down.weight"), &layer.down, gated);
         self.add_branch(file, t, &layer.down, Input::Gated, layer.mlp_post_norm.as_ref(), block);
     }
 

@@ -28,6 +28,7 @@ pub(crate) fn encode(
     for rows in blocks(patches) {
         let input = &buffers.patches[rows.start * v.patch_values()..];
         compute.stage_rows(&mut buffers.staged, &w.patch_embed, rows.len(), input);
+        trace.inputs(format_args!("vision.patch_embed.weight"), &w.patch_embed, &buffers.staged);
         let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
         compute.matmul(
             &w.patch_embed.of(file),
@@ -40,9 +41,9 @@ pub(crate) fn encode(
     trace.f32(format_args!("vision.embed"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
     for (i, layer) in w.vision.iter().enumerate() {
         control.check()?;
-        attention(model, compute, buffers, layer);
+        attention(model, compute, buffers, i, layer, trace);
         for rows in blocks(patches) {
-            mlp(file, compute, buffers, layer, rows, hidden, eps);
+            mlp(file, compute, buffers, i, layer, rows, hidden, eps, trace);
         }
         trace.f32(format_args!("vision.layer.{i}"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
     }
@@ -51,6 +52,7 @@ pub(crate) fn encode(
     for rows in blocks(patches) {
         let input = &buffers.hidden[rows.start * hidden..];
         stage_norm(file, compute, &mut buffers.staged, &w.projector, &w.vision_norm, eps, rows.len(), input);
+        trace.inputs(format_args!("projector.weight"), &w.projector, &buffers.staged);
         let out = &mut features[rows.start * width..rows.end * width];
         compute.matmul(
             &w.projector.of(file),
@@ -73,13 +75,22 @@ pub(crate) fn encode(
 }
 
 /// `hidden += out(attention(norm1(hidden)))`
-fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer: &VisionLayer) {
+fn attention(
+    model: &Model,
+    compute: &mut Compute,
+    buffers: &mut Buffers,
+    layer_index: usize,
+    layer: &VisionLayer,
+    trace: &mut Trace<'_>,
+) {
     let (file, v) = (model.file(), &model.config().vision);
     let (patches, hidden, head_dim, eps) = (v.patches(), v.hidden, v.head_dim(), v.norm_eps as f32);
     let stride = 3 * hidden;
     for rows in blocks(patches) {
         let input = &buffers.hidden[rows.start * hidden..];
         stage_norm(file, compute, &mut buffers.staged, &layer.qkv, &layer.norm1, eps, rows.len(), input);
+        let name = format_args!("vision.layer.{layer_index}.attn.qkv.weight");
+        trace.inputs(name, &layer.qkv, &buffers.staged);
         let out = &mut buffers.qkv[rows.start * stride..rows.end * stride];
         compute.matmul(
             &layer.qkv.of(file),
@@ -98,6 +109,8 @@ fn attention(model: &Model, compute: &mut Compute, buffers: &mut Buffers, layer:
     for rows in blocks(patches) {
         let input = &buffers.attended[rows.start * hidden..];
         compute.stage_rows(&mut buffers.staged, &layer.out, rows.len(), input);
+        let name = format_args!("vision.layer.{layer_index}.attn.out.weight");
+        trace.inputs(name, &layer.out, &buffers.staged);
         let out = &mut buffers.hidden[rows.start * hidden..rows.end * hidden];
         compute.matmul(
             &layer.out.of(file),
@@ -143,16 +156,20 @@ fn mlp(
     file: &PalmFile,
     compute: &mut Compute,
     buffers: &mut Buffers,
+    layer_index: usize,
     layer: &VisionLayer,
     rows: std::ops::Range<usize>,
     hidden: usize,
     eps: f32,
+    trace: &mut Trace<'_>,
 ) {
     let input = &buffers.hidden[rows.start * hidden..];
     stage_norm(file, compute, &mut buffers.staged, &layer.fc1, &layer.norm2, eps, rows.len(), input);
     let Buffers { hidden: stream, staged, gated, .. } = buffers;
     let gate = Gate::BiasGelu(layer.fc1_bias.of(file));
+    trace.inputs(format_args!("vision.layer.{layer_index}.mlp.fc1.weight"), &layer.fc1, staged);
     compute.matmul_gated(&layer.fc1.of(file), staged, gate, &layer.fc2, gated);
+    trace.inputs(format_args!("vision.layer.{layer_index}.mlp.fc2.weight"), &layer.fc2, gated);
     let out = &mut stream[rows.start * hidden..rows.end * hidden];
     compute.matmul(
         &layer.fc2.of(file),

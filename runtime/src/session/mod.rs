@@ -1,6 +1,7 @@
 //! A session: the memory and the threads that answer about pictures.
 
 mod exchange;
+mod given;
 mod sizes;
 
 use std::ops::ControlFlow;
@@ -158,7 +159,7 @@ impl Session {
         features: &mut ImageFeatures,
         options: &GenerateOptions,
     ) -> Result<()> {
-        self.encode_traced(picture, features, options.control(), &mut Trace(None))
+        self.encode_traced(picture, features, options.control(), &mut Trace::off())
     }
 
     /// An error for features of a model with other sizes.
@@ -244,7 +245,7 @@ impl Session {
             let begin = Instant::now();
             self.words.sequences[i].state = grammar::START;
             select(&mut self.words.head, options.grammar.as_ref(), [grammar::START].into_iter());
-            self.prefill(i, features, prompt, options.control(), &mut Trace(None))?;
+            self.prefill(i, features, prompt, options.control(), &mut Trace::off())?;
             prefill += begin.elapsed();
             self.words.sequences[i].running = true;
             self.words.sequences[i].random = options.sampling.seed;
@@ -278,7 +279,7 @@ impl Session {
         }
         let Words { head, rows, sequences, spans, .. } = &mut self.words;
         select(head, options.grammar.as_ref(), rows.iter().map(|&i| sequences[i].state));
-        match self.engine.forward(spans, head, options.control(), &mut Trace(None)) {
+        match self.engine.forward(spans, head, options.control(), &mut Trace::off()) {
             Err(Error::Cancelled) => {
                 for &i in &self.words.rows {
                     self.words.sequences[i].running = false;
@@ -470,7 +471,7 @@ impl Session {
         self.check_new_tokens(new_tokens)?;
         let options = GenerateOptions::default();
         let mut features = self.new_features()?;
-        let mut trace = Trace(Some(sink));
+        let mut trace = Trace::values(sink);
         self.words.head.select_all();
         self.encode_traced(picture, &mut features, options.control(), &mut trace)?;
         self.prefill(0, &features, prompt, options.control(), &mut trace)?;
@@ -491,7 +492,7 @@ impl Session {
             self.engine.embed(0, choice.token);
             let position = self.words.sequences[0].position;
             let span = Span { sequence: 0, position, rows: 1, prefix: false };
-            self.engine.forward(&[span], &self.words.head, options.control(), &mut Trace(None))?;
+            self.engine.forward(&[span], &self.words.head, options.control(), &mut Trace::off())?;
             self.words.sequences[0].position += 1;
         }
         trace.i64("gen.tokens", &tokens);

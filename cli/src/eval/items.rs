@@ -1,0 +1,316 @@
+//! What is to be answered, and what would be right.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use palmtop::tasks::BoundingBox;
+use palmtop_convert::examples::{TaskKind, read_examples};
+use serde::Deserialize;
+
+use super::boxes::Truth;
+use crate::errors::WithHint;
+use crate::output::Voice;
+
+/// A prompt about a picture.
+pub struct Item {
+    /// The line of the data, or the number of the picture in a COCO file; both for people.
+    pub line: usize,
+    /// The picture, as the data names it.
+    pub image: String,
+    pub prompt: String,
+    pub task: TaskKind,
+    pub right: Right,
+    /// Where the picture of the right mask is.
+    pub mask: Option<PathBuf>,
+}
+
+/// What would be right.
+pub enum Right {
+    /// This text, with the boxes and masks that it speaks of.
+    Text(String),
+    /// These boxes.
+    Boxes(Vec<Truth>),
+    /// The data does not say.
+    Unknown,
+}
+
+/// The items about one picture.
+pub struct Picture {
+    pub path: PathBuf,
+    pub items: Vec<Item>,
+}
+
+/// Where items come from.
+pub struct Source<'a> {
+    /// Lines of JSON, or a COCO file.
+    pub data: &'a Path,
+    /// The folder of a COCO file's pictures.
+    pub images: Option<&'a Path>,
+    /// Ask for all labels of a COCO file and not only for those that a picture has.
+    pub all_labels: bool,
+    /// So many items at most.
+    pub limit: usize,
+}
+
+/// Reads what is to be answered, the items of a picture together, pictures in the order of the data.
+pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
+    let is_coco = looks_like_coco(source.data)
+        .with_context(|| format!("cannot read data file {}", source.data.display()))?;
+    if is_coco {
+        return read_coco(source, voice);
+    }
+    if source.images.is_some() || source.all_labels {
+        let error = anyhow!("{} is no COCO file", source.data.display());
+        return Err(error).hint("--images and --all-labels are for COCO's JSON of annotations");
+    }
+    let mut pictures = Vec::new();
+    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    let examples = read_examples(source.data).context("cannot read the data")?;
+    for example in examples.into_iter().take(source.limit) {
+        let place = *places.entry(example.path.clone()).or_insert_with(|| {
+            pictures.push(Picture { path: example.path, items: Vec::new() });
+            pictures.len() - 1
+        });
+        pictures[place].items.push(Item {
+            line: example.line,
+            image: example.image,
+            prompt: example.prompt,
+            task: example.task,
+            right: example.expected.map_or(Right::Unknown, Right::Text),
+            mask: example.mask,
+        });
+    }
+    Ok(pictures)
+}
+
+/// A COCO file is one object with a list of annotations; as JSON may be written in any order, all of it may have to be looked
+/// through.
+fn looks_like_coco(path: &Path) -> anyhow::Result<bool> {
+    if path.is_dir() {
+        bail!("it is a folder");
+    }
+    let mut start = Vec::new();
+    File::open(path)?.take(1 << 16).read_to_end(&mut start)?;
+    let start = String::from_utf8_lossy(&start);
+    // A line that is a whole object is an example, whatever follows it; a COCO file is one object altogether.
+    let first = start.trim_start_matches('\u{feff}').lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+    let whole = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(first);
+    Ok(match whole {
+        Ok(object) => object.contains_key("annotations") && object.contains_key("images"),
+        // Cut off by the end of the start, or by the end of a line.
+        Err(error) => error.is_eof() && first.trim_start().starts_with('{') && !first.contains("\"prompt\""),
+    })
+}
+
+/// COCO's file of annotations, as far as it is needed.
+#[derive(Deserialize)]
+struct Coco {
+    images: Vec<CocoImage>,
+    annotations: Vec<CocoBox>,
+    categories: Vec<CocoCategory>,
+}
+
+#[derive(Deserialize)]
+struct CocoImage {
+    id: u64,
+    file_name: String,
+}
+
+#[derive(Deserialize)]
+struct CocoBox {
+    image_id: u64,
+    category_id: u64,
+    bbox: [f64; 4],
+    #[serde(default)]
+    iscrowd: u8,
+}
+
+#[derive(Deserialize)]
+struct CocoCategory {
+    id: u64,
+    name: String,
+}
+
+/// COCO's own validation set has 20 MB, its training set 450 MB.
+const COCO_BYTES_MAX: u64 = 2 << 30;
+
+fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
+    let shown = source.data.display();
+    let file = File::open(source.data).with_context(|| format!("cannot read {shown}"))?;
+    if file.metadata()?.len() > COCO_BYTES_MAX {
+        bail!("{shown} is larger than {} GiB, so no COCO file", COCO_BYTES_MAX >> 30);
+    }
+    let coco: Coco = serde_json::from_reader(BufReader::new(file))
+        .with_context(|| {
+            format!("{shown} is neither lines of JSON with 'image' and 'prompt' nor a COCO file")
+        })
+        .hint("a COCO file is one object with 'images', 'annotations' and 'categories'")?;
+    let mut names: HashMap<u64, &str> = HashMap::new();
+    for category in &coco.categories {
+        let name = category.name.trim();
+        if name.is_empty() || name.contains([';', '<', '\n', '\r']) {
+            bail!(
+                "{shown}: category {} is named {:?}, which no prompt can ask for",
+                category.id,
+                category.name
+            );
+        }
+        if names.insert(category.id, name).is_some() {
+            bail!("{shown}: category {} stands twice", category.id);
+        }
+    }
+    let mut places: HashMap<u64, usize> = HashMap::new();
+    let mut truths: Vec<Vec<Truth>> = Vec::new();
+    for image in &coco.images {
+        if places.insert(image.id, truths.len()).is_some() {
+            bail!("{shown}: image {} stands twice", image.id);
+        }
+        truths.push(Vec::new());
+    }
+    for (index, b) in coco.annotations.iter().enumerate() {
+        let (Some(&place), Some(&label)) = (places.get(&b.image_id), names.get(&b.category_id)) else {
+            let (image, category) = (b.image_id, b.category_id);
+            bail!(
+                "{shown}: annotation {index} is of image {image} and category {category}: one of them is missing"
+            );
+        };
+        let [x, y, width, height] = b.bbox;
+        if !b.bbox.iter().all(|v| v.is_finite()) || width < 0.0 || height < 0.0 {
+            bail!("{shown}: annotation {index} has the box {:?}, which is no x, y, width and height", b.bbox);
+        }
+        truths[place].push(Truth {
+            label: label.to_owned(),
+            bounding_box: BoundingBox {
+                x_min: x as f32,
+                y_min: y as f32,
+                x_max: (x + width) as f32,
+                y_max: (y + height) as f32,
+            },
+            crowd: b.iscrowd != 0,
+        });
+    }
+    let all: BTreeSet<&str> = names.values().copied().collect();
+    let folder = source.images.unwrap_or_else(|| source.data.parent().unwrap_or(Path::new("")));
+    let mut pictures = Vec::new();
+    let mut without = 0;
+    for (image, truths) in coco.images.iter().zip(truths) {
+        let labels: BTreeSet<&str> = match source.all_labels {
+            true => all.clone(),
+            false => truths.iter().map(|t| t.label.as_str()).collect(),
+        };
+        if labels.is_empty() {
+            without += 1;
+            continue;
+        }
+        if pictures.len() == source.limit {
+            break;
+        }
+        pictures.push(Picture {
+            path: folder.join(&image.file_name),
+            items: vec![Item {
+                line: image.id as usize,
+                image: image.file_name.clone(),
+                prompt: format!("detect {}", labels.into_iter().collect::<Vec<_>>().join(" ; ")),
+                task: TaskKind::Detect,
+                right: Right::Boxes(truths),
+                mask: None,
+            }],
+        });
+    }
+    if without > 0 {
+        voice.note(format_args!(
+            "note: {without} pictures have no annotation and are not asked about; --all-labels does"
+        ));
+    }
+    if pictures.is_empty() {
+        bail!("{shown} has no picture with annotations");
+    }
+    Ok(pictures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Voice = Voice { quiet: true, verbose: false };
+
+    fn read_text(text: &str, all_labels: bool) -> Result<Vec<Picture>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data.json");
+        std::fs::write(&data, text).unwrap();
+        let images = all_labels.then(|| Path::new("/pictures"));
+        read(&Source { data: &data, images, all_labels, limit: 3 }, QUIET).map_err(|e| format!("{e:#}"))
+    }
+
+    const COCO: &str = r#"{
+        "info": {"year": 2026},
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 640}, {"id": 9, "file_name": "b.jpg"}],
+        "categories": [{"id": 1, "name": "traffic light"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 20, 30.5, 40], "iscrowd": 1},
+            {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 5], "segmentation": [[1, 2]]}
+        ]}"#;
+
+    #[test]
+    fn coco_files_become_prompts_for_the_labels_of_each_picture() {
+        let pictures = read_text(COCO, false).unwrap();
+        let [picture] = &pictures[..] else { panic!("{} pictures", pictures.len()) };
+        assert_eq!(picture.items[0].prompt, "detect cat ; traffic light");
+        let Right::Boxes(truths) = &picture.items[0].right else { panic!("boxes") };
+        assert!(truths[0].crowd && !truths[1].crowd && truths[0].bounding_box.x_max == 40.5);
+        assert_eq!(truths[0].bounding_box.y_max, 60.0);
+        // The same in one line.
+        assert_eq!(read_text(&COCO.replace('\n', " "), false).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn all_labels_are_asked_for_if_that_is_wanted() {
+        let pictures = read_text(COCO, true).unwrap();
+        assert_eq!(pictures.len(), 2);
+        assert_eq!(pictures[1].items[0].prompt, "detect cat ; dog ; traffic light");
+        assert_eq!(pictures[1].path, Path::new("/pictures/b.jpg"));
+    }
+
+    #[test]
+    fn items_of_a_picture_stand_together_and_the_limit_holds() {
+        let line = |image, prompt| format!("{{\"image\":\"{image}\",\"prompt\":\"{prompt}\"}}\n");
+        let text = line("a", "ocr") + &line("b", "ocr") + &line("a", "caption en") + &line("c", "ocr");
+        let pictures = read_text(&text, false).unwrap();
+        let items = |p: &Picture| p.items.iter().map(|i| i.line).collect::<Vec<_>>();
+        assert_eq!(pictures.iter().map(items).collect::<Vec<_>>(), [vec![1, 3], vec![2]]);
+        assert!(read_text(&text, true).err().unwrap().contains("is no COCO file"));
+    }
+
+    #[test]
+    fn files_that_do_not_fit_together_are_refused() {
+        let without = |from: &str, to: &str| {
+            assert!(COCO.contains(from));
+            read_text(&COCO.replace(from, to), false).err().unwrap()
+        };
+        for (from, to, says) in [
+            (
+                "\"image_id\": 7, \"category_id\": 2",
+                "\"image_id\": 8, \"category_id\": 2",
+                "annotation 1 is of image 8",
+            ),
+            ("\"category_id\": 2", "\"category_id\": 4", "category 4"),
+            ("\"id\": 9", "\"id\": 7", "image 7 stands twice"),
+            ("\"id\": 3, \"name\"", "\"id\": 2, \"name\"", "category 2 stands twice"),
+            ("\"dog\"", "\"a;b\"", "which no prompt can ask for"),
+            ("[0, 0, 5, 5]", "[0, 0, -5, 5]", "annotation 1 has the box"),
+            ("[0, 0, 5, 5]", "[0, 0, 5]", "is neither lines of JSON"),
+            ("\"categories\"", "\"kinds\"", "missing field `categories`"),
+        ] {
+            let got = without(from, to);
+            assert!(got.contains(says), "{got:?} does not say {says:?}");
+        }
+        let empty = r#"{"images": [], "annotations": [], "categories": []}"#;
+        assert!(read_text(empty, false).err().unwrap().contains("no picture with annotations"));
+        assert!(read_text("", false).err().unwrap().contains("has no examples"));
+        assert!(read_text("hello", false).err().unwrap().contains("line 1: is no example"));
+        assert!(read_text("{\"image\": \"a\",", false).is_err());
+    }
+}

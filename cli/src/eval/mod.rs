@@ -1,0 +1,385 @@
+//! `palmtop eval`: how well a model answers, and what sets it apart from another.
+
+mod boxes;
+mod compare;
+mod items;
+mod masks;
+mod report;
+mod tally;
+mod words;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use palmtop::image::{ImageLimits, RgbImage, decode_file};
+use palmtop::model::Model;
+use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Session, StopReason};
+use palmtop_convert::Progress;
+use palmtop_convert::examples::TaskKind;
+
+use crate::args::{EvalArgs, ModelArgs};
+use crate::errors::{UsageError, WithHint};
+use crate::files::Replacement;
+use crate::output::{Stdout, Voice};
+use crate::progress::Bar;
+use crate::{Outcome, errors, interrupt, models};
+use compare::{Agreement, Follower};
+use items::{Item, Picture, Right};
+use masks::Pixels;
+use tally::{Judge, Tally, Verdict};
+
+/// Prompts are answered together up to this many, unless the user says otherwise.
+const BATCH_MAX: usize = 8;
+/// Tokens of an answer at most, unless the user says otherwise.
+const NEW_TOKENS: usize = 256;
+/// The memory for prompts is for as many tokens as a prompt has bytes, within these.
+const PROMPT_TOKENS: (usize, usize) = (64, 4096);
+
+pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
+    if args.models.len() > 2 {
+        return Err(UsageError("-m takes one model, or two to compare".into()).into());
+    }
+    let source = items::Source {
+        data: &args.data,
+        images: args.images.as_deref(),
+        all_labels: args.all_labels,
+        limit: args.limit.map_or(usize::MAX, |n| n as usize),
+    };
+    let pictures = items::read(&source, voice)?;
+    // If the file cannot be written, that is better known beforehand.
+    args.answers.as_deref().map(Replacement::new).transpose()?;
+    args.machine.choose_isa()?;
+    let cancel = interrupt::listen()?;
+    let models = open(args, voice, &cancel)?;
+    let mut contenders =
+        models.iter().map(|m| Contender::new(m, args, &pictures, &cancel)).collect::<Result<Vec<_>, _>>()?;
+    warn_of_masks(&contenders, &pictures, voice);
+
+    let mut run = Run { results: Vec::new(), failures: Vec::new(), agreement: Default::default() };
+    let follows = match &models[..] {
+        [first, second] => speak_the_same_tokens(first, second),
+        _ => false,
+    };
+    if models.len() == 2 && !follows {
+        voice.note("note: the models have different tokenizers, so only their texts are compared");
+    }
+    let mut follower = follows.then(Follower::default);
+    let bar = Bar::items(voice, "answering", Some(cancel.clone()));
+    bar.start(pictures.iter().map(|p| p.items.len() as u64).sum());
+    for picture in pictures {
+        if cancel.is_cancelled() {
+            break;
+        }
+        let items = picture.items.len() as u64;
+        run.picture(picture, &mut contenders, &mut follower, args, &cancel)?;
+        bar.advance(items);
+    }
+    bar.finish();
+    run.results.sort_by_key(|r| r.item.line);
+    run.failures.sort_by_key(|f| f.line);
+    for failure in &run.failures {
+        voice.note(format_args!("not answered: line {}, {}: {}", failure.line, failure.image, failure.error));
+    }
+    if let Some(path) = &args.answers {
+        report::write_answers(path, &run.results)?;
+    }
+    let interrupted = cancel.is_cancelled();
+    let report = report::Report::new(args, &models, &contenders, &run, follows, interrupted);
+    let mut out = Stdout::new();
+    if args.json {
+        out.print_json(&report)?;
+    } else {
+        out.print(&report)?;
+    }
+    Ok(match (interrupted, run.failures.is_empty()) {
+        (true, _) => Outcome::Interrupted,
+        (false, true) => Outcome::Done,
+        (false, false) => Outcome::SomeFailed,
+    })
+}
+
+fn open(args: &EvalArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Vec<Arc<Model>>> {
+    let named: Vec<_> = args.models.iter().filter(|path| !path.as_os_str().is_empty()).collect();
+    if named.is_empty() {
+        let machine = args.machine.clone();
+        return Ok(vec![models::open_or_demo(&ModelArgs { model: None, machine }, voice, cancel)?]);
+    }
+    named.into_iter().map(|path| models::open(path)).collect()
+}
+
+/// Whether token ids mean the same, so that one model can follow the other's answers.
+fn speak_the_same_tokens(first: &Model, second: &Model) -> bool {
+    let table = |m: &Model| m.file().find(palmtop::model::TOKENIZER).map(|t| (t.length, t.checksum));
+    let (a, b) = (first.config(), second.config());
+    table(first) == table(second) && a.text.vocab == b.text.vocab && a.tokens == b.tokens
+}
+
+fn warn_of_masks(contenders: &[Contender<'_>], pictures: &[Picture], voice: Voice) {
+    let segments = pictures.iter().flat_map(|p| &p.items).any(|i| i.task == TaskKind::Segment);
+    if segments && !contenders.iter().all(|c| c.judge.has_masks()) {
+        voice.note(
+            "note: without a mask decoder in the model masks cannot be compared; convert it with --mask-codec",
+        );
+    }
+}
+
+/// A model that answers, and what its answers are worth so far.
+struct Contender<'a> {
+    session: Session,
+    features: ImageFeatures,
+    judge: Judge<'a>,
+    options: GenerateOptions,
+    tallies: [Tally; TaskKind::ALL.len()],
+    times: Times,
+}
+
+/// What answering has taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    encode: Duration,
+    pictures: usize,
+    prefill: Duration,
+    decode: Duration,
+    items: usize,
+    tokens: usize,
+}
+
+impl<'a> Contender<'a> {
+    fn new(
+        model: &'a Arc<Model>,
+        args: &EvalArgs,
+        pictures: &[Picture],
+        cancel: &CancelToken,
+    ) -> anyhow::Result<Self> {
+        let mut limits = args.machine.limits();
+        let most = pictures.iter().map(|p| p.items.len()).max().unwrap_or(1);
+        limits.batch = args.batch.map_or(BATCH_MAX, |n| n as usize).min(most);
+        limits.new_tokens = args.max_new_tokens.map_or(NEW_TOKENS, |n| n as usize);
+        // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
+        let longest = pictures.iter().flat_map(|p| &p.items).map(|i| i.prompt.len() + 2).max().unwrap_or(0);
+        limits.prompt_tokens = longest.clamp(PROMPT_TOKENS.0, PROMPT_TOKENS.1);
+        let session = Session::new(model, &limits).context("cannot start a session")?;
+        let mut options = GenerateOptions::default();
+        options.cancel = cancel.clone();
+        Ok(Self {
+            features: session.new_features()?,
+            session,
+            judge: Judge::of(model)?,
+            options,
+            tallies: Default::default(),
+            times: Times::default(),
+        })
+    }
+
+    fn encode(&mut self, picture: &RgbImage) -> palmtop::Result<()> {
+        self.session.encode(picture.view(), &mut self.features, &self.options)?;
+        self.times.encode += self.session.timings().encode;
+        self.times.pictures += 1;
+        Ok(())
+    }
+
+    /// Answers prompts together; those of which one cannot be answered one by one. An error ends it all.
+    fn answer(&mut self, prompts: &[&str]) -> palmtop::Result<Vec<palmtop::Result<Answer>>> {
+        let go_on = &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(());
+        match self.session.answer(&self.features, prompts, &self.options, go_on) {
+            Ok(answers) => {
+                let answers: Vec<_> = answers.iter().cloned().map(Ok).collect();
+                let timings = self.session.timings();
+                self.times.prefill += timings.prefill;
+                self.times.decode += timings.decode;
+                Ok(answers)
+            }
+            Err(error) if !is_of_one_prompt(&error) => Err(error),
+            Err(error) if prompts.len() == 1 => Ok(vec![Err(error)]),
+            Err(_) => {
+                let mut out = Vec::with_capacity(prompts.len());
+                for prompt in prompts {
+                    out.extend(self.answer(&[prompt])?);
+                }
+                Ok(out)
+            }
+        }
+    }
+}
+
+/// Whether other prompts may fare better.
+fn is_of_one_prompt(error: &palmtop::Error) -> bool {
+    matches!(error, palmtop::Error::InvalidArgument(_) | palmtop::Error::Tokenizer(_))
+}
+
+/// An item that was answered by every model.
+struct ItemResult {
+    item: Item,
+    /// Of each model its answer's text, and what it is worth.
+    answers: Vec<(String, Worth)>,
+}
+
+/// What is kept of a [`Verdict`] for each item.
+#[derive(Clone, Copy, Debug)]
+struct Worth {
+    is_exact: Option<bool>,
+    overlap: Option<f64>,
+    mask_iou: Option<f64>,
+    tokens: usize,
+    stop: StopReason,
+}
+
+/// An item that could not be answered.
+struct Failure {
+    line: usize,
+    image: String,
+    error: String,
+}
+
+/// What has been found out so far.
+struct Run {
+    results: Vec<ItemResult>,
+    failures: Vec<Failure>,
+    agreement: [Agreement; TaskKind::ALL.len()],
+}
+
+impl Run {
+    /// Answers all items about a picture with every model. What is at fault is reported, and only what ends everything is
+    /// an error.
+    fn picture(
+        &mut self,
+        picture: Picture,
+        contenders: &mut [Contender<'_>],
+        follower: &mut Option<Follower>,
+        args: &EvalArgs,
+        cancel: &CancelToken,
+    ) -> anyhow::Result<()> {
+        let path = &picture.path;
+        let decoded = interrupt::while_waiting(|| decode_file(path, &ImageLimits::default()));
+        let image = match decoded {
+            Ok(image) => image,
+            Err(error) => return Ok(self.fail(picture.items, &error.into())),
+        };
+        for contender in &mut *contenders {
+            match contender.encode(&image) {
+                Ok(()) => {}
+                Err(palmtop::Error::Cancelled) => return Ok(()),
+                Err(error @ palmtop::Error::Image(_)) => return Ok(self.fail(picture.items, &error.into())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let batch = args.batch.map_or(BATCH_MAX, |n| n as usize);
+        let mut items = picture.items.into_iter();
+        loop {
+            let batch: Vec<Item> = items.by_ref().take(batch).collect();
+            if batch.is_empty() || cancel.is_cancelled() {
+                return Ok(());
+            }
+            match self.batch(batch, &image, contenders, follower, cancel) {
+                Err(error) if cancel.is_cancelled() && error.is::<palmtop::Error>() => return Ok(()),
+                done => done?,
+            }
+        }
+    }
+
+    fn batch(
+        &mut self,
+        items: Vec<Item>,
+        image: &RgbImage,
+        contenders: &mut [Contender<'_>],
+        follower: &mut Option<Follower>,
+        cancel: &CancelToken,
+    ) -> anyhow::Result<()> {
+        let prompts: Vec<&str> = items.iter().map(|i| i.prompt.as_str()).collect();
+        let answers = contenders.iter_mut().map(|c| c.answer(&prompts)).collect::<Result<Vec<_>, _>>()?;
+        let mut answers: Vec<_> = answers.into_iter().map(Vec::into_iter).collect();
+        for item in items {
+            let of_item: Result<Vec<Answer>, _> =
+                answers.iter_mut().map(|a| a.next().expect("an answer for each prompt")).collect();
+            let of_item = match of_item {
+                Ok(of_item) => of_item,
+                Err(error) => {
+                    self.fail(vec![item], &error.into());
+                    continue;
+                }
+            };
+            // What was broken off says nothing about the model.
+            if of_item.iter().any(|a| a.stop == StopReason::Cancelled) {
+                continue;
+            }
+            let mask = match right_mask(&item, image) {
+                Ok(mask) => mask,
+                Err(error) => {
+                    self.fail(vec![item], &error);
+                    continue;
+                }
+            };
+            self.item(item, image, mask, of_item, contenders, follower, cancel)?;
+        }
+        Ok(())
+    }
+
+    fn item(
+        &mut self,
+        item: Item,
+        image: &RgbImage,
+        mask: Option<Pixels>,
+        answers: Vec<Answer>,
+        contenders: &mut [Contender<'_>],
+        follower: &mut Option<Follower>,
+        cancel: &CancelToken,
+    ) -> anyhow::Result<()> {
+        let task = item.task as usize;
+        if let ([first, second], [a, b]) = (&mut *contenders, &answers[..]) {
+            let mut agreement = Agreement::default();
+            agreement.same.add(f64::from(u8::from(a.text == b.text)));
+            if let Some(follower) = follower {
+                let sessions = [first, second].map(|c| (&mut c.session, &c.features));
+                follower.follow(sessions, &item.prompt, a, cancel, &mut agreement)?;
+            }
+            self.agreement[task].add(&agreement);
+        }
+        let mut kept = Vec::with_capacity(answers.len());
+        for (contender, answer) in contenders.iter_mut().zip(answers) {
+            let size = (image.width(), image.height());
+            let verdict = contender.judge.judge(&item, size, mask.as_ref(), &answer)?;
+            let Verdict { is_exact, overlap, mask_iou, .. } = verdict;
+            contender.tallies[task].add(verdict);
+            contender.times.items += 1;
+            contender.times.tokens += answer.tokens.len();
+            let (tokens, stop) = (answer.tokens.len(), answer.stop);
+            kept.push((answer.text, Worth { is_exact, overlap, mask_iou, tokens, stop }));
+        }
+        self.results.push(ItemResult { item, answers: kept });
+        Ok(())
+    }
+
+    fn fail(&mut self, items: Vec<Item>, error: &anyhow::Error) {
+        let error = errors::in_one_line(error);
+        let failure = |i: Item| Failure { line: i.line, image: i.image, error: error.clone() };
+        self.failures.extend(items.into_iter().map(failure));
+    }
+}
+
+/// The mask that an item names, which must be of the picture's size.
+fn right_mask(item: &Item, image: &RgbImage) -> anyhow::Result<Option<Pixels>> {
+    let Some(path) = &item.mask else { return Ok(None) };
+    let mask = decode_file(path, &ImageLimits::default())
+        .with_context(|| format!("cannot use mask {}", path.display()))?;
+    let sizes = [&mask, image].map(|p| (p.width(), p.height()));
+    if sizes[0] != sizes[1] {
+        let [(mask_width, mask_height), (width, height)] = sizes;
+        return Err(anyhow!(
+            "mask {} has {mask_width} × {mask_height} pixels and its picture {width} × {height}",
+            path.display()
+        ))
+        .hint("a mask has the size of its picture, after its Exif orientation");
+    }
+    Ok(Some(Pixels::of_grey(&mask)))
+}
+
+impl Right {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Boxes(_) | Self::Unknown => None,
+        }
+    }
+}
