@@ -198,7 +198,7 @@ impl Session {
         let config = self.model.config();
         self.check_owner(features)?;
         features.encoded = false;
-        features.picture = (picture.width(), picture.height());
+        features.picture = (0, 0);
         let side = config.vision.image_size as u32;
         if !self.eye.resizer.resize_unless(picture, &mut self.eye.resized, &mut || control.stops())? {
             return Err(Error::Cancelled);
@@ -214,6 +214,7 @@ impl Session {
         self.eye.normaliser.patches(resized, config.vision.patch_size as u32, patches)?;
         vision::encode(&mut self.engine, &mut features.values, control, trace)?;
         features.encoded = true;
+        features.picture = (picture.width(), picture.height());
         self.timings.encode = start.elapsed();
         Ok(())
     }
