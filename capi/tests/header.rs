@@ -109,8 +109,10 @@ fn the_header_says_what_the_library_has() {
         let (name, fields) = body.split_once(" {").unwrap();
         let name = format!("palmtop_{name}");
         writeln!(c, "struct mirror_{name} {{").unwrap();
-        let fields: Vec<_> =
-            between(fields, "pub ", ",\n").into_iter().map(|f| f.split_once(": ").unwrap()).collect();
+        let fields: Vec<_> = fields
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("pub ")?.trim_end_matches(',').split_once(": "))
+            .collect();
         for (field, kind) in &fields {
             writeln!(c, "    {};", in_c(kind, field)).unwrap();
         }
@@ -120,11 +122,11 @@ fn the_header_says_what_the_library_has() {
             let at = |kind: &str| format!("offsetof({kind}, {field})");
             let (ours, theirs) = (at(&format!("struct mirror_{name}")), at(&name));
             writeln!(c, "_Static_assert({ours} == {theirs}, \"{name}.{field}\");").unwrap();
-            // A pointer to one field is a pointer to the other: the same type.
+            // Pointers to the fields may be compared only if the fields have the same type.
             writeln!(
                 c,
-                "static inline int same_{name}_{field}(struct mirror_{name} *a, {name} *b) {{ return (void *)(1 ? &a->{field} : \
-                 &b->{field}) != 0; }}"
+                "static inline int same_{name}_{field}(struct mirror_{name} *a, {name} *b) {{ return &a->{field} == \
+                 &b->{field}; }}"
             )
             .unwrap();
         }
@@ -171,7 +173,7 @@ fn the_header_says_what_the_library_has() {
     for compiler in compilers() {
         let mut command = compiler.c();
         command
-            .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"])
+            .args(["-std=c11", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fsyntax-only", "-I"])
             .arg(crate_dir())
             .arg(&file);
         run(&mut command);

@@ -484,7 +484,7 @@ static int32_t in_between(void *user, const palmtop_piece *piece) {
     palmtop_session second;
     CHECK(piece->size == sizeof *piece);
     if ((*heard)++ > 0) return 0;
-    CHECK(pthread_create(&thread, NULL, from_another_thread, &thread) == 0);
+    CHECK(pthread_create(&thread, NULL, from_another_thread, heard) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     from_another_thread(NULL);
     /* Reading is allowed, and so is all that is about something else. */

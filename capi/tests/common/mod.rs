@@ -25,7 +25,20 @@ impl Compiler {
     pub fn cpp(self) -> Command {
         Command::new(self.cpp)
     }
+
+    /// True if it can link with the sanitizers.
+    pub fn sanitizes(self) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("main.c");
+        std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+        let mut command = self.c();
+        command.args(SANITIZE).arg(source).arg("-o").arg(folder.path().join("main"));
+        command.output().is_ok_and(|output| output.status.success())
+    }
 }
+
+/// Addresses and undefined behaviour of the C side; memory of both, leaks included.
+pub const SANITIZE: &[&str] = &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
 
 /// True if a program can be started.
 pub fn exists(program: &str) -> bool {
