@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
-use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode};
+use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
 use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
 use palmtop::{
     CancelToken, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling, StopReason, ThreadHints,
@@ -36,15 +36,16 @@ fn to_python(error: palmtop::Error) -> PyErr {
         source = cause.source();
     }
     match error {
-        palmtop::Error::InvalidArgument(_) | palmtop::Error::Prompt(_) | palmtop::Error::Grammar(_) => {
-            PyValueError::new_err(message)
-        }
+        palmtop::Error::InvalidArgument(_)
+        | palmtop::Error::Prompt(_)
+        | palmtop::Error::Grammar(_)
+        | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
         palmtop::Error::Io { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }
 }
 
-fn of_image(error: palmtop::image::ImageError) -> PyErr {
+fn of_image(error: ImageError) -> PyErr {
     to_python(error.into())
 }
 
