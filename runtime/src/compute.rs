@@ -217,10 +217,24 @@ impl Compute {
 
     /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
     pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, then: Then<'_>) {
+        self.matmul_part(w, staged, then, 0..w.layout().stripes().div_ceil(PANEL_STRIPES));
+    }
+
+    /// Like [`matmul`](Self::matmul), for some of the panels, of which each has [`PANEL`] outputs.
+    pub fn matmul_part(
+        &mut self,
+        w: &PackedMatrix<'_>,
+        staged: &Staged,
+        then: Then<'_>,
+        panels: Range<usize>,
+    ) {
         let stripes = w.layout().stripes();
-        let panels = stripes.div_ceil(PANEL_STRIPES);
         // SAFETY: panels follow each other.
-        unsafe { self.matmul_panels(w, staged, then, panels, |panel| panel_of(panel, stripes)) }
+        unsafe {
+            self.matmul_panels(w, staged, then, panels.len(), |panel| {
+                panel_of(panels.start + panel, stripes)
+            });
+        }
     }
 
     /// Like [`matmul`](Self::matmul), for some outputs: those of ascending runs of up to [`PANEL_STRIPES`] stripes. They

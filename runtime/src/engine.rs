@@ -9,7 +9,7 @@ use crate::compute::{Compute, Scratch};
 use crate::error::{Error, Result};
 use crate::kv::{KvArena, KvShape};
 use crate::model::Model;
-use crate::pool::ThreadPool;
+use crate::pool::{ThreadHints, ThreadPool};
 use crate::rope::Rope;
 
 /// A model with the memory to run it.
@@ -44,14 +44,14 @@ impl EngineSizes {
 
 impl Engine {
     /// Allocates everything and starts the threads.
-    pub fn new(model: &Arc<Model>, sizes: &EngineSizes) -> Result<Self> {
+    pub fn new(model: &Arc<Model>, sizes: &EngineSizes, threads: &ThreadHints) -> Result<Self> {
         let t = &model.config().text;
         let scratch =
             (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
         Ok(Self {
             compute: Compute {
                 kernels: Kernels::select().map_err(Error::InvalidArgument)?,
-                pool: ThreadPool::new(sizes.threads).map_err(Error::Threads)?,
+                pool: ThreadPool::with_hints(sizes.threads, threads).map_err(Error::Threads)?,
                 scratch,
             },
             buffers: Buffers::new(&sizes.buffers)?,

@@ -22,6 +22,78 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A camera: frames are read where they lie, each gets 200 ms, and a button on another thread can stop it.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::time::{Duration, Instant};
+//! use palmtop::image::{Frame, Plane, Rotation};
+//! use palmtop::{CancelToken, Error, GenerateOptions, Limits, Model, Session};
+//!
+//! # fn next_frame() -> Option<Vec<u8>> { None }
+//! fn watch(button: CancelToken) -> palmtop::Result<()> {
+//!     let model = Model::open("paligemma.palm".as_ref())?;
+//!     let mut limits = Limits::default();
+//!     (limits.image_side, limits.new_tokens) = (640, 16);
+//!     println!("this will take\n{}", model.plan(&limits)?);
+//!     let mut session = Session::new(&model, &limits)?;
+//!     let mut features = session.new_features()?;
+//!     let mut options = GenerateOptions::default();
+//!     options.cancel = button;
+//!     while let Some(nv12) = next_frame() {
+//!         options.deadline = Some(Instant::now() + Duration::from_millis(200));
+//!         let (luma, chroma) = nv12.split_at(640 * 480);
+//!         let frame = Frame::nv12(640, 480, Plane::new(luma, 640), Plane::new(chroma, 640))?
+//!             .turned(Rotation::Clockwise90);
+//!         let answered = session.encode(frame, &mut features, &options).and_then(|()| {
+//!             session.answer(&features, &["caption en"], &options, &mut |piece| {
+//!                 print!("{}", piece.text);
+//!                 ControlFlow::Continue(())
+//!             })
+//!         });
+//!         match answered {
+//!             Ok(_) => println!(),
+//!             Err(Error::Cancelled) if options.cancel.is_cancelled() => break,
+//!             Err(Error::Cancelled) => println!("(no time)"),
+//!             Err(other) => return Err(other),
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Boxes and masks in pixels of the picture:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use palmtop::image::{ImageLimits, decode_file};
+//! use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
+//! use palmtop::{GenerateOptions, Limits, Model, Session};
+//!
+//! # fn main() -> palmtop::Result<()> {
+//! let model = Model::open("paligemma.palm".as_ref())?;
+//! let mut session = Session::new(&model, &Limits::default())?;
+//! let mut features = session.new_features()?;
+//! let options = GenerateOptions::default();
+//! session.encode(decode_file("cat.jpg", &ImageLimits::default())?.view(), &mut features, &options)?;
+//! let prompt = Task::segment(["cat"])?.prompt();
+//! let answers = session.answer(&features, &[&prompt], &options, &mut |_| ControlFlow::Continue(()))?;
+//! let (width, height) = features.picture_size();
+//! let mut read = tasks::Answer::read_tokens(&answers[0].text, &answers[0].token_ends, width, height);
+//! read.set_scores(&answers[0].probabilities);
+//! for object in &read.detections {
+//!     println!("{} {:?} {:?}", object.label, object.score, object.bounding_box);
+//!     if let (Some(codes), Some(codec)) = (&object.mask_codes, model.mask_codec()?) {
+//!         let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
+//!         codec.decode(codes, &mut MaskScratch::new(), &mut logits);
+//!         let mask = Mask::paste(&logits, object.locations, width, height, BoxRounding::Nearest)?;
+//!         println!("{} pixels", mask.area());
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod attention;
 mod buffers;
@@ -55,6 +127,7 @@ pub use error::{Error, Result};
 pub use grammar::{Grammar, GrammarError};
 pub use model::Model;
 pub use plan::{KvFormat, Limits, Plan};
+pub use pool::ThreadHints;
 pub use session::{
     Answer, CancelToken, GenerateOptions, ImageFeatures, Piece, Sampling, Session, StopReason, Timings,
 };

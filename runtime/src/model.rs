@@ -1,13 +1,15 @@
 //! A model: mapped weights, architecture and tokenizer, shared and read-only.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::{FormatError, PalmFile, Storage};
+use crate::memory::zeroed;
 use crate::plan::{KvFormat, Limits, Plan};
-use crate::session;
+use crate::session::{self, ImageFeatures};
 use crate::tasks::{MaskCodec, MaskTensor};
 use crate::tokenizer::{Tokenizer, TokenizerLayout};
 use crate::weights::Weights;
@@ -31,6 +33,29 @@ impl Model {
             Error::Format(source) => Error::File { path: path.into(), source },
             other => other,
         })
+    }
+
+    /// Maps the part of an open file that begins at byte `offset`, `length` bytes or all to the end; the file may be
+    /// closed afterwards. See [`PalmFile::open_part`].
+    ///
+    /// ```no_run
+    /// use std::fs::File;
+    /// use palmtop::Model;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// // What AssetFileDescriptor says of an asset that is stored without compression.
+    /// let (package, start, length) = (File::open("app.apk")?, 8192, 1_900_000_000);
+    /// let model = Model::open_part(&package, start, Some(length))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_part(file: &File, offset: u64, length: Option<u64>) -> Result<Arc<Self>> {
+        Self::new(PalmFile::open_part(file, offset, length)?)
+    }
+
+    /// Uses a `.palm` file that lies in memory, which must begin at a multiple of 64; `bytes` are dropped with the model.
+    pub fn from_memory(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Arc<Self>> {
+        Self::new(PalmFile::from_memory(bytes)?)
     }
 
     /// Uses a `.palm` file that is part of the program; `bytes` must start at a multiple of 64.
@@ -93,6 +118,12 @@ impl Model {
     /// The memory of a session with these limits, before any is taken.
     pub fn plan(&self, limits: &Limits) -> Result<Plan> {
         session::plan(self, limits)
+    }
+
+    /// Memory for the features of one picture, for any session of this model.
+    pub fn new_features(&self) -> Result<ImageFeatures> {
+        let values = zeroed(self.config.vision.patches() * self.config.text.hidden)?;
+        Ok(ImageFeatures { values, encoded: false, picture: (0, 0) })
     }
 
     /// How much work a picture and a token are, for a prefix of so many tokens (those of the picture included, as in

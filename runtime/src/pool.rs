@@ -44,6 +44,11 @@ struct Shared {
 impl ThreadPool {
     /// Starts `threads - 1` threads and waits until they run: starting a thread allocates, using one does not.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_hints(threads, &ThreadHints::default())
+    }
+
+    /// Like [`new`](Self::new); every thread that is started follows the hints.
+    pub fn with_hints(threads: usize, hints: &ThreadHints) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             tasks: AtomicU32::new(0),
@@ -58,10 +63,13 @@ impl ThreadPool {
         });
         let mut pool = Self { shared, workers: Vec::with_capacity(threads), epoch: 0 };
         for index in 1..threads.max(1) {
-            let shared = pool.shared.clone();
-            let worker = std::thread::Builder::new()
-                .name(format!("palmtop-{index}"))
-                .spawn(move || shared.work(index))?;
+            let (shared, hints) = (pool.shared.clone(), hints.clone());
+            let worker = std::thread::Builder::new().name(format!("palmtop-{index}")).spawn(move || {
+                // A panic of the caller's function must not keep `with_hints` waiting for this thread.
+                let _ = catch_unwind(AssertUnwindSafe(|| hints.follow(index)));
+                drop(hints);
+                shared.work(index);
+            })?;
             pool.workers.push(worker);
         }
         while pool.shared.done.load(Ordering::Acquire) as usize != pool.workers.len() {
@@ -118,6 +126,101 @@ impl ThreadPool {
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+    }
+}
+
+/// How the threads of a session shall run. What the system refuses is said in the log, and the threads run as they are.
+///
+/// The thread that calls a session computes as well, as one of [`Limits::threads`](crate::Limits::threads): whoever wants
+/// it elsewhere moves it.
+///
+/// ```no_run
+/// use palmtop::{Limits, Model, Session, ThreadHints};
+///
+/// # fn main() -> palmtop::Result<()> {
+/// let model = Model::open("paligemma.palm".as_ref())?;
+/// let mut limits = Limits::default();
+/// limits.threads = Some(4);
+/// let mut hints = ThreadHints::default();
+/// hints.cores = vec![4, 5, 6, 7]; // the big ones of this phone
+/// hints.nice = Some(-4);
+/// let session = Session::with_threads(&model, &limits, &hints)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct ThreadHints {
+    /// Cores on which the threads may run, as the system numbers them; all if empty. Linux and Android only.
+    pub cores: Vec<usize>,
+    /// The threads' niceness, from -20 (before all others) to 19 (behind them). Linux and Android only, and a niceness below
+    /// that of the process usually takes a privilege.
+    pub nice: Option<i32>,
+    /// Called first on every thread that is started, with its number from 1 on: for a priority, a quality of service, a
+    /// name, or an attachment to a virtual machine. A panic in it is ignored.
+    pub on_start: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+}
+
+impl ThreadHints {
+    /// Applies them to this thread.
+    fn follow(&self, index: usize) {
+        if !self.cores.is_empty()
+            && let Err(what) = system::run_on(&self.cores)
+        {
+            log::warn!("thread {index} is not bound to cores {:?}: {what}", self.cores);
+        }
+        if let Some(nice) = self.nice
+            && let Err(what) = system::set_nice(nice)
+        {
+            log::warn!("thread {index} does not get the niceness {nice}: {what}");
+        }
+        if let Some(on_start) = &self.on_start {
+            on_start(index);
+        }
+    }
+}
+
+impl std::fmt::Debug for ThreadHints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let called = self.on_start.is_some();
+        f.debug_struct("ThreadHints")
+            .field("cores", &self.cores)
+            .field("nice", &self.nice)
+            .field("on_start", &called)
+            .finish()
+    }
+}
+
+/// What the system does for the thread that asks.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use rustix::thread::CpuSet;
+
+    pub fn run_on(cores: &[usize]) -> Result<(), String> {
+        let mut set = CpuSet::new();
+        for &core in cores {
+            if core >= CpuSet::MAX_CPU {
+                return Err(format!("there is no core {core}"));
+            }
+            set.set(core);
+        }
+        rustix::thread::sched_setaffinity(None, &set).map_err(|e| e.to_string())
+    }
+
+    pub fn set_nice(nice: i32) -> Result<(), String> {
+        // On Linux a niceness belongs to the thread, whatever POSIX says.
+        rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod system {
+    pub fn run_on(_: &[usize]) -> Result<(), String> {
+        Err("this system does not take such a wish".to_owned())
+    }
+
+    pub fn set_nice(_: i32) -> Result<(), String> {
+        run_on(&[])
     }
 }
 
@@ -307,6 +410,37 @@ mod tests {
             pool.run(&mut scratch, 64, |_, s| *s += 1);
             assert_eq!(scratch.iter().sum::<u32>(), 64);
         }
+    }
+
+    #[test]
+    fn threads_follow_hints() {
+        let started = Arc::new(Mutex::new(Vec::new()));
+        let seen = started.clone();
+        let hints = ThreadHints {
+            cores: vec![0],
+            nice: Some(3),
+            on_start: Some(Arc::new(move |index| {
+                #[cfg(any(target_os = "linux", target_os = "android"))]
+                {
+                    let cores = rustix::thread::sched_getaffinity(None).unwrap();
+                    assert!(cores.is_set(0) && cores.count() == 1);
+                    let me = Some(rustix::thread::gettid());
+                    assert_eq!(rustix::process::getpriority_process(me).unwrap(), 3);
+                }
+                seen.lock().unwrap().push(index);
+                panic!("ignored");
+            })),
+        };
+        let mut pool = ThreadPool::with_hints(3, &hints).unwrap();
+        let mut scratch = [0u32; 3];
+        pool.run(&mut scratch, 10, |_, s| *s += 1);
+        assert_eq!(scratch.iter().sum::<u32>(), 10);
+        let mut started = started.lock().unwrap().clone();
+        started.sort();
+        assert_eq!(started, [1, 2]);
+        // What cannot be had is not an error.
+        let hints = ThreadHints { cores: vec![usize::MAX], ..ThreadHints::default() };
+        assert_eq!(ThreadPool::with_hints(2, &hints).unwrap().threads(), 2);
     }
 
     #[test]

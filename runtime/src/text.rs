@@ -1,7 +1,7 @@
 //! The decoder, Gemma 1 or 2: rows of hidden values in, logits out.
 
 use palmtop_kernels::layout::LANES;
-use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
+use palmtop_kernels::{ATTENTION_ROWS_MAX, PANEL, Scores};
 
 use crate::attention::Tile;
 use crate::buffers::{Buffers, attends_in_integers, blocks};
@@ -16,6 +16,9 @@ use crate::kv::KvElement;
 use crate::pool::Disjoint;
 use crate::trace::Trace;
 use crate::weights::{Matrix, Plain, TextLayer};
+
+/// Panels of the head that are multiplied at once at least: fewer are not worth the waking of threads.
+const HEAD_PANELS_MIN: usize = 64;
 
 /// Rows of one sequence that are computed together and see each other.
 #[derive(Clone, Copy, Debug)]
@@ -92,10 +95,21 @@ impl Engine {
         });
         trace.inputs(format_args!("text.embed"), &w.embed, staged);
         let logits = &mut logits[..spans.len() * t.vocab];
-        let then = Then { out: &mut *logits, stride: t.vocab, what: What::Store };
-        match head.runs() {
-            None => self.compute.matmul(&w.embed.of(file), staged, then),
-            Some(runs) => self.compute.matmul_stripes(&w.embed.of(file), staged, then, runs),
+        // The head has the weights of several layers: a call that is to stop need not wait for all of it.
+        let layer = t.hidden * (t.qkv() + t.heads * t.head_dim + 3 * t.intermediate);
+        let part = (layer / (t.hidden * PANEL)).max(HEAD_PANELS_MIN);
+        let panels = t.vocab.div_ceil(PANEL);
+        for start in (0..head.runs().map_or(panels, <[_]>::len)).step_by(part) {
+            control.check()?;
+            let then = Then { out: &mut *logits, stride: t.vocab, what: What::Store };
+            let w = &w.embed.of(file);
+            match head.runs() {
+                None => self.compute.matmul_part(w, staged, then, start..panels.min(start + part)),
+                Some(runs) => {
+                    let runs = &runs[start..runs.len().min(start + part)];
+                    self.compute.matmul_stripes(w, staged, then, runs);
+                }
+            }
         }
         let Some(cap) = t.final_softcap.map(|cap| cap as f32) else { return Ok(()) };
         let n = logits.len();

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use palmtop::image::{Normaliser, Resizer, RgbImage};
+use palmtop::image::{Frame, Normaliser, Plane, Resizer, RgbImage, Rotation};
 
 struct Counting;
 
@@ -65,5 +65,14 @@ fn resizing_and_normalising_allocate_nothing() {
         });
         assert_eq!(calls, 0, "{width}x{height}");
         assert!(resized.iter().all(|&byte| byte == 77));
+        let samples = vec![128; (width.next_multiple_of(2) * height) as usize];
+        let plane = Plane::new(&samples, width.next_multiple_of(2) as usize);
+        let ((), (calls, _)) = counted(|| {
+            let frame = Frame::nv12(width, height, plane, plane).unwrap().turned(Rotation::Clockwise90);
+            resizer.resize(frame, &mut resized).unwrap();
+        });
+        assert_eq!(calls, 0, "NV12 of {width}x{height}");
+        // 255 / 219 · (128 - 16) = 130.4
+        assert!(resized.iter().all(|&byte| byte == 130));
     }
 }

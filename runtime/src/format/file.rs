@@ -22,6 +22,7 @@ pub struct PalmFile {
 enum Bytes {
     Mapped(memmap2::Mmap),
     Static(&'static [u8]),
+    Owned(Box<dyn AsRef<[u8]> + Send + Sync>),
 }
 
 impl Bytes {
@@ -29,6 +30,8 @@ impl Bytes {
         match self {
             Self::Mapped(m) => m,
             Self::Static(b) => b,
+            // Whoever gives other bytes another time finds that every access is checked.
+            Self::Owned(b) => (**b).as_ref(),
         }
     }
 }
@@ -46,21 +49,80 @@ impl PalmFile {
             return Err(io(std::io::Error::other("is not a regular file, and only those can be mapped")));
         }
         let file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
+        let bytes = Self::map(&file, 0, length).map_err(io)?;
+        Self::new(bytes).map_err(|source| Error::File { path: path.into(), source })
+    }
+
+    /// Uses the part of an open file that begins at byte `offset`, `length` bytes or all to the end: a model inside of
+    /// a larger file, such as an asset of an Android package. The file may be closed afterwards.
+    ///
+    /// It is mapped if `offset` is a multiple of 64, and else read into memory as a whole, which is said in the log.
+    pub fn open_part(file: &File, offset: u64, length: Option<u64>) -> Result<Self> {
+        let io = |source| Error::Io { path: PathBuf::from("(an open file)"), source };
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(io(std::io::Error::other("is not a regular file, and only those can be mapped")));
+        }
+        let behind = metadata.len().checked_sub(offset).filter(|behind| length.unwrap_or(0) <= *behind);
+        let Some(behind) = behind else {
+            return Err(Error::InvalidArgument(format!(
+                "the model would begin at byte {offset} and have {} bytes, but the file has only {}",
+                length.map_or("some".to_owned(), |l| l.to_string()),
+                metadata.len()
+            )));
+        };
+        let length = length.unwrap_or(behind);
+        let bytes = if offset.is_multiple_of(ALIGN) {
+            Self::map(file, offset, length).map_err(io)?
+        } else {
+            log::warn!(
+                "the model begins at byte {offset} of its file, not at a multiple of {ALIGN}: all of its {length} bytes are \
+                 read into memory"
+            );
+            Bytes::Mapped(Self::read(file, offset, length).map_err(io)?)
+        };
+        Ok(Self::new(bytes)?)
+    }
+
+    fn map(file: &File, offset: u64, length: u64) -> std::io::Result<Bytes> {
+        let Ok(bytes) = usize::try_from(length) else {
+            return Err(std::io::Error::other("is larger than this machine can address"));
+        };
+        if bytes == 0 {
+            return Ok(Bytes::Static(&[]));
+        }
         // SAFETY: the mapping is read-only and private to this struct. If another process shortens the
         // file the system ends this one, and changed bytes give wrong numbers; both are stated above, and
         // nothing read from the data is used as an index or length without a check.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
-        Self::new(Bytes::Mapped(map)).map_err(|source| Error::File { path: path.into(), source })
+        let map = unsafe { memmap2::MmapOptions::new().offset(offset).len(bytes).map(file) }?;
+        Ok(Bytes::Mapped(map))
+    }
+
+    /// A part of a file in memory that begins at a page.
+    fn read(mut file: &File, offset: u64, length: u64) -> std::io::Result<memmap2::Mmap> {
+        use std::io::{Read, Seek, SeekFrom};
+        let bytes = usize::try_from(length).unwrap_or(usize::MAX).max(1);
+        let mut map = memmap2::MmapMut::map_anon(bytes)?;
+        let place = file.stream_position()?;
+        file.seek(SeekFrom::Start(offset))?;
+        let read = file.read_exact(&mut map[..length as usize]);
+        // The position is shared with the caller's descriptor.
+        file.seek(SeekFrom::Start(place))?;
+        read?;
+        map.make_read_only()
+    }
+
+    /// Uses a file that lies in memory, which must begin at a multiple of 64 and give the same bytes every time.
+    pub fn from_memory(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, FormatError> {
+        let owned: Box<dyn AsRef<[u8]> + Send + Sync> = Box::new(bytes);
+        check_alignment((*owned).as_ref())?;
+        Self::new(Bytes::Owned(owned))
     }
 
     /// Uses a file that is part of the program; `bytes` must start at a multiple of 64.
     pub fn from_static(bytes: &'static [u8]) -> Result<Self, FormatError> {
-        if !(bytes.as_ptr() as usize).is_multiple_of(ALIGN as usize) {
-            return Err(FormatError::Malformed {
-                offset: 0,
-                what: "memory is not aligned to 64 bytes".into(),
-            });
-        }
+        check_alignment(bytes)?;
         Self::new(Bytes::Static(bytes))
     }
 
@@ -153,4 +215,11 @@ impl PalmFile {
         }
         damaged
     }
+}
+
+fn check_alignment(bytes: &[u8]) -> Result<(), FormatError> {
+    if (bytes.as_ptr() as usize).is_multiple_of(ALIGN as usize) {
+        return Ok(());
+    }
+    Err(FormatError::Malformed { offset: 0, what: "memory is not aligned to 64 bytes".into() })
 }

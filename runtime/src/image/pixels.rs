@@ -128,6 +128,11 @@ impl<'a> RgbView<'a> {
         self.stride_bytes
     }
 
+    /// All bytes, those between the rows too.
+    pub(super) fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
     /// Row `y` from the top: `3 * width` bytes.
     ///
     /// # Panics

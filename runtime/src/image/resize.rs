@@ -10,7 +10,7 @@
 //! Columns are resampled as rows arrive: only the rows under the vertical window are held, in a ring.
 
 use super::pixels::CHANNELS;
-use super::{ImageError, RgbView};
+use super::{Frame, ImageError};
 
 /// Fraction bits of a weight: a byte times a weight and its sign fit in 32 bits.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -42,6 +42,8 @@ pub struct Resizer {
     ring: Vec<u8>,
     /// Sums of the row in work, `[out_width, 3]`.
     sums: Vec<i32>,
+    /// A row of a source that does not lie in memory as RGB, `[side_in_max, 3]`.
+    converted: Vec<u8>,
 }
 
 impl Resizer {
@@ -63,6 +65,7 @@ impl Resizer {
             weights_f64: vec![0.0; sizes.weights_f64],
             ring: vec![0; sizes.ring],
             sums: vec![0; sizes.sums],
+            converted: vec![0; sizes.converted],
         })
     }
 
@@ -89,7 +92,17 @@ impl Resizer {
     ///
     /// # Errors
     /// If a side of `src` is above the limit given to [`new`](Self::new), or `out` has another length.
-    pub fn resize(&mut self, src: RgbView, out: &mut [u8]) -> Result<(), ImageError> {
+    pub fn resize<'a>(&mut self, src: impl Into<Frame<'a>>, out: &mut [u8]) -> Result<(), ImageError> {
+        self.resize_unless(src.into(), out, &mut || false).map(|_| ())
+    }
+
+    /// Like [`resize`](Self::resize), but asks before each row of `out` whether to stop; false if it did.
+    pub(crate) fn resize_unless(
+        &mut self,
+        src: Frame,
+        out: &mut [u8],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, ImageError> {
         if src.width().max(src.height()) > self.side_in_max {
             return Err(ImageError::SideTooLarge {
                 width: src.width(),
@@ -108,14 +121,21 @@ impl Resizer {
             )));
         }
         self.prepare_columns(src.width());
-        if src.height() == self.out_height {
-            for (y, out_row) in out.chunks_exact_mut(row_len).enumerate() {
-                self.resample_row(src.row(y as u32), out_row);
-            }
+        // Leaves `self` for the loops, so that methods of `self` can be called meanwhile.
+        let mut converted = std::mem::take(&mut self.converted);
+        let goes_on = if src.height() == self.out_height {
+            out.chunks_exact_mut(row_len).enumerate().all(|(y, out_row)| {
+                let goes_on = !stop();
+                if goes_on {
+                    self.resample_row(row_of(&src, y as u32, &mut converted), out_row);
+                }
+                goes_on
+            })
         } else {
-            self.resample_columns(src, out);
-        }
-        Ok(())
+            self.resample_columns(&src, &mut converted, out, stop)
+        };
+        self.converted = converted;
+        Ok(goes_on)
     }
 
     /// Fills the windows and weights of the horizontal pass, unless the last image was as wide.
@@ -153,36 +173,48 @@ impl Resizer {
     }
 
     /// The vertical pass over all rows, with the horizontal pass of each row when its turn comes.
-    fn resample_columns(&mut self, src: RgbView, out: &mut [u8]) {
+    fn resample_columns(
+        &mut self,
+        src: &Frame,
+        converted: &mut [u8],
+        out: &mut [u8],
+        stop: &mut dyn FnMut() -> bool,
+    ) -> bool {
         let axis = Axis::new(src.height(), self.out_height);
         let row_len = self.out_width as usize * CHANNELS;
-        let width_changes = src.width() != self.out_width;
+        // Rows that are used as they lie in memory need not be held.
+        let holds_rows = src.width() != self.out_width || !src.is_plain();
         let ring_rows = (self.ring.len() / row_len) as u32;
         // The ring leaves `self` for the loop, so that methods of `self` can write its rows.
         let mut ring = std::mem::take(&mut self.ring);
         let mut next_row = 0;
+        let mut goes_on = true;
         for (y, out_row) in out.chunks_exact_mut(row_len).enumerate() {
+            goes_on = !stop();
+            if !goes_on {
+                break;
+            }
             let window = self.prepare_row(&axis, y as u32);
-            if width_changes {
+            if holds_rows {
                 let end = window.first + window.len;
                 for row in next_row.max(window.first)..end {
                     let slot = (row % ring_rows) as usize * row_len;
-                    self.resample_row(src.row(row), &mut ring[slot..][..row_len]);
+                    self.resample_row(row_of(src, row, converted), &mut ring[slot..][..row_len]);
                 }
                 next_row = next_row.max(end);
             }
             let row = |tap: usize| {
                 let row = window.first + tap as u32;
-                if width_changes {
-                    &ring[(row % ring_rows) as usize * row_len..][..row_len]
-                } else {
-                    src.row(row)
+                match src.plain_row(row) {
+                    Some(plain) if !holds_rows => plain,
+                    _ => &ring[(row % ring_rows) as usize * row_len..][..row_len],
                 }
             };
             let weights = &self.row_weights[..window.len as usize];
             weighted_row(row, weights, &mut self.sums, out_row);
         }
         self.ring = ring;
+        goes_on
     }
 
     /// Fills the weights of output row `y` and returns its window.
@@ -211,6 +243,7 @@ struct Sizes {
     weights_f64: usize,
     ring: usize,
     sums: usize,
+    converted: usize,
 }
 
 impl Sizes {
@@ -242,6 +275,7 @@ impl Sizes {
             weights_f64: taps_x.max(taps_y),
             ring,
             sums: columns * CHANNELS,
+            converted: side_in_max as usize * CHANNELS,
         })
     }
 
@@ -250,7 +284,18 @@ impl Sizes {
             + (self.column_weights + self.row_weights + self.sums) * size_of::<i32>()
             + self.weights_f64 * size_of::<f64>()
             + self.ring
+            + self.converted
     }
+}
+
+/// Row `y` of a frame as RGB: where it lies, or else in `converted`.
+fn row_of<'a>(src: &Frame<'a>, y: u32, converted: &'a mut [u8]) -> &'a [u8] {
+    if let Some(row) = src.plain_row(y) {
+        return row;
+    }
+    let row = &mut converted[..src.width() as usize * CHANNELS];
+    src.write_row(y, row);
+    row
 }
 
 /// Most source pixels under one window, over all sources of 1 to `side_in_max` pixels.

@@ -10,8 +10,10 @@ use crate::sampler::Sampling;
 ///
 /// Encode once, ask many times.
 pub struct ImageFeatures {
-    pub(super) values: Vec<f32>,
-    pub(super) encoded: bool,
+    pub(crate) values: Vec<f32>,
+    pub(crate) encoded: bool,
+    /// Width and height in pixels.
+    pub(crate) picture: (u32, u32),
 }
 
 /// How to answer.
@@ -138,5 +140,10 @@ impl ImageFeatures {
     /// False until a picture has been encoded into it.
     pub fn is_encoded(&self) -> bool {
         self.encoded
+    }
+
+    /// Width and height in pixels of the picture, upright: what boxes and masks are placed in. Zeros before the first one.
+    pub fn picture_size(&self) -> (u32, u32) {
+        self.picture
     }
 }

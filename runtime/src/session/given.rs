@@ -39,7 +39,7 @@ impl Session {
         sink: &mut dyn FnMut(Traced<'_>),
     ) -> Result<()> {
         let mut trace = Trace::with_inputs(sink);
-        self.encode_traced(picture, features, options.control(), &mut trace)?;
+        self.encode_traced(picture.into(), features, options.control(), &mut trace)?;
         for (prompt, answer) in asked {
             self.force_traced(features, prompt, answer, options, &mut trace, &mut |_, _| {})?;
         }

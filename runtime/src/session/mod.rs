@@ -14,10 +14,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::grammar::{self, Grammar};
 use crate::head::HeadPart;
-use crate::image::{Normaliser, Resizer, RgbView};
+use crate::image::{Frame, Normaliser, Resizer, RgbView};
 use crate::memory::zeroed;
 use crate::model::Model;
 use crate::plan::{Limits, Plan};
+use crate::pool::ThreadHints;
 pub use crate::sampler::Sampling;
 use crate::sampler::{Choice, Sampler};
 use crate::text::Span;
@@ -82,6 +83,11 @@ struct Sequence {
 impl Session {
     /// Makes a session: allocates everything that [`Model::plan`] says, and starts the threads.
     pub fn new(model: &Arc<Model>, limits: &Limits) -> Result<Self> {
+        Self::with_threads(model, limits, &ThreadHints::default())
+    }
+
+    /// Like [`new`](Self::new), with a word on how its threads shall run: on which cores, with which priority.
+    pub fn with_threads(model: &Arc<Model>, limits: &Limits, threads: &ThreadHints) -> Result<Self> {
         let sizes = Sizes::new(model, limits)?;
         let plan = sizes.plan(model, limits)?;
         // Asked for in one piece and given back, so that too large a session is an error here: some of the lists
@@ -107,7 +113,7 @@ impl Session {
         };
         let [mean, std] = [config.image.mean, config.image.std].map(|c| c.map(|x| x as f32));
         Ok(Self {
-            engine: Engine::new(model, &sizes.engine)?,
+            engine: Engine::new(model, &sizes.engine, threads)?,
             eye: Eye {
                 resizer: Resizer::new(side as u32, side as u32, limits.image_side as u32)?,
                 normaliser: Normaliser::new(mean, std, config.image.rescale)?,
@@ -148,18 +154,18 @@ impl Session {
 
     /// Memory for the features of one picture.
     pub fn new_features(&self) -> Result<ImageFeatures> {
-        let config = self.model.config();
-        Ok(ImageFeatures { values: zeroed(config.vision.patches() * config.text.hidden)?, encoded: false })
+        self.model.new_features()
     }
 
-    /// Looks at a picture. On cancellation or a passed deadline: [`Error::Cancelled`].
-    pub fn encode(
+    /// Looks at a picture: an [`RgbView`], or a [`Frame`] as cameras deliver it, which is read where it lies. On
+    /// cancellation or a passed deadline: [`Error::Cancelled`].
+    pub fn encode<'a>(
         &mut self,
-        picture: RgbView<'_>,
+        picture: impl Into<Frame<'a>>,
         features: &mut ImageFeatures,
         options: &GenerateOptions,
     ) -> Result<()> {
-        self.encode_traced(picture, features, options.control(), &mut Trace::off())
+        self.encode_traced(picture.into(), features, options.control(), &mut Trace::off())
     }
 
     /// An error for features of a model with other sizes.
@@ -184,7 +190,7 @@ impl Session {
 
     fn encode_traced(
         &mut self,
-        picture: RgbView<'_>,
+        picture: Frame<'_>,
         features: &mut ImageFeatures,
         control: Control<'_>,
         trace: &mut Trace<'_>,
@@ -193,8 +199,11 @@ impl Session {
         let config = self.model.config();
         self.check_owner(features)?;
         features.encoded = false;
+        features.picture = (0, 0);
         let side = config.vision.image_size as u32;
-        self.eye.resizer.resize(picture, &mut self.eye.resized)?;
+        if !self.eye.resizer.resize_unless(picture, &mut self.eye.resized, &mut || control.stops())? {
+            return Err(Error::Cancelled);
+        }
         let resized = RgbView::packed(side, side, &self.eye.resized)?;
         if trace.is_on() {
             let mut planes = vec![0.0; self.eye.resized.len()];
@@ -206,6 +215,7 @@ impl Session {
         self.eye.normaliser.patches(resized, config.vision.patch_size as u32, patches)?;
         vision::encode(&mut self.engine, &mut features.values, control, trace)?;
         features.encoded = true;
+        features.picture = (picture.width(), picture.height());
         self.timings.encode = start.elapsed();
         Ok(())
     }
@@ -473,7 +483,7 @@ impl Session {
         let mut features = self.new_features()?;
         let mut trace = Trace::values(sink);
         self.words.head.select_all();
-        self.encode_traced(picture, &mut features, options.control(), &mut trace)?;
+        self.encode_traced(picture.into(), &mut features, options.control(), &mut trace)?;
         self.prefill(0, &features, prompt, options.control(), &mut trace)?;
         let vocab = self.model.config().text.vocab;
         let mut tokens: Vec<i64> = Vec::new();

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encoded;
+mod frame;
 mod hostile;
 mod normalise;
 mod resize;

@@ -1,0 +1,197 @@
+//! Questions to a session, and the grammars that answers may have to follow.
+
+use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use palmtop::{Answer, Error, Grammar, Sampling, StopReason};
+
+use crate::arguments::{self, Out, Versioned};
+use crate::failure::{Failure, Result, call, palmtop_status};
+use crate::handles::{
+    FEATURES, GRAMMARS, MODELS, RESULTS, SESSIONS, palmtop_features, palmtop_grammar, palmtop_model,
+    palmtop_result, palmtop_session,
+};
+use crate::result::ResultEntry;
+use crate::session::try_lock;
+
+/// Prompts of a call at most; their addresses stand on the stack.
+const PROMPTS_MAX: usize = 256;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct palmtop_piece {
+    pub size: usize,
+    pub text: *const c_char,
+    pub length: usize,
+    pub prompt: u32,
+    pub token: i32,
+}
+
+pub type palmtop_piece_callback =
+    Option<unsafe extern "C" fn(user: *mut c_void, piece: *const palmtop_piece) -> i32>;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct palmtop_answer_options {
+    pub size: usize,
+    pub deadline_ns: u64,
+    pub seed: u64,
+    pub grammar: palmtop_grammar,
+    pub max_new_tokens: u32,
+    pub top_k: u32,
+    pub temperature: f32,
+    pub top_p: f32,
+    pub ignore_end: u32,
+    pub reserved: u32,
+    pub on_piece: palmtop_piece_callback,
+    pub piece_user: *mut c_void,
+}
+
+// SAFETY: numbers, an address and a nullable function, the first a `usize`.
+unsafe impl Versioned for palmtop_answer_options {
+    const NAME: &'static str = "palmtop_answer_options";
+    const FIRST_BYTES: usize = size_of::<Self>();
+}
+
+const DEFAULT_ANSWER_OPTIONS: palmtop_answer_options = palmtop_answer_options {
+    size: size_of::<palmtop_answer_options>(),
+    deadline_ns: 0,
+    seed: 0,
+    grammar: palmtop_grammar { id: 0 },
+    max_new_tokens: 0,
+    top_k: 0,
+    temperature: 0.0,
+    top_p: 0.0,
+    ignore_end: 0,
+    reserved: 0,
+    on_piece: None,
+    piece_user: std::ptr::null_mut(),
+};
+
+fn sampling(options: &palmtop_answer_options) -> Result<Sampling> {
+    let at_least_zero = |name: &str, value: f32| {
+        if value.is_finite() && value >= 0.0 {
+            return Ok(value);
+        }
+        Err(Failure::argument(format!("{name} is {value}, which is not 0 or more")))
+    };
+    Ok(Sampling {
+        temperature: at_least_zero("the temperature", options.temperature)?,
+        top_k: options.top_k as usize,
+        top_p: at_least_zero("top_p", options.top_p)?,
+        seed: options.seed,
+    })
+}
+
+/// # Safety
+/// `options` is null, or can be written as far as `size`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmtop_answer_options_init(
+    options: *mut palmtop_answer_options,
+    size: usize,
+) -> palmtop_status {
+    // SAFETY: as this function's.
+    call(|| unsafe { arguments::init(options, size, DEFAULT_ANSWER_OPTIONS) })
+}
+
+/// # Safety
+/// `prompts` is null, or has `count` texts. `options` is null, or can be read as far as its size, and its callback is as
+/// `palmtop.h` says. `result` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmtop_answer(
+    session: palmtop_session,
+    features: palmtop_features,
+    prompts: *const *const c_char,
+    count: usize,
+    options: *const palmtop_answer_options,
+    result: *mut palmtop_result,
+) -> palmtop_status {
+    call(|| {
+        // SAFETY: as this function's.
+        let (out, options) = unsafe {
+            let wanted = !result.is_null();
+            let out = wanted.then(|| Out::new("result", result, palmtop_result::default())).transpose()?;
+            (out, arguments::options(options, DEFAULT_ANSWER_OPTIONS)?)
+        };
+        let mut texts = [""; PROMPTS_MAX];
+        // SAFETY: as this function's.
+        let given = unsafe { arguments::texts("prompt", prompts, count, PROMPTS_MAX)? };
+        for (text, given) in texts.iter_mut().zip(given) {
+            *text = given?;
+        }
+        let grammar = match options.grammar.id {
+            0 => None,
+            id => Some(Grammar::clone(&*GRAMMARS.get(id)?)),
+        };
+        let (session, features) = (SESSIONS.get(session.id)?, FEATURES.get(features.id)?);
+        let mut state = session.lock()?;
+        let features = try_lock(features.features.try_read(), "features")?;
+        let state = &mut *state;
+        state.options.deadline = crate::deadline(options.deadline_ns);
+        state.options.max_new_tokens =
+            (options.max_new_tokens > 0).then_some(options.max_new_tokens as usize);
+        state.options.sampling = sampling(&options)?;
+        state.options.stop_at_eos = options.ignore_end == 0;
+        state.options.grammar = grammar;
+        let mut stopped = [false; PROMPTS_MAX];
+        let mut on_piece = |piece: palmtop::Piece<'_>| {
+            let Some(function) = options.on_piece else { return ControlFlow::Continue(()) };
+            let piece = palmtop_piece {
+                size: size_of::<palmtop_piece>(),
+                text: piece.text.as_ptr().cast(),
+                length: piece.text.len(),
+                prompt: piece.prompt as u32,
+                token: piece.token.map_or(-1, |token| token as i32),
+            };
+            // SAFETY: as the caller promises; the piece lives until the function returns.
+            match unsafe { function(options.piece_user, &raw const piece) } {
+                0 => ControlFlow::Continue(()),
+                _ => {
+                    stopped[piece.prompt as usize] = true;
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let answered = state.session.answer(&features, &texts[..count], &state.options, &mut on_piece);
+        state.options.grammar = None;
+        answered.map_err(|error| session.why(error))?;
+        let answers = &state.session.answers()[..count];
+        let cut = |(answer, &stopped): (&Answer, &bool)| answer.stop == StopReason::Cancelled && !stopped;
+        let cut = answers.iter().zip(&stopped).any(cut).then(|| session.why(Error::Cancelled));
+        if let Some(out) = out {
+            let cut = cut.as_ref().map(|failure| failure.status);
+            let model = state.session.model().clone();
+            let entry = ResultEntry::new(model, answers, features.picture_size(), cut, &stopped);
+            out.give(palmtop_result { id: RESULTS.insert(Arc::new(entry))? });
+        }
+        cut.map_or(Ok(()), Err)
+    })
+}
+
+/// # Safety
+/// `choices` is null, or has `count` texts; `grammar` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmtop_grammar_choices(
+    model: palmtop_model,
+    choices: *const *const c_char,
+    count: usize,
+    grammar: *mut palmtop_grammar,
+) -> palmtop_status {
+    call(|| {
+        // SAFETY: as this function's.
+        let out = unsafe { Out::new("grammar", grammar, palmtop_grammar::default())? };
+        let model = MODELS.get(model.id)?;
+        // SAFETY: as this function's.
+        let texts = unsafe { arguments::texts("choice", choices, count, 1 << 20)? };
+        let texts = texts.collect::<Result<Vec<_>>>()?;
+        let made = Grammar::choices(&model, texts).map_err(Error::from)?;
+        out.give(palmtop_grammar { id: GRAMMARS.insert(Arc::new(made))? });
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn palmtop_grammar_free(grammar: palmtop_grammar) -> palmtop_status {
+    call(|| GRAMMARS.remove(grammar.id).map(drop))
+}

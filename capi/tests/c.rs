@@ -1,0 +1,271 @@
+//! The C library as C programs use it: the examples and the programs in `c`, built by every compiler that is here, run as they
+//! are, under AddressSanitizer and under valgrind.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run, skipped};
+use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
+use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
+use palmtop_convert::Options;
+use palmtop_tests::{checkpoint, data};
+use tempfile::TempDir;
+
+/// A tiny model with a mask decoder, made once.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = MODEL.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.palm");
+        let mask_codec = Some(data().join("vectors/seg/vae-random.npz"));
+        let options = Options { mask_codec, ..Options::default() };
+        palmtop_convert::convert(checkpoint("tiny1").path(), &path, &options, &()).unwrap();
+        (folder, path)
+    });
+    path
+}
+
+/// How a program is built and run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// With the shared library.
+    Shared,
+    /// With the static library.
+    Static,
+    /// With the static library, addresses and undefined behaviour of the C side and all memory checked, leaks included.
+    Sanitized,
+    /// With the static library, every access of the whole program checked, leaks included.
+    Valgrind,
+}
+
+/// A built program.
+struct Program {
+    way: Way,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+fn build(compiler: Compiler, way: Way, source: &Path) -> Program {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("program");
+    let mut command = compiler.c();
+    command
+        .args(["-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
+        .arg(crate_dir());
+    command.arg(source).arg("-o").arg(&path);
+    match way {
+        Way::Shared => {
+            let to_library = format!("-Wl,-rpath,{}", libraries().display());
+            command.arg("-L").arg(libraries()).args(["-lpalmtop_capi", &to_library]);
+        }
+        _ => {
+            command.arg(libraries().join("libpalmtop_capi.a"));
+        }
+    }
+    if way == Way::Sanitized {
+        command.args(SANITIZE);
+    }
+    command.args(["-lpthread", "-ldl", "-lm"]);
+    run(&mut command);
+    Program { way, path, _folder: folder }
+}
+
+impl Program {
+    /// Runs it; any error or leak that is found fails.
+    fn run(&self, arguments: &[&str]) -> String {
+        run(&mut self.command(arguments))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = match self.way {
+            Way::Valgrind => {
+                let mut command = Command::new("valgrind");
+                command.args(["--quiet", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"]);
+                // It knows no newer instructions.
+                command.args(["--errors-for-leak-kinds=definite,indirect,possible"]).arg(&self.path);
+                command.env("PALMTOP_ISA", if cfg!(target_arch = "x86_64") { "avx2" } else { "scalar" });
+                command
+            }
+            _ => Command::new(&self.path),
+        };
+        command.args(arguments);
+        command
+    }
+}
+
+fn example(name: &str) -> PathBuf {
+    crate_dir().join("../examples/c").join(name)
+}
+
+fn test_program(name: &str) -> PathBuf {
+    crate_dir().join("tests/c").join(name)
+}
+
+/// All ways with all compilers, as far as they are here.
+fn everywhere(source: &Path, ways: &[Way], test: impl Fn(&Program)) {
+    for (index, compiler) in compilers().into_iter().enumerate() {
+        for &way in ways {
+            // What valgrind looks at is the library, which is the same.
+            if way == Way::Valgrind && index > 0 {
+                continue;
+            }
+            if way == Way::Valgrind && !exists("valgrind") {
+                skipped("running the C programs under valgrind, which is not here");
+                continue;
+            }
+            if way == Way::Sanitized && !compiler.sanitizes() {
+                skipped(&format!(
+                    "{} with sanitizers, whose libraries {} has not",
+                    source.display(),
+                    compiler.c
+                ));
+                continue;
+            }
+            test(&build(compiler, way, source));
+        }
+    }
+}
+
+fn scene() -> PathBuf {
+    data().join("images/scene_640x361.png")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// What the Rust library answers.
+fn answers<'a>(picture: impl Into<Frame<'a>>, prompts: &[&str], new_tokens: usize) -> Vec<Answer> {
+    let model = Model::open(model()).unwrap();
+    let mut limits = Limits::default();
+    (limits.batch, limits.new_tokens) = (prompts.len(), new_tokens);
+    let mut session = Session::new(&model, &limits).unwrap();
+    let (mut features, options) = (session.new_features().unwrap(), GenerateOptions::default());
+    session.encode(picture, &mut features, &options).unwrap();
+    let answers = session.answer(&features, prompts, &options, &mut |_| ControlFlow::Continue(()));
+    answers.unwrap().to_vec()
+}
+
+/// For each token its number and the bits of its probability, then the text.
+fn bits(answer: &Answer) -> String {
+    let pairs = answer.tokens.iter().zip(&answer.probabilities);
+    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
+    format!("{tokens}{}\n", answer.text)
+}
+
+#[test]
+fn a_caption_is_the_one_of_the_rust_library() {
+    let picture = decode_file(scene(), &ImageLimits::default()).unwrap();
+    let caption = format!("{}\n", answers(picture.view(), &["caption en"], 256)[0].text);
+    everywhere(&example("caption.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        assert_eq!(program.run(&[text(model()), text(&scene())]), caption, "{:?}", program.way);
+        let refused = program.command(&["/no/model", text(&scene())]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("/no/model"));
+    });
+}
+
+#[test]
+fn a_camera_is_watched_until_a_button_is_pressed() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = folder.path().join("frames.nv12");
+    let (width, height, count) = (64, 48, 3);
+    let bytes: Vec<u8> = (0..count * width * height * 3 / 2).map(|i| (i * 7 % 253) as u8).collect();
+    std::fs::write(&frames, &bytes).unwrap();
+    let arguments =
+        |frame_ms, all_ms| [text(model()), text(&frames), "64", "48", frame_ms, all_ms, "cat", "dog"];
+    everywhere(&example("camera.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let said = program.run(&arguments("3600000", "3600000"));
+        assert!(said.ends_with("3 frames answered, 0 late\n"), "{said}");
+        let said = program.run(&arguments("0", "3600000"));
+        assert!(said.ends_with("0 frames answered, 3 late\n"), "{said}");
+    });
+    // A camera that never ends, but for the button.
+    let endless = build(compilers()[0], Way::Shared, &example("camera.c"));
+    let mut endless = endless.command(&[text(model()), "/dev/zero", "64", "48", "3600000", "300", "cat"]);
+    let said = run(&mut endless);
+    assert!(said.contains(" frames answered, 0 late"), "{said}");
+}
+
+#[test]
+fn whatever_is_handed_in_wrongly_gives_an_error() {
+    let no_model = scene();
+    everywhere(&test_program("arguments.c"), &[Way::Static, Way::Sanitized, Way::Valgrind], |program| {
+        assert_eq!(program.run(&[text(model()), text(&scene()), text(&no_model)]), "ok\n");
+    });
+}
+
+#[test]
+fn threads_share_a_model_and_fight_for_a_session() {
+    everywhere(&test_program("threads.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let rounds = if program.way == Way::Valgrind { "2" } else { "20" };
+        let said = program.run(&[text(model()), rounds]);
+        assert!(said.starts_with("ok: "), "{said}");
+    });
+}
+
+#[test]
+fn nothing_is_allocated_between_session_and_last_token() {
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+        skipped("counting the allocations of C programs, which takes glibc");
+        return;
+    }
+    everywhere(&test_program("allocations.c"), &[Way::Shared, Way::Static], |program| {
+        assert_eq!(program.run(&[text(model())]), "ok\n");
+    });
+}
+
+#[test]
+fn answers_about_raw_pixels_are_those_of_the_rust_library_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("raw");
+    let (width, height, stride) = (96, 70, 400);
+    let pixels: Vec<u8> = (0..stride * height * 3 / 2).map(|i| (i * i / 7 % 251) as u8).collect();
+    std::fs::write(&raw, &pixels).unwrap();
+    let (luma, chroma) = pixels.split_at(stride * height);
+    let (luma, chroma) = (Plane::new(luma, stride), Plane::new(chroma, stride));
+    let packed = |format| Frame::packed(format, width, height as u32, stride, &pixels).unwrap();
+    let frames = [
+        ("1", packed(PixelFormat::Rgb)),
+        ("2", packed(PixelFormat::Bgr)),
+        ("3", packed(PixelFormat::Rgba)),
+        ("4", packed(PixelFormat::Bgra)),
+        ("5", packed(PixelFormat::Grey)),
+        ("6", Frame::nv12(width, height as u32, luma, chroma).unwrap()),
+        ("7", Frame::nv21(width, height as u32, luma, chroma).unwrap()),
+        ("8", Frame::yuv420(width, height as u32, luma, chroma, chroma).unwrap()),
+    ];
+    let turns = ["0", "90", "180", "270"]
+        .map(|degrees| (degrees, Rotation::from_degrees(degrees.parse().unwrap()).unwrap()));
+    let prompts = ["caption en", "detect cat"];
+    let program = build(compilers()[0], Way::Shared, &test_program("answers.c"));
+    for (index, (format, frame)) in frames.into_iter().enumerate() {
+        let (degrees, rotation) = turns[index % 4];
+        let arguments =
+            [text(model()), text(&raw), format, "96", "70", "400", degrees, prompts[0], prompts[1]];
+        let said = program.run(&arguments);
+        let expected: String = answers(frame.turned(rotation), &prompts, 12).iter().map(bits).collect();
+        assert_eq!(said, expected, "format {format}, {degrees} degrees");
+    }
+}
+
+/// The program `palmtop` beside this test, if the workspace has been built as a whole.
+#[test]
+fn the_program_says_the_same() {
+    let program = libraries().parent().unwrap().join("palmtop");
+    if !program.exists() {
+        skipped(
+            "comparing the C library with the program palmtop, which has not been built (cargo test --workspace does)",
+        );
+        return;
+    }
+    let caption = build(compilers()[0], Way::Shared, &example("caption.c"));
+    let ours = caption.run(&[text(model()), text(&scene()), "caption en"]);
+    let mut palmtop = Command::new(program);
+    palmtop.arg("caption").arg(scene()).arg("-m").arg(model()).arg("--quiet");
+    assert_eq!(ours, run(&mut palmtop));
+}

@@ -1,0 +1,108 @@
+/* Nothing is allocated between the making of a session and the last token: the C library's functions are replaced by ones that
+ * count, over all threads. Argument: a model. */
+#include "check.h"
+
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t);
+
+static unsigned calls;
+
+static void counted(void) { __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST); }
+
+void *malloc(size_t bytes) {
+    counted();
+    return __libc_malloc(bytes);
+}
+void *calloc(size_t n, size_t bytes) {
+    counted();
+    return __libc_calloc(n, bytes);
+}
+void *realloc(void *old, size_t bytes) {
+    counted();
+    return __libc_realloc(old, bytes);
+}
+void *memalign(size_t align, size_t bytes) {
+    counted();
+    return __libc_memalign(align, bytes);
+}
+void *aligned_alloc(size_t align, size_t bytes) {
+    counted();
+    return __libc_memalign(align, bytes);
+}
+int posix_memalign(void **out, size_t align, size_t bytes) {
+    counted();
+    *out = __libc_memalign(align, bytes);
+    return *out == NULL ? 12 : 0;
+}
+
+static int32_t hear(void *user, const palmtop_piece *piece) {
+    *(size_t *)user += piece->length;
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    static const char *const prompts[] = {"caption en", "detect cat ; dog", "answer en wo ist die Größe 😀?"};
+    static const char *const choices[] = {"yes", "no", "a red cat"};
+    palmtop_model model;
+    palmtop_session session;
+    palmtop_features features;
+    palmtop_grammar grammar;
+    palmtop_session_options limits;
+    palmtop_answer_options options;
+    palmtop_encode_options looking;
+    palmtop_pixels pixels, turned, packed;
+    palmtop_result result;
+    palmtop_timings timings = {0};
+    uint8_t *frame;
+    size_t bytes, heard = 0;
+    unsigned before, round;
+    CHECK(argc == 2);
+    timings.size = sizeof timings;
+    frame = slope(640, 480, &bytes);
+    OK(palmtop_model_open(argv[1], &model));
+    OK(palmtop_session_options_init(&limits, sizeof limits));
+    limits.batch = 3;
+    limits.threads = 3;
+    limits.new_tokens = 24;
+    OK(palmtop_session_new(model, &limits, &session));
+    OK(palmtop_features_new(model, &features));
+    OK(palmtop_grammar_choices(model, choices, 3, &grammar));
+
+    before = calls;
+    CHECK(before > 0);
+    for (round = 0; round < 20; round++) {
+        OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 640, 480, frame, bytes));
+        turned = pixels;
+        turned.rotation = 90;
+        OK(palmtop_pixels_init(&packed, sizeof packed, PALMTOP_BGRA, 320, 200, frame, bytes));
+        OK(palmtop_encode_options_init(&looking, sizeof looking));
+        OK(palmtop_answer_options_init(&options, sizeof options));
+        looking.deadline_ns = options.deadline_ns = palmtop_clock_ns() + 3600 * 1000000000ull;
+        options.on_piece = hear;
+        options.piece_user = &heard;
+        options.ignore_end = 1;
+        if (round % 3 == 1) options.temperature = 0.7f;
+        if (round % 4 == 3) options.grammar = grammar;
+        OK(palmtop_encode_pixels(session, features, round % 3 == 0 ? &pixels : round % 3 == 1 ? &turned : &packed, &looking));
+        OK(palmtop_answer(session, features, prompts, 3, &options, NULL));
+        OK(palmtop_session_get_timings(session, &timings));
+        OK(palmtop_session_cancel(session));
+        OK(palmtop_session_reset_cancel(session));
+    }
+    CHECK(calls == before);
+    CHECK(heard > 0 && timings.encode_ns > 0);
+
+    /* The test can fail: a result is allocated. */
+    OK(palmtop_answer(session, features, prompts, 3, &options, &result));
+    CHECK(calls > before);
+    OK(palmtop_result_free(result));
+    OK(palmtop_grammar_free(grammar));
+    OK(palmtop_features_free(features));
+    OK(palmtop_session_free(session));
+    OK(palmtop_model_free(model));
+    free(frame);
+    puts("ok");
+    return 0;
+}

@@ -1,0 +1,682 @@
+/* Every function with everything that it can be handed wrongly: an error each time, and all works afterwards.
+ * Arguments: a model with a mask decoder, a picture, and something that is neither. */
+#define _POSIX_C_SOURCE 200809L
+#include "check.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <unistd.h>
+
+static palmtop_model model;
+static palmtop_session session;
+static palmtop_features features;
+static palmtop_result result;
+static palmtop_grammar grammar;
+
+static uint8_t *frame;
+static size_t frame_bytes;
+
+/* Handles that name nothing of the kind that is wanted. */
+static uint64_t bad[12];
+
+static void fill_bad(void) {
+    palmtop_features freed;
+    size_t n = 0;
+    OK(palmtop_features_new(model, &freed));
+    OK(palmtop_features_free(freed));
+    bad[n++] = 0;
+    bad[n++] = 1;
+    bad[n++] = UINT64_MAX;
+    bad[n++] = freed.id;
+    bad[n++] = freed.id + 1;
+    bad[n++] = (uint64_t)(uintptr_t)&model;
+    bad[n++] = (uint64_t)(uintptr_t)frame;
+    bad[n++] = 0x0100000000ffffffull;
+    bad[n++] = 0x0200000000000007ull;
+    bad[n++] = 0x03ffffffff000000ull;
+    bad[n++] = 0x0600000000000000ull;
+    bad[n++] = 0x8000000000000000ull;
+}
+
+/* Where the bytes of `id` happen to be a living handle of that kind, there is nothing to be refused. */
+static int lives(uint64_t id) {
+    return id == model.id || id == session.id || id == features.id || id == result.id || id == grammar.id;
+}
+
+static const char *const PROMPT[] = {"caption en"};
+
+static void handles(void) {
+    palmtop_model_info info = {0};
+    palmtop_plan plan = {0};
+    palmtop_timings timings = {0};
+    palmtop_answer_info answer = {0};
+    palmtop_object object = {0};
+    palmtop_mask mask = {0};
+    palmtop_pixels pixels;
+    palmtop_answer_options options;
+    uint32_t width, height;
+    size_t i, k;
+    uint64_t others[5];
+    info.size = sizeof info;
+    plan.size = sizeof plan;
+    timings.size = sizeof timings;
+    answer.size = sizeof answer;
+    object.size = sizeof object;
+    mask.size = sizeof mask;
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    OK(palmtop_answer_options_init(&options, sizeof options));
+    others[0] = model.id;
+    others[1] = session.id;
+    others[2] = features.id;
+    others[3] = result.id;
+    others[4] = grammar.id;
+    for (i = 0; i < sizeof bad / sizeof *bad + 5; i++) {
+        uint64_t id = i < 5 ? others[i] : bad[i - 5];
+        palmtop_model m = {id};
+        palmtop_session s = {id}, new_session = {7};
+        palmtop_features f = {id}, new_features = {7};
+        palmtop_result r = {id}, new_result = {7};
+        palmtop_grammar g = {id}, new_grammar = {7};
+        if (i >= 5 && lives(id)) continue;
+        if (id != model.id) {
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_get_info(m, &info));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_verify(m));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_plan(m, NULL, &plan));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_session_new(m, NULL, &new_session));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_features_new(m, &new_features));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_grammar_choices(m, PROMPT, 1, &new_grammar));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_free(m));
+            CHECK(new_session.id == 0 && new_features.id == 0 && new_grammar.id == 0);
+        }
+        if (id != session.id) {
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_session_cancel(s));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_session_reset_cancel(s));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_session_get_timings(s, &timings));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_pixels(s, features, &pixels, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_file(s, features, frame, frame_bytes, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(s, features, PROMPT, 1, NULL, &new_result));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_session_free(s));
+            CHECK(new_result.id == 0);
+        }
+        if (id != features.id) {
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_features_get_picture(f, &width, &height));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_pixels(session, f, &pixels, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_file(session, f, frame, frame_bytes, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, f, PROMPT, 1, NULL, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_features_free(f));
+        }
+        if (id != result.id) {
+            CHECK(palmtop_result_count(r) == 0);
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_result_get_answer(r, 0, &answer));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_result_get_object(r, 0, 0, &object));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_result_get_mask(r, 0, 0, &mask, NULL, 0));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_result_free(r));
+        }
+        if (id != grammar.id && id != 0) {
+            options.grammar = g;
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, features, PROMPT, 1, &options, NULL));
+        }
+        if (id != grammar.id) WANT(PALMTOP_INVALID_HANDLE, palmtop_grammar_free(g));
+    }
+    /* Freed twice, of every kind. */
+    for (k = 0; k < 2; k++) {
+        palmtop_status want = k == 0 ? PALMTOP_OK : PALMTOP_INVALID_HANDLE;
+        static palmtop_session s;
+        static palmtop_features f;
+        static palmtop_grammar g;
+        if (k == 0) {
+            OK(palmtop_session_new(model, NULL, &s));
+            OK(palmtop_features_new(model, &f));
+            OK(palmtop_grammar_choices(model, PROMPT, 1, &g));
+        }
+        WANT(want, palmtop_session_free(s));
+        WANT(want, palmtop_features_free(f));
+        WANT(want, palmtop_grammar_free(g));
+    }
+}
+
+/* Structs whose size is wrong. `init` of each kind also refuses null and sizes that are none. */
+#define SIZES(type, variable, statement)                                                                             \
+    do {                                                                                                             \
+        static const size_t wrong[] = {0, 1, 7, sizeof(type) - 1, 5000, SIZE_MAX};                                   \
+        size_t w;                                                                                                    \
+        for (w = 0; w < sizeof wrong / sizeof *wrong; w++) {                                                         \
+            (variable).size = wrong[w];                                                                              \
+            WANT(PALMTOP_INVALID_ARGUMENT, statement);                                                               \
+        }                                                                                                            \
+        (variable).size = sizeof(type);                                                                              \
+    } while (0)
+
+static void structs(void) {
+    palmtop_session_options limits;
+    palmtop_pixels pixels;
+    palmtop_encode_options looking;
+    palmtop_answer_options answering;
+    palmtop_model_info info = {0};
+    palmtop_plan plan = {0};
+    palmtop_timings timings = {0};
+    palmtop_answer_info answer = {0};
+    palmtop_object object = {0};
+    palmtop_mask mask = {0};
+    palmtop_session s;
+    struct {
+        palmtop_answer_options options;
+        uint64_t from_the_future;
+    } newer;
+    struct {
+        palmtop_model_info info;
+        uint64_t from_the_future;
+    } newer_info;
+    char misplaced[sizeof(palmtop_session_options) + 1];
+
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_options_init(NULL, sizeof limits));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_options_init(&limits, 0));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_options_init(&limits, SIZE_MAX));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_options_init((void *)(misplaced + 1), sizeof limits));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_options_init(NULL, sizeof looking));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_options_init(&looking, 1));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_options_init(NULL, sizeof answering));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_options_init(&answering, 8));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_pixels_init(NULL, sizeof pixels, PALMTOP_RGB, 1, 1, frame, 3));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_pixels_init(&pixels, 3, PALMTOP_RGB, 1, 1, frame, 3));
+    OK(palmtop_session_options_init(&limits, sizeof limits));
+    OK(palmtop_encode_options_init(&looking, sizeof looking));
+    OK(palmtop_answer_options_init(&answering, sizeof answering));
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    CHECK(limits.batch == 1 && limits.prompt_tokens == 256 && limits.nice == PALMTOP_NICE_AS_IT_IS);
+
+    plan.size = sizeof plan;
+    SIZES(palmtop_session_options, limits, palmtop_session_new(model, &limits, &s));
+    SIZES(palmtop_session_options, limits, palmtop_model_plan(model, &limits, &plan));
+    SIZES(palmtop_plan, plan, palmtop_model_plan(model, NULL, &plan));
+    SIZES(palmtop_pixels, pixels, palmtop_encode_pixels(session, features, &pixels, NULL));
+    SIZES(palmtop_encode_options, looking, palmtop_encode_pixels(session, features, &pixels, &looking));
+    SIZES(palmtop_encode_options, looking, palmtop_encode_file(session, features, frame, frame_bytes, &looking));
+    SIZES(palmtop_answer_options, answering, palmtop_answer(session, features, PROMPT, 1, &answering, NULL));
+    SIZES(palmtop_model_info, info, palmtop_model_get_info(model, &info));
+    SIZES(palmtop_timings, timings, palmtop_session_get_timings(session, &timings));
+    SIZES(palmtop_answer_info, answer, palmtop_result_get_answer(result, 0, &answer));
+    SIZES(palmtop_object, object, palmtop_result_get_object(result, 0, 0, &object));
+    SIZES(palmtop_mask, mask, palmtop_result_get_mask(result, 0, 0, &mask, NULL, 0));
+
+    /* A newer program's fields are refused if they are used, and filled with nothing. */
+    OK(palmtop_answer_options_init(&newer.options, sizeof newer));
+    CHECK(newer.from_the_future == 0);
+    newer.from_the_future = 1;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, 1, &newer.options, NULL));
+    newer.from_the_future = 0;
+    OK(palmtop_answer(session, features, PROMPT, 1, &newer.options, NULL));
+    newer_info.info.size = sizeof newer_info;
+    newer_info.from_the_future = 5;
+    OK(palmtop_model_get_info(model, &newer_info.info));
+    CHECK(newer_info.from_the_future == 5 && newer_info.info.image_side > 0);
+}
+
+static void models(const char *path, const char *other) {
+    palmtop_model m = {7};
+    int32_t fd;
+    static uint64_t memory[32];
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open(NULL, &m));
+    CHECK(m.id == 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open(path, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open("\xff\xfe", &m));
+    WANT(PALMTOP_IO, palmtop_model_open("", &m));
+    WANT(PALMTOP_IO, palmtop_model_open("/nowhere/at/all", &m));
+    WANT(PALMTOP_IO, palmtop_model_open("/", &m));
+    WANT(PALMTOP_IO, palmtop_model_open("/dev/zero", &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_open(other, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(-1, 0, 0, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(-77, 0, 0, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(12345, 0, 0, &m));
+    fd = open(path, O_RDONLY);
+    CHECK(fd >= 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(fd, 0, 0, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(fd, UINT64_MAX, 0, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(fd, 0, UINT64_MAX, &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 0, 100, &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 64, 0, &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 1, 0, &m));
+    close(fd);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(fd, 0, 0, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(NULL, 64, NULL, NULL, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(memory, 0, NULL, NULL, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(memory, SIZE_MAX, NULL, NULL, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory((char *)memory + 1, 8, NULL, NULL, &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_open_memory((void *)(((uintptr_t)memory + 63) / 64 * 64), 64, NULL, NULL, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(memory, 64, NULL, NULL, NULL));
+    CHECK(m.id == 0);
+}
+
+static void limits(void) {
+    static const uint32_t core = 0;
+    palmtop_session_options good, o;
+    palmtop_session s = {7};
+    OK(palmtop_session_options_init(&good, sizeof good));
+#define REFUSED(want, change)                                                                                        \
+    do {                                                                                                             \
+        o = good;                                                                                                    \
+        change;                                                                                                      \
+        WANT(want, palmtop_session_new(model, &o, &s));                                                              \
+        CHECK(s.id == 0);                                                                                            \
+    } while (0)
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.batch = 0);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.batch = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.prompt_tokens = 0);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.prompt_tokens = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.new_tokens = 0);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.new_tokens = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = 0);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.threads = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.kv = 4);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.kv = -1);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.nice = 20);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.nice = -21);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.core_count = 1);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, (o.core_count = 5000, o.cores = &core));
+    REFUSED(PALMTOP_INVALID_ARGUMENT, (o.core_count = 1, o.cores = (const uint32_t *)(const void *)((const char *)&core + 1)));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_new(model, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_features_new(model, NULL));
+}
+
+static void pictures(const uint8_t *file, size_t file_bytes) {
+    palmtop_pixels good, p;
+    uint32_t side;
+    size_t cut;
+    OK(palmtop_pixels_init(&good, sizeof good, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_pixels_init(&p, sizeof p, 0, 64, 48, frame, frame_bytes));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_pixels_init(&p, sizeof p, 99, 64, 48, frame, frame_bytes));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_pixels_init(&p, sizeof p, PALMTOP_NV12, 64, 48, frame, frame_bytes - 1));
+    WANT(PALMTOP_INVALID_ARGUMENT,
+         palmtop_pixels_init(&p, sizeof p, PALMTOP_RGBA, UINT32_MAX, UINT32_MAX, frame, frame_bytes));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_pixels(session, features, NULL, NULL));
+#define BAD_PIXELS(change)                                                                                           \
+    do {                                                                                                             \
+        p = good;                                                                                                    \
+        change;                                                                                                      \
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_pixels(session, features, &p, NULL));                          \
+    } while (0)
+    BAD_PIXELS(p.format = 0);
+    BAD_PIXELS(p.format = -1);
+    BAD_PIXELS(p.format = PALMTOP_YUV420);
+    BAD_PIXELS(p.format = PALMTOP_RGB);
+    BAD_PIXELS(p.width = 0);
+    BAD_PIXELS(p.height = 0);
+    BAD_PIXELS(p.width = 65);
+    BAD_PIXELS(p.height = 49);
+    BAD_PIXELS(p.width = UINT32_MAX);
+    BAD_PIXELS((p.width = UINT32_MAX, p.height = UINT32_MAX, p.planes[0].stride = SIZE_MAX));
+    BAD_PIXELS(p.rotation = 91);
+    BAD_PIXELS(p.color = 4);
+    BAD_PIXELS(p.color = -1);
+    BAD_PIXELS(p.planes[0].data = NULL);
+    BAD_PIXELS(p.planes[1].data = NULL);
+    BAD_PIXELS(p.planes[0].bytes = 0);
+    BAD_PIXELS(p.planes[1].bytes = 0);
+    BAD_PIXELS(p.planes[1].bytes = SIZE_MAX);
+    BAD_PIXELS(p.planes[1].bytes--);
+    BAD_PIXELS(p.planes[0].stride = 63);
+    BAD_PIXELS(p.planes[0].stride = SIZE_MAX);
+    BAD_PIXELS(p.planes[1].stride = 0);
+    BAD_PIXELS((p.format = PALMTOP_YUV420, p.planes[2] = p.planes[1], p.planes[2].step = SIZE_MAX));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_features_get_picture(features, NULL, &side));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_features_get_picture(features, &side, NULL));
+
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_file(session, features, NULL, 10, NULL));
+    WANT(PALMTOP_BAD_IMAGE, palmtop_encode_file(session, features, NULL, 0, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_encode_file(session, features, file, SIZE_MAX, NULL));
+    WANT(PALMTOP_BAD_IMAGE, palmtop_encode_file(session, features, frame, frame_bytes, NULL));
+    for (cut = 1; cut < file_bytes; cut += 1 + file_bytes / 9)
+        WANT(PALMTOP_BAD_IMAGE, palmtop_encode_file(session, features, file, cut, NULL));
+}
+
+static void questions(void) {
+    static const char *const broken[] = {"caption \xc3"}, *const nothing[] = {NULL}, *const image[] = {"a <image> b"};
+    static const char *long_prompt[1];
+    palmtop_answer_options good, o;
+    palmtop_features empty;
+    palmtop_result r = {7};
+    palmtop_grammar g = {7};
+    char *much = malloc(100001);
+    CHECK(much != NULL);
+    memset(much, 'a', 100000);
+    much[100000] = 0;
+    long_prompt[0] = much;
+    OK(palmtop_answer_options_init(&good, sizeof good));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, NULL, 1, NULL, &r));
+    CHECK(r.id == 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, NULL, 0, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, 0, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, SIZE_MAX, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, nothing, 1, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, broken, 1, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, image, 1, NULL, &r));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, long_prompt, 1, NULL, &r));
+#define BAD_ANSWER(change)                                                                                           \
+    do {                                                                                                             \
+        o = good;                                                                                                    \
+        change;                                                                                                      \
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, 1, &o, &r));                        \
+        CHECK(r.id == 0);                                                                                            \
+    } while (0)
+    BAD_ANSWER(o.max_new_tokens = 257);
+    BAD_ANSWER(o.max_new_tokens = UINT32_MAX);
+    BAD_ANSWER(o.temperature = -1);
+    BAD_ANSWER(o.temperature = (float)(1e300 * 1e300));
+    BAD_ANSWER(o.temperature = (float)(1e300 * 1e300 * 0));
+    BAD_ANSWER(o.top_p = (float)(1e300 * 1e300 * 0));
+    OK(palmtop_features_new(model, &empty));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, empty, PROMPT, 1, NULL, &r));
+    OK(palmtop_features_free(empty));
+    o = good;
+    o.deadline_ns = 1;
+    WANT(PALMTOP_DEADLINE, palmtop_answer(session, features, PROMPT, 1, &o, &r));
+    CHECK(r.id == 0);
+    o.deadline_ns = UINT64_MAX;
+    OK(palmtop_answer(session, features, PROMPT, 1, &o, NULL));
+
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, NULL, 1, &g));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, PROMPT, 0, &g));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, nothing, 1, &g));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, broken, 1, &g));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, long_prompt, 1, &g));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, PROMPT, 1, NULL));
+    free(much);
+}
+
+static void prompts(void) {
+    static const char *const cats[] = {"cat", "traffic light"}, *const semicolon[] = {"a;b"}, *const nothing[] = {NULL};
+    const char *wanted = "detect cat ; traffic light";
+    char buffer[64];
+    size_t length = 7, i;
+    OK(palmtop_prompt(PALMTOP_DETECT, NULL, cats, 2, buffer, sizeof buffer, &length));
+    CHECK(strcmp(buffer, wanted) == 0 && length == strlen(wanted));
+    for (i = 0; i <= length + 1; i++) {
+        size_t k;
+        memset(buffer, 'x', sizeof buffer);
+        WANT(i > length ? PALMTOP_OK : PALMTOP_TOO_SMALL, palmtop_prompt(PALMTOP_DETECT, NULL, cats, 2, buffer, i, &length));
+        CHECK(length == strlen(wanted));
+        for (k = i > length ? i : 0; k < sizeof buffer; k++) CHECK(buffer[k] == 'x');
+    }
+    OK(palmtop_prompt(PALMTOP_DETECT, NULL, cats, 2, NULL, 0, &length));
+    OK(palmtop_prompt(PALMTOP_CAPTION, "de", NULL, 0, buffer, sizeof buffer, &length));
+    CHECK(strcmp(buffer, "caption de") == 0);
+    OK(palmtop_prompt(PALMTOP_OCR, NULL, NULL, 0, buffer, sizeof buffer, &length));
+    OK(palmtop_prompt(PALMTOP_ANSWER, "en", cats, 1, buffer, sizeof buffer, &length));
+    CHECK(strcmp(buffer, "answer en cat") == 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_DETECT, NULL, cats, 2, buffer, sizeof buffer, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(0, NULL, NULL, 0, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(99, NULL, cats, 1, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_CAPTION, "english", NULL, 0, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_CAPTION, "\xff", NULL, 0, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_CAPTION, "en", cats, 1, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_ANSWER, "en", cats, 2, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_DETECT, "en", NULL, 0, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_DETECT, "en", NULL, 1, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_DETECT, "en", nothing, 1, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_DETECT, "en", cats, SIZE_MAX, buffer, sizeof buffer, &length));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prompt(PALMTOP_SEGMENT, "en", semicolon, 1, buffer, sizeof buffer, &length));
+}
+
+static void results(void) {
+    palmtop_answer_info answer = {0};
+    palmtop_object object = {0};
+    palmtop_mask mask = {0};
+    uint8_t *pixels;
+    size_t area, set = 0, i;
+    answer.size = sizeof answer;
+    object.size = sizeof object;
+    mask.size = sizeof mask;
+    CHECK(palmtop_result_count(result) == 1);
+    WANT(PALMTOP_NOT_FOUND, palmtop_result_get_answer(result, 1, &answer));
+    WANT(PALMTOP_NOT_FOUND, palmtop_result_get_answer(result, SIZE_MAX, &answer));
+    WANT(PALMTOP_NOT_FOUND, palmtop_result_get_object(result, 0, 1, &object));
+    WANT(PALMTOP_NOT_FOUND, palmtop_result_get_object(result, 1, 0, &object));
+    WANT(PALMTOP_NOT_FOUND, palmtop_result_get_mask(result, 0, 1, &mask, NULL, 0));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_result_get_answer(result, 0, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_result_get_object(result, 0, 0, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_result_get_mask(result, 0, 0, NULL, NULL, 0));
+
+    OK(palmtop_result_get_answer(result, 0, &answer));
+    CHECK(answer.object_count == 1 && answer.stop == PALMTOP_STOP_END && strlen(answer.text) == answer.text_length);
+    OK(palmtop_result_get_object(result, 0, 0, &object));
+    /* y from 1/4 to 3/4 and x from 0 to 1/2 of 64 x 48. */
+    CHECK(strcmp(object.label, "cat") == 0 && object.label_length == 3 && object.has_mask == 1);
+    CHECK(object.x_min == 0 && object.x_max == 32 && object.y_min == 12 && object.y_max == 36);
+    CHECK(object.locations[0] == 256 && object.locations[1] == 0 && object.locations[2] == 768 && object.locations[3] == 512);
+    CHECK(object.score > 0 && object.score <= 1);
+    OK(palmtop_result_get_mask(result, 0, 0, &mask, NULL, 0));
+    CHECK(mask.x == 0 && mask.y == 12 && mask.width == 32 && mask.height == 24);
+    area = (size_t)mask.width * mask.height;
+    pixels = malloc(area);
+    CHECK(pixels != NULL);
+    WANT(PALMTOP_TOO_SMALL, palmtop_result_get_mask(result, 0, 0, &mask, pixels, area - 1));
+    WANT(PALMTOP_TOO_SMALL, palmtop_result_get_mask(result, 0, 0, &mask, pixels, 0));
+    OK(palmtop_result_get_mask(result, 0, 0, &mask, pixels, area));
+    for (i = 0; i < area; i++) {
+        CHECK(pixels[i] <= 1);
+        set += pixels[i];
+    }
+    CHECK(set == mask.area && set > 0);
+    free(pixels);
+}
+
+static void *from_another_thread(void *user) {
+    palmtop_timings timings = {0};
+    palmtop_pixels pixels;
+    timings.size = sizeof timings;
+    if (user != NULL) CHECK(palmtop_last_error()[0] == 0); /* a new thread has had none */
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    WANT(PALMTOP_BUSY, palmtop_session_get_timings(session, &timings));
+    WANT(PALMTOP_BUSY, palmtop_encode_pixels(session, features, &pixels, NULL));
+    WANT(PALMTOP_BUSY, palmtop_encode_file(session, features, frame, frame_bytes, NULL));
+    WANT(PALMTOP_BUSY, palmtop_answer(session, features, PROMPT, 1, NULL, NULL));
+    WANT(PALMTOP_BUSY, palmtop_session_free(session));
+    WANT(PALMTOP_BUSY, palmtop_features_free(features));
+    return NULL;
+}
+
+/* In the middle of an answer, from its own thread and another one. */
+static int32_t in_between(void *user, const palmtop_piece *piece) {
+    int *heard = user;
+    pthread_t thread;
+    uint32_t width, height;
+    palmtop_session second;
+    CHECK(piece->size == sizeof *piece);
+    if ((*heard)++ > 0) return 0;
+    CHECK(pthread_create(&thread, NULL, from_another_thread, heard) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    from_another_thread(NULL);
+    /* Reading is allowed, and so is all that is about something else. */
+    OK(palmtop_features_get_picture(features, &width, &height));
+    CHECK(width == 64 && height == 48);
+    OK(palmtop_session_new(model, NULL, &second));
+    OK(palmtop_answer(second, features, PROMPT, 1, NULL, NULL));
+    OK(palmtop_session_free(second));
+    return 0;
+}
+
+static int32_t stop_here(void *user, const palmtop_piece *piece) {
+    (void)user;
+    (void)piece;
+    return 1;
+}
+
+static void busy(void) {
+    palmtop_answer_options o;
+    palmtop_answer_info answer = {0};
+    palmtop_result r = {0};
+    int heard = 0;
+    answer.size = sizeof answer;
+    OK(palmtop_answer_options_init(&o, sizeof o));
+    o.on_piece = in_between;
+    o.piece_user = &heard;
+    o.max_new_tokens = 4;
+    OK(palmtop_answer(session, features, PROMPT, 1, &o, NULL));
+    CHECK(heard > 1);
+    o.on_piece = stop_here;
+    o.ignore_end = 1;
+    OK(palmtop_answer(session, features, PROMPT, 1, &o, &r));
+    OK(palmtop_result_get_answer(r, 0, &answer));
+    CHECK(answer.stop == PALMTOP_STOP_CALLBACK && answer.token_count == 1);
+    OK(palmtop_result_free(r));
+}
+
+static int32_t cancel_here(void *user, const palmtop_piece *piece) {
+    (void)user;
+    if (piece->token >= 0) OK(palmtop_session_cancel(session));
+    return 0;
+}
+
+static void cancelled(void) {
+    palmtop_answer_options o;
+    palmtop_answer_info answer = {0};
+    palmtop_pixels pixels;
+    palmtop_result r = {0};
+    answer.size = sizeof answer;
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    OK(palmtop_answer_options_init(&o, sizeof o));
+    o.on_piece = cancel_here;
+    o.ignore_end = 1;
+    WANT(PALMTOP_CANCELLED, palmtop_answer(session, features, PROMPT, 1, &o, &r));
+    OK(palmtop_result_get_answer(r, 0, &answer));
+    CHECK(answer.stop == PALMTOP_STOP_CANCELLED && answer.token_count == 1);
+    OK(palmtop_result_free(r));
+    WANT(PALMTOP_CANCELLED, palmtop_answer(session, features, PROMPT, 1, &o, NULL));
+    WANT(PALMTOP_CANCELLED, palmtop_encode_pixels(session, features, &pixels, NULL));
+    OK(palmtop_session_reset_cancel(session));
+    OK(palmtop_encode_pixels(session, features, &pixels, NULL));
+}
+
+static void hear(void *user, int32_t level, const char *message) {
+    int *heard = user;
+    CHECK(level >= PALMTOP_LOG_ERROR && level <= PALMTOP_LOG_DEBUG && strlen(message) > 0);
+    WANT(PALMTOP_BUSY, palmtop_set_log(PALMTOP_LOG_OFF, NULL, NULL));
+    ++*heard;
+}
+
+static void started(void *user, uint32_t index) {
+    uint32_t *sum = user;
+    __atomic_add_fetch(sum, index, __ATOMIC_SEQ_CST);
+}
+
+static void threads_and_log(void) {
+    static const uint32_t nowhere[] = {1000};
+    palmtop_session_options o;
+    palmtop_session s;
+    uint32_t sum = 0;
+    int heard = 0;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_set_log(-1, hear, &heard));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_set_log(5, NULL, NULL));
+    OK(palmtop_set_log(PALMTOP_LOG_WARNING, hear, &heard));
+    OK(palmtop_session_options_init(&o, sizeof o));
+    o.threads = 4;
+    o.on_thread_start = started;
+    o.thread_user = &sum;
+    o.nice = 5;
+    /* What cannot be had is said, and the session made. */
+    o.cores = nowhere;
+    o.core_count = 1;
+    OK(palmtop_session_new(model, &o, &s));
+    CHECK(sum == 1 + 2 + 3);
+    CHECK(heard == 3);
+    OK(palmtop_answer(s, features, PROMPT, 1, NULL, NULL));
+    OK(palmtop_session_free(s));
+    OK(palmtop_set_log(PALMTOP_LOG_OFF, NULL, NULL));
+}
+
+static uint8_t *contents(const char *path, size_t *bytes, size_t align) {
+    FILE *file = fopen(path, "rb");
+    uint8_t *data;
+    long end;
+    CHECK(file != NULL);
+    CHECK(fseek(file, 0, SEEK_END) == 0);
+    end = ftell(file);
+    rewind(file);
+    data = aligned_alloc(align, ((size_t)end + align) / align * align);
+    CHECK(data != NULL);
+    *bytes = fread(data, 1, (size_t)end, file);
+    CHECK(*bytes == (size_t)end);
+    fclose(file);
+    return data;
+}
+
+static void released(void *user) {
+    uint8_t **memory = user;
+    free(*memory);
+    *memory = NULL;
+}
+
+/* Memory is given back with the last object that needs it. */
+static void from_memory(const char *path) {
+    size_t bytes;
+    uint8_t *memory = contents(path, &bytes, 64);
+    palmtop_model m;
+    palmtop_session s;
+    OK(palmtop_model_open_memory(memory, bytes, released, &memory, &m));
+    OK(palmtop_model_verify(m));
+    OK(palmtop_session_new(m, NULL, &s));
+    OK(palmtop_model_free(m));
+    CHECK(memory != NULL);
+    OK(palmtop_answer(s, features, PROMPT, 1, NULL, NULL));
+    OK(palmtop_session_free(s));
+    CHECK(memory == NULL);
+}
+
+int main(int argc, char **argv) {
+    /* A box and a mask, whatever the model thinks. */
+    static const char *const segment[] = {
+        "<loc0256><loc0000><loc0768><loc0512>"
+        "<seg000><seg017><seg034><seg051><seg068><seg085><seg102><seg119>"
+        "<seg008><seg025><seg042><seg059><seg076><seg093><seg110><seg127> cat"};
+    palmtop_answer_options options;
+    palmtop_pixels pixels;
+    uint8_t *file;
+    size_t file_bytes;
+    CHECK(argc == 4);
+    frame = slope(64, 48, &frame_bytes);
+    file = contents(argv[2], &file_bytes, 16);
+
+    CHECK(palmtop_abi_version() == PALMTOP_ABI_VERSION && strlen(palmtop_version()) > 0);
+    CHECK(palmtop_last_error()[0] == 0 && strlen(palmtop_status_name(12345)) > 0);
+    CHECK(palmtop_clock_ns() > 0);
+    OK(palmtop_model_open(argv[1], &model));
+    OK(palmtop_session_new(model, NULL, &session));
+    OK(palmtop_features_new(model, &features));
+    OK(palmtop_grammar_choices(model, segment, 1, &grammar));
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    OK(palmtop_encode_pixels(session, features, &pixels, NULL));
+    OK(palmtop_answer_options_init(&options, sizeof options));
+    options.grammar = grammar;
+    OK(palmtop_answer(session, features, PROMPT, 1, &options, &result));
+
+    fill_bad();
+    handles();
+    structs();
+    models(argv[1], argv[3]);
+    limits();
+    results();
+    pictures(file, file_bytes);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, SIZE_MAX / 8, NULL, NULL));
+    OK(palmtop_encode_file(session, features, file, file_bytes, NULL));
+    OK(palmtop_encode_pixels(session, features, &pixels, NULL));
+    questions();
+    prompts();
+    busy();
+    cancelled();
+    threads_and_log();
+    from_memory(argv[1]);
+
+    /* Objects may be freed in any order. */
+    OK(palmtop_model_free(model));
+    OK(palmtop_grammar_free(grammar));
+    OK(palmtop_answer(session, features, PROMPT, 1, NULL, NULL));
+    OK(palmtop_session_free(session));
+    results();
+    OK(palmtop_result_free(result));
+    OK(palmtop_features_free(features));
+    free(frame);
+    free(file);
+    puts("ok");
+    return 0;
+}

@@ -1,0 +1,355 @@
+/* The native side of dev.palmtop.Palmtop: arguments to palmtop.h, results to objects, errors to exceptions.
+ *
+ * Texts pass as arrays of UTF-8 bytes, since the JVM's own functions speak a UTF-8 of their own. Built with:
+ *     cc -shared -fPIC -I$JAVA_HOME/include -I$JAVA_HOME/include/linux palmtop_jni.c -lpalmtop -o libpalmtop_jni.so
+ * or, with the NDK, as a CMake library that links libpalmtop.a. */
+#include <jni.h>
+#include <palmtop.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NATIVE(type, name) JNIEXPORT type JNICALL Java_dev_palmtop_Palmtop_##name
+#define CLASS "dev/palmtop/Palmtop$"
+
+/* Prompts of a call at most. */
+#define PROMPTS_MAX 256
+
+static jbyteArray new_bytes(JNIEnv *env, const char *text, size_t length) {
+    jbyteArray array = (*env)->NewByteArray(env, (jsize)length);
+    if (array != NULL) (*env)->SetByteArrayRegion(env, array, 0, (jsize)length, (const jbyte *)text);
+    return array;
+}
+
+/* Makes an object of a class of ours; null, with an exception, if that fails. */
+static jobject new_object(JNIEnv *env, const char *name, const char *signature, const jvalue *arguments) {
+    jclass class = (*env)->FindClass(env, name);
+    jmethodID constructor = class == NULL ? NULL : (*env)->GetMethodID(env, class, "<init>", signature);
+    return constructor == NULL ? NULL : (*env)->NewObjectA(env, class, constructor, arguments);
+}
+
+/* Throws the last error, unless there is an exception already. */
+static void fail(JNIEnv *env, palmtop_status status) {
+    const char *message = palmtop_last_error();
+    jvalue arguments[2];
+    jobject error;
+    if ((*env)->ExceptionCheck(env)) return;
+    arguments[0].i = status;
+    arguments[1].l = new_bytes(env, message, strlen(message));
+    if (arguments[1].l == NULL) return;
+    error = new_object(env, CLASS "Error", "(I[B)V", arguments);
+    if (error != NULL) (*env)->Throw(env, (jthrowable)error);
+}
+
+static void check(JNIEnv *env, palmtop_status status) {
+    if (status != PALMTOP_OK) fail(env, status);
+}
+
+static palmtop_model to_model(jlong id) { return (palmtop_model){(uint64_t)id}; }
+static palmtop_session to_session(jlong id) { return (palmtop_session){(uint64_t)id}; }
+static palmtop_features to_features(jlong id) { return (palmtop_features){(uint64_t)id}; }
+
+NATIVE(jint, abiVersion)(JNIEnv *env, jclass class) {
+    (void)env, (void)class;
+    return (jint)palmtop_abi_version();
+}
+
+NATIVE(jlong, clock)(JNIEnv *env, jclass class) {
+    (void)env, (void)class;
+    return (jlong)palmtop_clock_ns();
+}
+
+NATIVE(jlong, openModel)(JNIEnv *env, jclass class, jbyteArray path) {
+    palmtop_model model = {0};
+    jbyte *text = (*env)->GetByteArrayElements(env, path, NULL);
+    (void)class;
+    if (text == NULL) return 0;
+    check(env, palmtop_model_open((const char *)text, &model));
+    (*env)->ReleaseByteArrayElements(env, path, text, JNI_ABORT);
+    return (jlong)model.id;
+}
+
+NATIVE(jlong, openModelFd)(JNIEnv *env, jclass class, jint fd, jlong offset, jlong length) {
+    palmtop_model model = {0};
+    (void)class;
+    check(env, palmtop_model_open_fd(fd, (uint64_t)offset, (uint64_t)length, &model));
+    return (jlong)model.id;
+}
+
+NATIVE(void, freeModel)(JNIEnv *env, jclass class, jlong model) {
+    (void)class;
+    check(env, palmtop_model_free(to_model(model)));
+}
+
+/* The seven numbers of SessionOptions. */
+static palmtop_session_options to_options(JNIEnv *env, jintArray array) {
+    palmtop_session_options options;
+    jint numbers[7];
+    palmtop_session_options_init(&options, sizeof options);
+    (*env)->GetIntArrayRegion(env, array, 0, 7, numbers);
+    options.batch = (uint32_t)numbers[0];
+    options.prompt_tokens = (uint32_t)numbers[1];
+    options.new_tokens = (uint32_t)numbers[2];
+    options.image_side = (uint32_t)numbers[3];
+    options.kv = numbers[4];
+    options.threads = (uint32_t)numbers[5];
+    options.nice = numbers[6];
+    return options;
+}
+
+NATIVE(jlongArray, planSession)(JNIEnv *env, jclass class, jlong model, jintArray numbers) {
+    palmtop_session_options options = to_options(env, numbers);
+    palmtop_plan plan = {0};
+    palmtop_status status;
+    jlongArray array;
+    (void)class;
+    plan.size = sizeof plan;
+    status = palmtop_model_plan(to_model(model), &options, &plan);
+    check(env, status);
+    array = status == PALMTOP_OK ? (*env)->NewLongArray(env, 2) : NULL;
+    if (array != NULL) {
+        jlong bytes[2] = {(jlong)plan.session_bytes, (jlong)plan.weights_bytes};
+        (*env)->SetLongArrayRegion(env, array, 0, 2, bytes);
+    }
+    return array;
+}
+
+NATIVE(jlong, newSession)(JNIEnv *env, jclass class, jlong model, jintArray numbers, jintArray cores) {
+    palmtop_session_options options = to_options(env, numbers);
+    palmtop_session session = {0};
+    jint *list = (*env)->GetIntArrayElements(env, cores, NULL);
+    (void)class;
+    if (list == NULL) return 0;
+    options.core_count = (uint32_t)(*env)->GetArrayLength(env, cores);
+    options.cores = (const uint32_t *)list;
+    check(env, palmtop_session_new(to_model(model), &options, &session));
+    (*env)->ReleaseIntArrayElements(env, cores, list, JNI_ABORT);
+    return (jlong)session.id;
+}
+
+NATIVE(void, freeSession)(JNIEnv *env, jclass class, jlong session) {
+    (void)class;
+    check(env, palmtop_session_free(to_session(session)));
+}
+
+NATIVE(void, cancelSession)(JNIEnv *env, jclass class, jlong session, jboolean cancel) {
+    palmtop_session s = to_session(session);
+    (void)class;
+    check(env, cancel ? palmtop_session_cancel(s) : palmtop_session_reset_cancel(s));
+}
+
+NATIVE(jlong, newFeatures)(JNIEnv *env, jclass class, jlong model) {
+    palmtop_features features = {0};
+    (void)class;
+    check(env, palmtop_features_new(to_model(model), &features));
+    return (jlong)features.id;
+}
+
+NATIVE(void, freeFeatures)(JNIEnv *env, jclass class, jlong features) {
+    (void)class;
+    check(env, palmtop_features_free(to_features(features)));
+}
+
+NATIVE(void, encodeFile)(JNIEnv *env, jclass class, jlong session, jlong features, jbyteArray file, jlong deadline) {
+    palmtop_encode_options options;
+    jbyte *data = (*env)->GetByteArrayElements(env, file, NULL);
+    (void)class;
+    if (data == NULL) return;
+    palmtop_encode_options_init(&options, sizeof options);
+    options.deadline_ns = (uint64_t)deadline;
+    check(env, palmtop_encode_file(to_session(session), to_features(features), data, (size_t)(*env)->GetArrayLength(env, file),
+                                   &options));
+    (*env)->ReleaseByteArrayElements(env, file, data, JNI_ABORT);
+}
+
+NATIVE(void, encodePixels)(JNIEnv *env, jclass class, jlong session, jlong features, jintArray numbers, jobjectArray planes,
+                           jintArray strides, jlong deadline) {
+    palmtop_pixels pixels;
+    palmtop_encode_options options;
+    jint n[5], stride[6];
+    jsize i, count = (*env)->GetArrayLength(env, planes);
+    (void)class;
+    (*env)->GetIntArrayRegion(env, numbers, 0, 5, n);
+    if (count > 3) count = 3;
+    (*env)->GetIntArrayRegion(env, strides, 0, 2 * count, stride);
+    palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_RGB, 0, 0, NULL, 0);
+    pixels.format = n[0];
+    pixels.width = (uint32_t)n[1];
+    pixels.height = (uint32_t)n[2];
+    pixels.rotation = (uint32_t)n[3];
+    pixels.color = n[4];
+    for (i = 0; i < count; i++) {
+        jobject buffer = (*env)->GetObjectArrayElement(env, planes, i);
+        pixels.planes[i].data = (*env)->GetDirectBufferAddress(env, buffer);
+        pixels.planes[i].bytes = (size_t)(*env)->GetDirectBufferCapacity(env, buffer);
+        pixels.planes[i].stride = (size_t)stride[2 * i];
+        pixels.planes[i].step = (size_t)stride[2 * i + 1];
+        (*env)->DeleteLocalRef(env, buffer);
+    }
+    palmtop_encode_options_init(&options, sizeof options);
+    options.deadline_ns = (uint64_t)deadline;
+    check(env, palmtop_encode_pixels(to_session(session), to_features(features), &pixels, &options));
+}
+
+/* Who hears the pieces. */
+struct hearing {
+    JNIEnv *env;
+    jobject object;
+    jmethodID piece;
+};
+
+static int32_t hear(void *user, const palmtop_piece *piece) {
+    struct hearing *hearing = user;
+    JNIEnv *env = hearing->env;
+    jbyteArray text;
+    jboolean goes_on = JNI_FALSE;
+    if (piece->length == 0) return 0;
+    text = new_bytes(env, piece->text, piece->length);
+    if (text != NULL) {
+        goes_on = (*env)->CallBooleanMethod(env, hearing->object, hearing->piece, (jint)piece->prompt, text);
+        (*env)->DeleteLocalRef(env, text);
+    }
+    /* What the listener throws ends the answer, and goes on from there. */
+    return goes_on && !(*env)->ExceptionCheck(env) ? 0 : 1;
+}
+
+/* The mask of an object, or null without one. */
+static jobject new_mask(JNIEnv *env, palmtop_result result, size_t answer, size_t index) {
+    palmtop_mask mask = {0};
+    jvalue arguments[5];
+    jbyteArray pixels;
+    jbyte *data;
+    size_t bytes;
+    mask.size = sizeof mask;
+    if (palmtop_result_get_mask(result, answer, index, &mask, NULL, 0) != PALMTOP_OK) return NULL;
+    bytes = (size_t)mask.width * mask.height;
+    pixels = (*env)->NewByteArray(env, (jsize)bytes);
+    data = pixels == NULL ? NULL : (*env)->GetByteArrayElements(env, pixels, NULL);
+    if (data == NULL) return NULL;
+    palmtop_result_get_mask(result, answer, index, &mask, (uint8_t *)data, bytes);
+    (*env)->ReleaseByteArrayElements(env, pixels, data, 0);
+    arguments[0].i = (jint)mask.x;
+    arguments[1].i = (jint)mask.y;
+    arguments[2].i = (jint)mask.width;
+    arguments[3].i = (jint)mask.height;
+    arguments[4].l = pixels;
+    return new_object(env, CLASS "Mask", "(IIII[B)V", arguments);
+}
+
+static jobject new_detection(JNIEnv *env, palmtop_result result, size_t answer, size_t index) {
+    palmtop_object object = {0};
+    jvalue arguments[7];
+    object.size = sizeof object;
+    if (palmtop_result_get_object(result, answer, index, &object) != PALMTOP_OK) return NULL;
+    arguments[0].l = new_bytes(env, object.label, object.label_length);
+    arguments[1].f = object.score;
+    arguments[2].f = object.x_min;
+    arguments[3].f = object.y_min;
+    arguments[4].f = object.x_max;
+    arguments[5].f = object.y_max;
+    arguments[6].l = object.has_mask ? new_mask(env, result, answer, index) : NULL;
+    if ((*env)->ExceptionCheck(env)) return NULL;
+    return new_object(env, CLASS "Detection", "([BFFFFFL" CLASS "Mask;)V", arguments);
+}
+
+static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index, jclass detection) {
+    palmtop_answer_info info = {0};
+    jvalue arguments[7];
+    jintArray tokens;
+    jfloatArray probabilities;
+    jobjectArray objects;
+    size_t i;
+    info.size = sizeof info;
+    if (palmtop_result_get_answer(result, index, &info) != PALMTOP_OK) return NULL;
+    arguments[0].l = new_bytes(env, info.text, info.text_length);
+    tokens = (*env)->NewIntArray(env, (jsize)info.token_count);
+    probabilities = (*env)->NewFloatArray(env, (jsize)info.token_count);
+    objects = (*env)->NewObjectArray(env, (jsize)info.object_count, detection, NULL);
+    if (arguments[0].l == NULL || tokens == NULL || probabilities == NULL || objects == NULL) return NULL;
+    (*env)->SetIntArrayRegion(env, tokens, 0, (jsize)info.token_count, (const jint *)info.tokens);
+    (*env)->SetFloatArrayRegion(env, probabilities, 0, (jsize)info.token_count, info.probabilities);
+    for (i = 0; i < info.object_count; i++) {
+        jobject object;
+        if ((*env)->PushLocalFrame(env, 16) != 0) return NULL;
+        object = (*env)->PopLocalFrame(env, new_detection(env, result, index, i));
+        if (object == NULL) return NULL;
+        (*env)->SetObjectArrayElement(env, objects, (jsize)i, object);
+        (*env)->DeleteLocalRef(env, object);
+    }
+    arguments[1].l = tokens;
+    arguments[2].l = probabilities;
+    arguments[3].i = info.stop;
+    arguments[4].i = (jint)info.prompt_tokens;
+    arguments[5].f = info.likelihood;
+    arguments[6].l = objects;
+    return new_object(env, CLASS "Answer", "([B[I[FIIF[L" CLASS "Detection;)V", arguments);
+}
+
+/* All answers of a result. */
+static jobjectArray new_answers(JNIEnv *env, palmtop_result result) {
+    jclass answer = (*env)->FindClass(env, CLASS "Answer"), detection = (*env)->FindClass(env, CLASS "Detection");
+    size_t i, count = palmtop_result_count(result);
+    jobjectArray array;
+    if (answer == NULL || detection == NULL) return NULL;
+    array = (*env)->NewObjectArray(env, (jsize)count, answer, NULL);
+    for (i = 0; array != NULL && i < count; i++) {
+        jobject object;
+        if ((*env)->PushLocalFrame(env, 16) != 0) return NULL;
+        object = (*env)->PopLocalFrame(env, new_answer(env, result, i, detection));
+        if (object == NULL) return NULL;
+        (*env)->SetObjectArrayElement(env, array, (jsize)i, object);
+        (*env)->DeleteLocalRef(env, object);
+    }
+    return array;
+}
+
+NATIVE(jobjectArray, ask)(JNIEnv *env, jclass class, jlong session, jlong features, jobjectArray prompts, jintArray numbers,
+                          jfloatArray fractions, jlongArray longs, jobject listener) {
+    palmtop_answer_options options;
+    palmtop_result result = {0};
+    palmtop_status status;
+    struct hearing hearing = {env, listener, NULL};
+    jsize i, count = (*env)->GetArrayLength(env, prompts);
+    jbyteArray arrays[PROMPTS_MAX];
+    const char *texts[PROMPTS_MAX];
+    jint n[2];
+    jfloat f[2];
+    jlong l[2];
+    jobjectArray answers = NULL;
+    (void)class;
+    (*env)->GetIntArrayRegion(env, numbers, 0, 2, n);
+    (*env)->GetFloatArrayRegion(env, fractions, 0, 2, f);
+    (*env)->GetLongArrayRegion(env, longs, 0, 2, l);
+    palmtop_answer_options_init(&options, sizeof options);
+    options.max_new_tokens = (uint32_t)n[0];
+    options.top_k = (uint32_t)n[1];
+    options.temperature = f[0];
+    options.top_p = f[1];
+    options.seed = (uint64_t)l[0];
+    options.deadline_ns = (uint64_t)l[1];
+    if (listener != NULL) {
+        jclass its_class = (*env)->GetObjectClass(env, listener);
+        hearing.piece = (*env)->GetMethodID(env, its_class, "piece", "(I[B)Z");
+        if (hearing.piece == NULL) return NULL;
+        options.on_piece = hear;
+        options.piece_user = &hearing;
+    }
+    /* More than that is refused by the library, which then looks at none of them. */
+    if (count <= PROMPTS_MAX) {
+        if ((*env)->EnsureLocalCapacity(env, count + 16) != 0) return NULL;
+        for (i = 0; i < count; i++) {
+            arrays[i] = (*env)->GetObjectArrayElement(env, prompts, i);
+            texts[i] = (const char *)(*env)->GetByteArrayElements(env, arrays[i], NULL);
+        }
+    }
+    status = palmtop_answer(to_session(session), to_features(features), texts, (size_t)count, &options, &result);
+    if (count <= PROMPTS_MAX) {
+        for (i = 0; i < count; i++) {
+            if (texts[i] != NULL) (*env)->ReleaseByteArrayElements(env, arrays[i], (jbyte *)texts[i], JNI_ABORT);
+            (*env)->DeleteLocalRef(env, arrays[i]);
+        }
+    }
+    check(env, status);
+    if (status == PALMTOP_OK && !(*env)->ExceptionCheck(env)) answers = new_answers(env, result);
+    if (result.id != 0) palmtop_result_free(result);
+    return answers;
+}

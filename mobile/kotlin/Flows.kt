@@ -1,0 +1,38 @@
+package dev.palmtop
+
+import kotlinx.coroutines.Dispatchers
+import kotlinx.coroutines.channels.awaitClose
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.buffer
+import kotlinx.coroutines.flow.callbackFlow
+import kotlinx.coroutines.flow.flowOn
+import kotlinx.coroutines.channels.Channel
+import kotlin.concurrent.thread
+
+/**
+ * The answer to a prompt, piece by piece. Computes on a thread of its own from the time it is collected; ending the collection
+ * cancels the computation within a layer's time.
+ *
+ *     session.pieces(features, "caption en").collect { print(it) }
+ */
+fun Palmtop.Session.pieces(
+    features: Palmtop.Features,
+    prompt: String,
+    options: Palmtop.AnswerOptions = Palmtop.AnswerOptions(),
+): Flow<String> = callbackFlow {
+    val worker = thread(name = "palmtop-answer") {
+        try {
+            resetCancel()
+            options.onPiece = Palmtop.PieceListener { _, text -> trySend(text).isSuccess }
+            answer(features, options, prompt)
+            close()
+        } catch (error: Palmtop.Error) {
+            if (error.status == Palmtop.CANCELLED) close() else close(error)
+        }
+    }
+    awaitClose {
+        cancel()
+        worker.join()
+        resetCancel()
+    }
+}.buffer(Channel.UNLIMITED).flowOn(Dispatchers.Default)

@@ -1,0 +1,160 @@
+import CPalmtop
+import Foundation
+
+/// What went wrong: a value of palmtop_status, and a sentence.
+public struct PalmtopError: Error, CustomStringConvertible {
+    public let status: Int32
+    public let description: String
+
+    /// Throws unless a call was successful.
+    static func check(_ status: palmtop_status) throws {
+        if status != 0 {
+            throw PalmtopError(status: status, description: String(cString: palmtop_last_error()))
+        }
+    }
+
+    public var isCancelled: Bool { status == Int32(PALMTOP_CANCELLED) }
+}
+
+/// A model file in memory, for sessions on any thread.
+public final class Model: @unchecked Sendable {
+    let handle: palmtop_model
+
+    public init(path: String) throws {
+        var handle = palmtop_model()
+        try PalmtopError.check(palmtop_model_open(path, &handle))
+        self.handle = handle
+    }
+
+    deinit { palmtop_model_free(handle) }
+}
+
+/// What the image encoder saw in a picture.
+public final class Features: @unchecked Sendable {
+    let handle: palmtop_features
+
+    public init(_ model: Model) throws {
+        var handle = palmtop_features()
+        try PalmtopError.check(palmtop_features_new(model.handle, &handle))
+        self.handle = handle
+    }
+
+    deinit { palmtop_features_free(handle) }
+}
+
+/// An object that an answer locates, in pixels of the upright picture.
+public struct Detection: Sendable {
+    public let label: String
+    /// Likelihood of the label; nil without one.
+    public let score: Float?
+    public let xMin, yMin, xMax, yMax: Float
+}
+
+/// An answer.
+public struct Answer: Sendable {
+    public let text: String
+    public let objects: [Detection]
+}
+
+/// Memory and threads that answer, for one call at a time.
+public final class Session: @unchecked Sendable {
+    let handle: palmtop_session
+
+    public init(_ model: Model, newTokens: UInt32 = 256, threads: UInt32 = 0) throws {
+        var options = palmtop_session_options()
+        try PalmtopError.check(palmtop_session_options_init(&options, MemoryLayout<palmtop_session_options>.size))
+        options.new_tokens = newTokens
+        options.threads = threads
+        var handle = palmtop_session()
+        try PalmtopError.check(palmtop_session_new(model.handle, &options, &handle))
+        self.handle = handle
+    }
+
+    deinit { palmtop_session_free(handle) }
+
+    /// Looks at the picture in a JPEG, PNG, WebP, BMP or GIF file.
+    public func encode(_ file: Data, into features: Features) throws {
+        try file.withUnsafeBytes { bytes in
+            try PalmtopError.check(palmtop_encode_file(handle, features.handle, bytes.baseAddress, bytes.count, nil))
+        }
+    }
+
+    /// Looks at pixels where they lie, such as those of a CVPixelBuffer that is locked.
+    public func encode(_ pixels: inout palmtop_pixels, into features: Features) throws {
+        try PalmtopError.check(palmtop_encode_pixels(handle, features.handle, &pixels, nil))
+    }
+
+    /// Answers a prompt; `onPiece` hears it as it arises and returns false to end it.
+    public func answer(_ prompt: String, about features: Features, onPiece: (String) -> Bool = { _ in true }) throws -> Answer {
+        try withoutActuallyEscaping(onPiece) { onPiece in
+            let listener = Listener(onPiece)
+            var options = palmtop_answer_options()
+            try PalmtopError.check(palmtop_answer_options_init(&options, MemoryLayout<palmtop_answer_options>.size))
+            options.piece_user = Unmanaged.passUnretained(listener).toOpaque()
+            options.on_piece = { user, piece in
+                guard let user, let piece = piece?.pointee else { return 1 }
+                let bytes = UnsafeRawBufferPointer(start: piece.text, count: piece.length)
+                let text = String(decoding: bytes, as: UTF8.self)
+                return Unmanaged<Listener>.fromOpaque(user).takeUnretainedValue().hear(text) ? 0 : 1
+            }
+            var result = palmtop_result()
+            defer { palmtop_result_free(result) }
+            try prompt.withCString { text in
+                var prompts: [UnsafePointer<CChar>?] = [text]
+                try PalmtopError.check(palmtop_answer(handle, features.handle, &prompts, 1, &options, &result))
+            }
+            return try withExtendedLifetime(listener) { try Self.read(result) }
+        }
+    }
+
+    /// The answer to a prompt, piece by piece. Ending the iteration cancels the computation.
+    public func pieces(_ prompt: String, about features: Features) -> AsyncThrowingStream<String, Error> {
+        AsyncThrowingStream { continuation in
+            continuation.onTermination = { reason in
+                if case .cancelled = reason { self.cancel() }
+            }
+            Thread.detachNewThread {
+                do {
+                    self.resetCancel()
+                    _ = try self.answer(prompt, about: features) { text in
+                        continuation.yield(text)
+                        return true
+                    }
+                    continuation.finish()
+                } catch {
+                    self.resetCancel()
+                    continuation.finish(throwing: error)
+                }
+            }
+        }
+    }
+
+    /// Stops the call that is using this session, from any thread; it and all later ones throw until `resetCancel`.
+    public func cancel() { palmtop_session_cancel(handle) }
+
+    public func resetCancel() { palmtop_session_reset_cancel(handle) }
+
+    private static func read(_ result: palmtop_result) throws -> Answer {
+        var info = palmtop_answer_info()
+        info.size = MemoryLayout<palmtop_answer_info>.size
+        try PalmtopError.check(palmtop_result_get_answer(result, 0, &info))
+        var objects: [Detection] = []
+        for index in 0..<info.object_count {
+            var object = palmtop_object()
+            object.size = MemoryLayout<palmtop_object>.size
+            try PalmtopError.check(palmtop_result_get_object(result, 0, index, &object))
+            objects.append(
+                Detection(
+                    label: String(cString: object.label), score: object.score < 0 ? nil : object.score, xMin: object.x_min,
+                    yMin: object.y_min, xMax: object.x_max, yMax: object.y_max))
+        }
+        return Answer(text: String(cString: info.text), objects: objects)
+    }
+}
+
+/// Carries a closure through C.
+private final class Listener {
+    let hear: (String) -> Bool
+
+    init(_ hear: @escaping (String) -> Bool) { self.hear = hear }
+}

@@ -1,0 +1,283 @@
+"""Asks PaliGemma about pictures, on the CPU.
+
+    import palmtop
+
+    model = palmtop.Model("model.palm")
+    session = model.session()
+    features = session.encode(PIL.Image.open("cat.jpg"))   # or a numpy array, a path, the bytes of a file
+    print(session.answer(features, "caption en").text)
+    for piece in session.stream(features, "answer en what colour is the cat?"):
+        print(piece, end="", flush=True)
+    found = session.detect(features, "cat", "dog")
+    print(found.labels, found.boxes)                        # names, and float32 [n, 4]: x_min, y_min, x_max, y_max
+
+A model may be used by any number of threads, a session by one at a time (else Busy is raised), except cancel(). Python's
+lock is not held while a picture is encoded or a prompt answered.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from dataclasses import dataclass, field
+from typing import Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from . import _palmtop
+from ._palmtop import Busy, Cancelled, DeadlinePassed, Error, __version__
+
+__all__ = [
+    "Answer", "Busy", "Cancelled", "DeadlinePassed", "Error", "Features", "Model", "Plan", "Session", "Timings",
+    "__version__",
+]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes that a session takes, and bytes of the weights, which are mapped from the file and shared."""
+
+    session_bytes: int
+    weights_bytes: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds that the last calls of a session took, and decoding steps."""
+
+    encode: float
+    prefill: float
+    decode: float
+    decode_steps: int
+
+
+class Model:
+    """A .palm file in memory."""
+
+    def __init__(self, path: Union[str, os.PathLike]):
+        self._native = _palmtop.Model(os.fspath(path))
+        info = self._native.info()
+        self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
+
+    def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None) -> Plan:
+        """What a session with these limits would take; nothing is taken."""
+        return Plan(*self._native.plan(batch, prompt_tokens, new_tokens, image_side, kv, threads))
+
+    def session(
+        self,
+        *,
+        batch: int = 1,
+        prompt_tokens: int = 256,
+        new_tokens: int = 256,
+        image_side: int = 16384,
+        kv: str = "auto",
+        threads: Optional[int] = None,
+        cores: Sequence[int] = (),
+        nice: Optional[int] = None,
+    ) -> "Session":
+        """Memory and threads that answer `batch` prompts together. `kv` is auto, f32, f16 or int8; `cores` and `nice`
+        are wishes for the threads that are started."""
+        native = _palmtop.Session(
+            self._native, batch, prompt_tokens, new_tokens, image_side, kv, threads, list(cores), nice
+        )
+        return Session(self, native)
+
+
+class Features:
+    """What the image encoder saw in a picture. Encode once, ask as often as you like."""
+
+    def __init__(self, native):
+        self._native = native
+
+    @property
+    def picture_size(self) -> Tuple[int, int]:
+        """Width and height in pixels of the picture, upright."""
+        return self._native.picture_size()
+
+
+@dataclass
+class Answer:
+    """An answer, and the objects that it locates, in pixels of the upright picture."""
+
+    text: str
+    tokens: np.ndarray  #: uint32 [tokens]
+    probabilities: np.ndarray  #: float32 [tokens], what the model gave to each
+    stop: str  #: end, limit or cancelled
+    prompt_tokens: int
+    likelihood: float
+    labels: List[str]  #: one for each object
+    scores: np.ndarray  #: float32 [objects], likelihood of the label; NaN without one
+    boxes: np.ndarray  #: float32 [objects, 4]: x_min, y_min, x_max, y_max
+    locations: np.ndarray  #: uint16 [objects, 4]: the model's own y1, x1, y2, x2, 0 to 1023
+    masks: Optional[np.ndarray]  #: bool [objects, height, width], all of the picture; None if there is no mask
+    picture_size: Tuple[int, int] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_supervision(self):
+        """As supervision.Detections; the names are in data["class_name"], and classes are counted in order of appearance."""
+        import supervision
+
+        names = list(dict.fromkeys(self.labels))
+        class_id = np.array([names.index(label) for label in self.labels], dtype=int)
+        return supervision.Detections(
+            xyxy=self.boxes.reshape(-1, 4),
+            mask=self.masks,
+            confidence=np.nan_to_num(self.scores, nan=0.0),
+            class_id=class_id,
+            data={"class_name": np.array(self.labels, dtype=str)},
+        )
+
+
+def _answer(raw, picture_size) -> Answer:
+    text, tokens, probabilities, stop, prompt_tokens, likelihood, objects = raw
+    width, height = picture_size
+    masks = None
+    if any(mask is not None for *_, mask in objects):
+        masks = np.zeros((len(objects), height, width), dtype=bool)
+        for whole, (*_, mask) in zip(masks, objects):
+            if mask is not None:
+                x, y, w, h, pixels = mask
+                whole[y : y + h, x : x + w] = np.frombuffer(pixels, dtype=np.uint8).reshape(h, w)
+    return Answer(
+        text=text,
+        tokens=np.array(tokens, dtype=np.uint32),
+        probabilities=np.array(probabilities, dtype=np.float32),
+        stop=stop,
+        prompt_tokens=prompt_tokens,
+        likelihood=likelihood,
+        labels=[label for label, *_ in objects],
+        scores=np.array([np.nan if score is None else score for _, score, *_ in objects], dtype=np.float32),
+        boxes=np.array([box for _, _, box, *_ in objects], dtype=np.float32).reshape(-1, 4),
+        locations=np.array([locations for *_, locations, _ in objects], dtype=np.uint16).reshape(-1, 4),
+        masks=masks,
+        picture_size=picture_size,
+    )
+
+
+class Session:
+    """Memory and threads that answer, for one call at a time."""
+
+    def __init__(self, model: Model, native):
+        self.model = model
+        self._native = native
+
+    def encode(self, picture, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
+        """Looks at a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP or GIF file, or a uint8 array.
+
+        Arrays are [height, width, 3] (rgb, or format="bgr" as OpenCV has them), [height, width, 4] (rgba or bgra), [height,
+        width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` turns an array clockwise: 0, 90, 180
+        or 270 degrees. Raises DeadlinePassed after `timeout` seconds."""
+        if isinstance(picture, (str, os.PathLike)):
+            with open(picture, "rb") as file:
+                picture = file.read()
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            return Features(self._native.encode_file(bytes(picture), timeout))
+        if hasattr(picture, "convert") and hasattr(picture, "getbands"):
+            picture, format = np.asarray(picture.convert("RGB")), "rgb"
+        picture = np.asarray(picture)
+        if picture.dtype != np.uint8:
+            raise ValueError(f"pixels must be uint8, not {picture.dtype}")
+        height, width = picture.shape[:2] if picture.ndim >= 2 else (0, 0)
+        channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
+        allowed = {1: ["grey", "nv12", "nv21"], 3: ["rgb", "bgr"], 4: ["rgba", "bgra"]}.get(channels)
+        if allowed is None:
+            raise ValueError(f"an array of shape {picture.shape} is no picture")
+        format = format or allowed[0]
+        if format not in allowed:
+            raise ValueError(f"an array of shape {picture.shape} cannot be {format}: choose from {allowed}")
+        if format in ("nv12", "nv21"):
+            if height % 3 != 0 or width % 2 != 0:
+                raise ValueError(f"{format} has height * 3 / 2 rows of an even width, not {picture.shape}")
+            height = height // 3 * 2
+        # One copy, which nobody can change while Python's lock is free.
+        pixels = picture.tobytes()
+        return Features(
+            self._native.encode_pixels(pixels, format, width, height, width * channels, rotation, timeout)
+        )
+
+    def answer(
+        self,
+        features: Features,
+        prompt: str,
+        *,
+        max_new_tokens: Optional[int] = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 0.0,
+        seed: int = 0,
+        choices: Optional[Sequence[str]] = None,
+        timeout: Optional[float] = None,
+        on_piece=None,
+    ) -> Answer:
+        """Answers a prompt. `choices` are all that the answer may be; `on_piece(prompt, text)` hears it as it arises and
+        returns True to end it. If the time is up, or it is cancelled, while the answer is being written, it is given as far
+        as it went, and says so in `stop`; before its first word that raises."""
+        return self.answers(
+            features, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+            seed=seed, choices=choices, timeout=timeout, on_piece=on_piece,
+        )[0]
+
+    def answers(
+        self, features: Features, prompts: Sequence[str], *, max_new_tokens=None, temperature=0.0, top_k=0, top_p=0.0,
+        seed=0, choices=None, timeout=None, on_piece=None,
+    ) -> List[Answer]:
+        """Answers up to `batch` prompts about a picture together, each as it would be answered alone. See answer()."""
+        sampling = (temperature, top_k, top_p, seed)
+        choices = None if choices is None else list(choices)
+        raw = self._native.answer(
+            features._native, list(prompts), max_new_tokens, sampling, choices, timeout, on_piece
+        )
+        size = features.picture_size
+        return [_answer(one, size) for one in raw]
+
+    def detect(self, features: Features, *labels: str, **options) -> Answer:
+        """Asks for the boxes of objects."""
+        return self.answer(features, _palmtop.object_prompt(False, list(labels)), **options)
+
+    def segment(self, features: Features, *labels: str, **options) -> Answer:
+        """Asks for the boxes and masks of objects."""
+        return self.answer(features, _palmtop.object_prompt(True, list(labels)), **options)
+
+    def stream(self, features: Features, prompt: str, **options) -> Iterator[str]:
+        """The answer piece by piece, as a generator: computed on a thread of its own, and ended when the generator is closed."""
+        pieces: queue.SimpleQueue = queue.SimpleQueue()
+        over = threading.Event()
+
+        def hear(_, text):
+            pieces.put(text)
+            return over.is_set()
+
+        def work():
+            try:
+                self.answer(features, prompt, on_piece=hear, **options)
+                pieces.put(None)
+            except BaseException as error:
+                pieces.put(error)
+
+        thread = threading.Thread(target=work, name="palmtop-answer", daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            over.set()
+            thread.join()
+
+    def cancel(self) -> None:
+        """Stops the call that is using this session, from any thread, within about a layer's time. It raises Cancelled, and so
+        does every later one, until reset_cancel()."""
+        self._native.cancel()
+
+    def reset_cancel(self) -> None:
+        """Makes calls possible again."""
+        self._native.reset_cancel()
+
+    @property
+    def timings(self) -> Timings:
+        """How long the last calls took."""
+        return Timings(*self._native.timings())

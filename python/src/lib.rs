@@ -1,0 +1,370 @@
+//! The native half of the Python package `palmtop`: plain numbers, texts and bytes. `palmtop/__init__.py` makes arrays of them.
+//!
+//! Whatever takes time runs without Python's lock, on bytes that nobody can change.
+
+#![allow(missing_docs, reason = "the Python side has them")]
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
+use std::time::{Duration, Instant};
+
+use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
+use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
+use palmtop::{
+    CancelToken, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling, StopReason, ThreadHints,
+};
+use pyo3::create_exception;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+create_exception!(palmtop, Error, PyRuntimeError, "What went wrong, and what to do about it.");
+create_exception!(palmtop, Busy, Error, "Another thread is using the session.");
+create_exception!(palmtop, Cancelled, Error, "The call was cancelled.");
+create_exception!(palmtop, DeadlinePassed, Error, "The time for the call was up.");
+
+fn to_python(error: palmtop::Error) -> PyErr {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let cause_says = cause.to_string();
+        if !message.contains(&cause_says) {
+            message = format!("{message}: {cause_says}");
+        }
+        source = cause.source();
+    }
+    match error {
+        palmtop::Error::InvalidArgument(_)
+        | palmtop::Error::Prompt(_)
+        | palmtop::Error::Grammar(_)
+        | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
+        palmtop::Error::Io { .. } => PyOSError::new_err(message),
+        _ => Error::new_err(message),
+    }
+}
+
+fn of_image(error: ImageError) -> PyErr {
+    to_python(error.into())
+}
+
+#[pyclass(frozen)]
+struct Model(Arc<palmtop::Model>);
+
+#[pymethods]
+impl Model {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| palmtop::Model::open(&path)).map(Self).map_err(to_python)
+    }
+
+    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are decoded.
+    fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
+        let config = self.0.config();
+        let generation = if config.text.generation == palmtop::config::Generation::Gemma1 { 1 } else { 2 };
+        let masks = self.0.mask_codec().map_err(to_python)?.is_some();
+        Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks))
+    }
+
+    /// Bytes of a session and of the weights.
+    fn plan(
+        &self,
+        batch: usize,
+        prompt_tokens: usize,
+        new_tokens: usize,
+        image_side: usize,
+        kv: &str,
+        threads: Option<usize>,
+    ) -> PyResult<(usize, usize)> {
+        let limits = limits(batch, prompt_tokens, new_tokens, image_side, kv, threads)?;
+        let plan = self.0.plan(&limits).map_err(to_python)?;
+        Ok((plan.session_bytes(), plan.weights_bytes))
+    }
+}
+
+fn limits(
+    batch: usize,
+    prompt_tokens: usize,
+    new_tokens: usize,
+    image_side: usize,
+    kv: &str,
+    threads: Option<usize>,
+) -> PyResult<Limits> {
+    let mut limits = Limits::default();
+    (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
+    (limits.image_side, limits.threads) = (image_side, threads);
+    limits.kv = match kv {
+        "auto" => KvFormat::Auto,
+        "f32" => KvFormat::F32,
+        "f16" => KvFormat::F16,
+        "int8" => KvFormat::Int8,
+        other => {
+            return Err(PyValueError::new_err(format!("kv is {other:?}: choose auto, f32, f16 or int8")));
+        }
+    };
+    Ok(limits)
+}
+
+#[pyclass(frozen)]
+struct Features(RwLock<ImageFeatures>);
+
+#[pymethods]
+impl Features {
+    /// Width and height in pixels of the picture, upright.
+    fn picture_size(&self) -> PyResult<(u32, u32)> {
+        Ok(self.0.try_read().map_err(|_| Busy::new_err("the features are in use"))?.picture_size())
+    }
+}
+
+#[pyclass(frozen)]
+struct Session {
+    model: Arc<palmtop::Model>,
+    cancel: CancelToken,
+    session: Mutex<palmtop::Session>,
+}
+
+/// Label, score, box, locations, and a mask's x, y, width, height and pixels.
+type Object =
+    (String, Option<f32>, (f32, f32, f32, f32), [u16; 4], Option<(u32, u32, u32, u32, Py<PyBytes>)>);
+/// Text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects.
+type Answered = (String, Vec<u32>, Vec<f32>, &'static str, usize, f32, Vec<Object>);
+
+#[pymethods]
+impl Session {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        model: &Model,
+        batch: usize,
+        prompt_tokens: usize,
+        new_tokens: usize,
+        image_side: usize,
+        kv: &str,
+        threads: Option<usize>,
+        cores: Vec<usize>,
+        nice: Option<i32>,
+    ) -> PyResult<Self> {
+        let limits = limits(batch, prompt_tokens, new_tokens, image_side, kv, threads)?;
+        let mut hints = ThreadHints::default();
+        (hints.cores, hints.nice) = (cores, nice);
+        let model = model.0.clone();
+        let session =
+            py.detach(|| palmtop::Session::with_threads(&model, &limits, &hints)).map_err(to_python)?;
+        Ok(Self { model, cancel: CancelToken::default(), session: Mutex::new(session) })
+    }
+
+    /// Looks at the picture in a file's bytes.
+    fn encode_file(&self, py: Python<'_>, file: PyBackedBytes, timeout: Option<f64>) -> PyResult<Features> {
+        let session = &mut *self.lock()?;
+        let options = self.options(timeout)?;
+        py.detach(|| {
+            let picture = decode(&file, &ImageLimits::default())?;
+            let mut features = self.model.new_features()?;
+            session.encode(picture.view(), &mut features, &options)?;
+            Ok(Features(RwLock::new(features)))
+        })
+        .map_err(|error| self.why(error))
+    }
+
+    /// Looks at packed pixels, or at luma and chroma planes that lie behind each other with one stride.
+    fn encode_pixels(
+        &self,
+        py: Python<'_>,
+        pixels: PyBackedBytes,
+        format: &str,
+        width: u32,
+        height: u32,
+        stride: usize,
+        rotation: u32,
+        timeout: Option<f64>,
+    ) -> PyResult<Features> {
+        let packed = |format| Frame::packed(format, width, height, stride, &pixels);
+        let chroma =
+            stride.checked_mul(height as usize).and_then(|luma| pixels.get(luma..)).unwrap_or_default();
+        let (luma, chroma) = (Plane::new(&pixels, stride), Plane::new(chroma, stride));
+        let frame = match format {
+            "rgb" => packed(PixelFormat::Rgb),
+            "bgr" => packed(PixelFormat::Bgr),
+            "rgba" => packed(PixelFormat::Rgba),
+            "bgra" => packed(PixelFormat::Bgra),
+            "grey" => packed(PixelFormat::Grey),
+            "nv12" => Frame::nv12(width, height, luma, chroma),
+            "nv21" => Frame::nv21(width, height, luma, chroma),
+            other => return Err(PyValueError::new_err(format!("{other:?} is no format of pixels"))),
+        };
+        let frame = frame.map_err(of_image)?.turned(Rotation::from_degrees(rotation).map_err(of_image)?);
+        let session = &mut *self.lock()?;
+        let options = self.options(timeout)?;
+        py.detach(|| {
+            let mut features = self.model.new_features()?;
+            session.encode(frame, &mut features, &options)?;
+            Ok(Features(RwLock::new(features)))
+        })
+        .map_err(|error| self.why(error))
+    }
+
+    /// Answers prompts together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
+    fn answer(
+        &self,
+        py: Python<'_>,
+        features: &Features,
+        prompts: Vec<String>,
+        max_new_tokens: Option<usize>,
+        sampling: (f32, usize, f32, u64),
+        choices: Option<Vec<String>>,
+        timeout: Option<f64>,
+        on_piece: Option<Py<PyAny>>,
+    ) -> PyResult<Vec<Answered>> {
+        let session = &mut *self.lock()?;
+        let features = &*features.0.try_read().map_err(|_| Busy::new_err("the features are in use"))?;
+        let mut options = self.options(timeout)?;
+        options.max_new_tokens = max_new_tokens;
+        let (temperature, top_k, top_p, seed) = sampling;
+        options.sampling = Sampling { temperature, top_k, top_p, seed };
+        let mut raised = None;
+        let picture = features.picture_size();
+        let answers = py.detach(|| {
+            if let Some(choices) = &choices {
+                options.grammar = Some(Grammar::choices(&self.model, choices.iter().map(String::as_str))?);
+            }
+            let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+            let mut hear = |piece: palmtop::Piece<'_>| {
+                let heard = Python::attach(|py| {
+                    py.check_signals()?;
+                    match &on_piece {
+                        Some(on_piece) if !piece.text.is_empty() => {
+                            on_piece.call1(py, (piece.prompt, piece.text))?.is_truthy(py)
+                        }
+                        _ => Ok(false),
+                    }
+                });
+                match heard {
+                    Ok(false) => ControlFlow::Continue(()),
+                    Ok(true) => ControlFlow::Break(()),
+                    Err(error) => {
+                        raised.get_or_insert(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            };
+            session.answer(features, &prompts, &options, &mut hear).map(<[palmtop::Answer]>::to_vec)
+        });
+        if let Some(error) = raised {
+            return Err(error);
+        }
+        let answers = answers.map_err(|error| self.why(error))?;
+        answers.iter().map(|answer| self.read(py, answer, picture)).collect()
+    }
+
+    /// Stops the call that is using the session; it and all later ones raise until `reset_cancel`.
+    fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    fn reset_cancel(&self) {
+        self.cancel.reset();
+    }
+
+    /// Seconds of the last encoding, prefill and decoding, and decoding steps.
+    fn timings(&self) -> PyResult<(f64, f64, f64, usize)> {
+        let taken = self.lock()?.timings();
+        let seconds = [taken.encode, taken.prefill, taken.decode].map(|t| t.as_secs_f64());
+        Ok((seconds[0], seconds[1], seconds[2], taken.decode_steps))
+    }
+}
+
+impl Session {
+    fn lock(&self) -> PyResult<MutexGuard<'_, palmtop::Session>> {
+        match self.session.try_lock() {
+            Ok(session) => Ok(session),
+            Err(TryLockError::WouldBlock) => Err(Busy::new_err("another call is using the session")),
+            Err(TryLockError::Poisoned(_)) => {
+                Err(Error::new_err("an earlier call has failed: make a new session"))
+            }
+        }
+    }
+
+    fn options(&self, timeout: Option<f64>) -> PyResult<GenerateOptions> {
+        let mut options = GenerateOptions::default();
+        options.cancel = self.cancel.clone();
+        if let Some(seconds) = timeout {
+            let wait = Duration::try_from_secs_f64(seconds)
+                .map_err(|error| PyValueError::new_err(format!("a timeout of {seconds} s: {error}")))?;
+            options.deadline = Instant::now().checked_add(wait);
+        }
+        Ok(options)
+    }
+
+    fn why(&self, error: palmtop::Error) -> PyErr {
+        match error {
+            palmtop::Error::Cancelled if self.cancel.is_cancelled() => {
+                Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
+            }
+            palmtop::Error::Cancelled => DeadlinePassed::new_err("the time was up before the call was done"),
+            other => to_python(other),
+        }
+    }
+
+    /// An answer as Python takes it.
+    fn read(
+        &self,
+        py: Python<'_>,
+        answer: &palmtop::Answer,
+        (width, height): (u32, u32),
+    ) -> PyResult<Answered> {
+        let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
+        read.set_scores(&answer.probabilities);
+        let codec = self.model.mask_codec().map_err(to_python)?;
+        let mut objects = Vec::with_capacity(read.detections.len());
+        for found in read.detections {
+            let mut mask = None;
+            if let (Some(codes), Some(codec)) = (&found.mask_codes, &codec) {
+                let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
+                codec.decode(codes, &mut MaskScratch::new(), &mut logits);
+                let pasted = Mask::paste(&logits, found.locations, width, height, BoxRounding::default())
+                    .map_err(|error| to_python(error.into()))?;
+                let pixels: Vec<u8> = pasted.rows().flatten().map(u8::from).collect();
+                let pixels = PyBytes::new(py, &pixels).unbind();
+                mask = Some((pasted.x(), pasted.y(), pasted.width(), pasted.height(), pixels));
+            }
+            let edges = found.bounding_box;
+            let edges = (edges.x_min, edges.y_min, edges.x_max, edges.y_max);
+            objects.push((found.label, found.score, edges, found.locations, mask));
+        }
+        let stop = match answer.stop {
+            StopReason::EndOfSequence => "end",
+            StopReason::TokenLimit => "limit",
+            StopReason::Cancelled => "cancelled",
+        };
+        Ok((
+            answer.text.clone(),
+            answer.tokens.clone(),
+            answer.probabilities.clone(),
+            stop,
+            answer.prompt_tokens,
+            answer.likelihood(),
+            objects,
+        ))
+    }
+}
+
+/// The prompt that asks for objects: `detect a ; b` or `segment a ; b`.
+#[pyfunction]
+fn object_prompt(masks: bool, labels: Vec<String>) -> PyResult<String> {
+    let task = if masks { Task::segment(&labels) } else { Task::detect(&labels) };
+    Ok(task.map_err(|error| to_python(error.into()))?.prompt())
+}
+
+#[pymodule]
+fn _palmtop(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Model>()?;
+    m.add_class::<Session>()?;
+    m.add_class::<Features>()?;
+    m.add_function(wrap_pyfunction!(object_prompt, m)?)?;
+    m.add("Error", m.py().get_type::<Error>())?;
+    m.add("Busy", m.py().get_type::<Busy>())?;
+    m.add("Cancelled", m.py().get_type::<Cancelled>())?;
+    m.add("DeadlinePassed", m.py().get_type::<DeadlinePassed>())?;
+    m.add("__version__", env!("CARGO_PKG_VERSION"))
+}

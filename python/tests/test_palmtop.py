@@ -1,0 +1,170 @@
+"""The package against the real library: python test_palmtop.py MODEL PICTURE. Prints "caption en" of the picture for comparison."""
+
+import io
+import struct
+import sys
+import threading
+import time
+import types
+
+import numpy as np
+
+import palmtop
+
+model_path, picture_path = sys.argv[1:]
+
+
+def refused(kind, call):
+    try:
+        call()
+    except kind as error:
+        assert str(error), "an error without words"
+    else:
+        raise AssertionError(f"not refused with {kind.__name__}")
+
+
+refused(OSError, lambda: palmtop.Model("/nowhere/at/all"))
+refused(palmtop.Error, lambda: palmtop.Model(picture_path))
+model = palmtop.Model(model_path)
+assert model.image_side > 0 and model.vocabulary > 0 and model.has_mask_decoder
+plan = model.plan(new_tokens=40)
+assert plan.session_bytes > 0 and plan.weights_bytes > 0
+refused(ValueError, lambda: model.plan(batch=0))
+refused(ValueError, lambda: model.session(kv="f13"))
+session = model.session(batch=2, new_tokens=40, threads=2)
+
+features = session.encode(picture_path)
+assert features.picture_size == (640, 361)
+caption = session.answer(features, "caption en")
+assert caption.tokens.dtype == np.uint32 and caption.probabilities.dtype == np.float32
+assert len(caption.tokens) == len(caption.probabilities) > 0 and str(caption) == caption.text
+both = session.answers(features, ["detect cat", "caption en"])
+assert both[1].text == caption.text, "each as it would be answered alone"
+assert session.timings.encode > 0 and session.timings.decode_steps > 0
+
+# Pieces are the answer; a generator that is closed ends it.
+assert "".join(session.stream(features, "caption en")) == caption.text
+pieces = session.stream(features, "caption en")
+first = next(pieces)
+pieces.close()
+assert first and session.answer(features, "caption en").text == caption.text
+refused(ValueError, lambda: list(session.stream(features, "a <image> b")))
+
+
+def fails(prompt, text):
+    raise KeyError("of the listener")
+
+
+refused(KeyError, lambda: session.answer(features, "caption en", on_piece=fails))
+stopped = session.answer(features, "caption en", on_piece=lambda prompt, text: True)
+assert stopped.stop == "cancelled" and caption.text.startswith(stopped.text)
+
+# A session in use is busy, for other threads and its own listener.
+refused(palmtop.Busy, lambda: session.answer(features, "caption en", on_piece=lambda *_: session.timings))
+
+# Deadlines and buttons.
+refused(palmtop.DeadlinePassed, lambda: session.answer(features, "caption en", timeout=0))
+refused(palmtop.DeadlinePassed, lambda: session.encode(picture_path, timeout=0))
+refused(ValueError, lambda: session.answer(features, "caption en", timeout=-1))
+assert session.answer(features, "caption en", timeout=3600).text == caption.text
+session.cancel()
+refused(palmtop.Cancelled, lambda: session.answer(features, "caption en"))
+session.reset_cancel()
+button = threading.Timer(0, session.cancel)
+
+
+def press(prompt, text):
+    if not button.is_alive() and not button.finished.is_set():
+        button.start()
+        button.join()
+
+
+cut = session.answer(features, "caption en", on_piece=press)
+assert cut.stop == "cancelled" and len(cut.tokens) < 40
+session.reset_cancel()
+
+# While it computes, other threads of Python run.
+turns = 0
+over = False
+
+
+def count():
+    global turns
+    while not over:
+        turns += 1
+        time.sleep(0)
+
+
+counter = threading.Thread(target=count)
+counter.start()
+session.encode(picture_path)
+before = turns
+for _ in range(5):
+    session.answer(features, "caption en")
+over = True
+counter.join()
+assert turns > before
+
+# Arrays.
+rgb = (np.arange(70 * 96 * 3) * 7 % 251).astype(np.uint8).reshape(70, 96, 3)
+tokens = lambda picture, **how: session.answer(session.encode(picture, **how), "caption en").tokens.tolist()
+expected = tokens(rgb)
+assert tokens(rgb[:, :, ::-1], format="bgr") == expected
+assert tokens(np.dstack([rgb, rgb[:, :, 0]])) == expected
+assert tokens(np.dstack([rgb[:, :, ::-1], rgb[:, :, 0]]), format="bgra") == expected
+assert tokens(np.rot90(rgb), rotation=90) == expected, "np.rot90 turns anticlockwise, rotation clockwise"
+grey = rgb[:, :, 0]
+assert tokens(grey) == tokens(np.dstack([grey] * 3))
+nv12 = (np.arange(96 * 96) * 5 % 253).astype(np.uint8).reshape(96, 96)
+swapped = nv12.copy()
+swapped[64:, 0::2], swapped[64:, 1::2] = nv12[64:, 1::2], nv12[64:, 0::2]
+assert tokens(nv12, format="nv12") == tokens(swapped, format="nv21")
+assert session.encode(nv12, format="nv12", rotation=90).picture_size == (64, 96)
+for wrong in (rgb.astype(np.float32), np.zeros(7, np.uint8), np.zeros((2, 2, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+    refused(ValueError, lambda: session.encode(wrong))
+refused(ValueError, lambda: session.encode(rgb, format="nv12"))
+refused(ValueError, lambda: session.encode(nv12[:95], format="nv12"))
+refused(ValueError, lambda: session.encode(rgb, rotation=45))
+refused(palmtop.Error, lambda: session.encode(b"no picture"))
+
+# Boxes and masks, whatever the model thinks.
+codes = "".join(f"<seg{n:03}>" for n in range(0, 128, 8))
+objects = "<loc0256><loc0000><loc0768><loc0512>" + codes + " cat ; <loc0000><loc0512><loc1023><loc1023>" + codes + " cat"
+features = session.encode(rgb)
+big = model.session(new_tokens=80)
+found = big.segment(features, "cat", choices=[objects])
+assert found.text == objects and found.stop == "end" and abs(found.likelihood - 1) < 1e-6
+assert found.labels == ["cat", "cat"] and found.boxes.shape == (2, 4) and found.boxes.dtype == np.float32
+assert found.boxes[0].tolist() == [0, 17.5, 48, 52.5]
+assert found.locations.tolist() == [[256, 0, 768, 512], [0, 512, 1023, 1023]]
+assert found.masks.shape == (2, 70, 96) and found.masks.dtype == bool and found.masks.any(axis=(1, 2)).all()
+assert not found.masks[0][:, 48:].any() and not found.masks[1][:, :48].any()
+assert caption.masks is None or caption.masks.shape[0] == len(caption.labels)
+refused(ValueError, lambda: session.detect(features))
+refused(ValueError, lambda: session.detect(features, "a;b"))
+
+try:
+    import supervision
+except ImportError:
+    # A stand-in that takes what the real one takes.
+    supervision = types.ModuleType("supervision")
+    supervision.Detections = lambda **fields: types.SimpleNamespace(**fields)
+    sys.modules["supervision"] = supervision
+    print("SKIPPED: conversion with the real package supervision, which is not here", file=sys.stderr)
+detections = found.to_supervision()
+assert detections.xyxy.shape == (2, 4) and detections.mask.shape == (2, 70, 96)
+assert detections.class_id.tolist() == [0, 0] and detections.data["class_name"].tolist() == ["cat", "cat"]
+assert not np.isnan(detections.confidence).any()
+
+try:
+    import PIL.Image
+except ImportError:
+    print("SKIPPED: pictures of Pillow, which is not here", file=sys.stderr)
+else:
+    assert tokens(PIL.Image.fromarray(rgb)) == expected
+    file = io.BytesIO()
+    PIL.Image.fromarray(rgb).save(file, "PNG")
+    assert tokens(file.getvalue()) == expected
+
+bits = " ".join(f"{t}:{struct.unpack('<I', struct.pack('<f', p))[0]:08x}" for t, p in zip(caption.tokens, caption.probabilities))
+sys.stdout.buffer.write(f"{bits} {caption.text}\n".encode())
