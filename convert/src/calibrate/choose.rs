@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(choose(&all, 270).unwrap(), [false, false, true, false]);
         assert_eq!(choose(&all, 370).unwrap(), [false, true, true, false]);
         assert_eq!(choose(&all, 10_000).unwrap(), [true, true, true, false]);
-        assert_eq!(choose(&[], 0).unwrap(), []);
+        assert!(choose(&[], 0).unwrap().is_empty());
     }
 
     #[test]
