@@ -96,17 +96,15 @@ fn calibrated_int4_is_nearer_to_f32_than_plain_int4() {
         let report = write(name, &calibrated_, &calibrated(to.path(), None));
         // Two pictures that were calibrated with and one that was not: what the encoder sees, and what the decoder says.
         let all = |model: &Path| {
-            let (features, logits) = ["scene_640x361.png", "noise_97x61.png", "scene_small_40x30.png"]
-                .map(|picture| seen(model, picture))
-                .into_iter()
-                .unzip::<_, _, Vec<_>, Vec<_>>();
-            (features.concat(), logits.concat())
+            let pictures = ["scene_640x361.png", "noise_97x61.png", "scene_small_40x30.png"];
+            let (features, logits): (Vec<_>, Vec<_>) =
+                pictures.map(|picture| seen(model, picture)).into_iter().unzip();
+            [features.concat(), logits.concat()]
         };
         let [want, plain, calibrated] = [&exact, &int4_, &calibrated_].map(|m| all(m));
-        let ratio = |part: fn(&(Vec<f32>, Vec<f32>)) -> &Vec<f32>| {
-            squared_distance(part(&calibrated), part(&want)) / squared_distance(part(&plain), part(&want))
-        };
-        let (features, logits) = (ratio(|p| &p.0), ratio(|p| &p.1));
+        let ratio =
+            |i: usize| squared_distance(&calibrated[i], &want[i]) / squared_distance(&plain[i], &want[i]);
+        let (features, logits) = (ratio(0), ratio(1));
         println!("{name}: squared distance of plain rounding's: features {features:.3}, logits {logits:.3}");
         assert!(features < 0.5 && logits < 0.85, "{name}: {features:.3}, {logits:.3}");
         for tensor in &report.tensors {
