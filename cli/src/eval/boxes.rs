@@ -34,11 +34,14 @@ pub struct Guess {
     pub score: f32,
 }
 
+/// What is there in an item, and what an answer says.
+type BoxesOfItem = (Vec<Truth>, Vec<Guess>);
+
 /// The boxes of many items.
 #[derive(Clone, Debug, Default)]
 pub struct BoxTally {
     /// Per label its items with boxes of either kind.
-    labels: BTreeMap<String, Vec<(Vec<Truth>, Vec<Guess>)>>,
+    labels: BTreeMap<String, Vec<BoxesOfItem>>,
 }
 
 /// What [`BoxTally::scores`] finds.
@@ -59,7 +62,7 @@ pub struct BoxScores {
 impl BoxTally {
     /// Counts the boxes of an item. Labels are compared in lower case, without white space at the ends.
     pub fn add(&mut self, truths: Vec<Truth>, guesses: Vec<Guess>) {
-        let mut of_item: BTreeMap<String, (Vec<Truth>, Vec<Guess>)> = BTreeMap::new();
+        let mut of_item: BTreeMap<String, BoxesOfItem> = BTreeMap::new();
         for truth in truths {
             of_item.entry(key(&truth.label)).or_default().0.push(truth);
         }
@@ -122,7 +125,7 @@ struct RankedBoxes {
 }
 
 impl RankedBoxes {
-    fn of(items: &[(Vec<Truth>, Vec<Guess>)], threshold: f64) -> Self {
+    fn of(items: &[BoxesOfItem], threshold: f64) -> Self {
         let mut ranked = Vec::new();
         let mut total = 0;
         for (truths, guesses) in items {
@@ -206,7 +209,7 @@ mod tests {
     const NEAR_A: [f32; 4] = [2.0, 0.0, 12.0, 10.0];
     const FAR: [f32; 4] = [90.0, 90.0, 99.0, 99.0];
 
-    fn scores(items: &[(Vec<Truth>, Vec<Guess>)]) -> BoxScores {
+    fn scores(items: &[BoxesOfItem]) -> BoxScores {
         let mut tally = BoxTally::default();
         items.iter().for_each(|(t, g)| tally.add(t.clone(), g.clone()));
         tally.scores()

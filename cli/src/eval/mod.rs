@@ -255,13 +255,19 @@ impl Run {
         let decoded = interrupt::while_waiting(|| decode_file(path, &ImageLimits::default()));
         let image = match decoded {
             Ok(image) => image,
-            Err(error) => return Ok(self.fail(picture.items, &error.into())),
+            Err(error) => {
+                self.fail(picture.items, &error.into());
+                return Ok(());
+            }
         };
         for contender in &mut *contenders {
             match contender.encode(&image) {
                 Ok(()) => {}
                 Err(palmtop::Error::Cancelled) => return Ok(()),
-                Err(error @ palmtop::Error::Image(_)) => return Ok(self.fail(picture.items, &error.into())),
+                Err(error @ palmtop::Error::Image(_)) => {
+                    self.fail(picture.items, &error.into());
+                    return Ok(());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
