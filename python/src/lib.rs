@@ -63,7 +63,7 @@ impl Model {
     fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
         let config = self.0.config();
         let generation = if config.text.generation == palmtop::config::Generation::Gemma1 { 1 } else { 2 };
-        let masks = self.0.mask_codec().map_err(|error| to_python(error.into()))?.is_some();
+        let masks = self.0.mask_codec().map_err(to_python)?.is_some();
         Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks))
     }
 
@@ -315,7 +315,7 @@ impl Session {
     ) -> PyResult<Answered> {
         let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
         read.set_scores(&answer.probabilities);
-        let codec = self.model.mask_codec().map_err(|error| to_python(error.into()))?;
+        let codec = self.model.mask_codec().map_err(to_python)?;
         let mut objects = Vec::with_capacity(read.detections.len());
         for found in read.detections {
             let mut mask = None;
