@@ -265,7 +265,9 @@ fn the_program_says_the_same() {
     }
     let caption = build(compilers()[0], Way::Shared, &example("caption.c"));
     let ours = caption.run(&[text(model()), text(&scene()), "caption en"]);
+    // As JSON, since on a terminal control characters of an answer are made harmless.
     let mut palmtop = Command::new(program);
-    palmtop.arg("caption").arg(scene()).arg("-m").arg(model()).arg("--quiet");
-    assert_eq!(ours, run(&mut palmtop));
+    palmtop.arg("caption").arg(scene()).arg("-m").arg(model()).args(["--quiet", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(&run(&mut palmtop)).unwrap();
+    assert_eq!(ours, format!("{}\n", line["text"].as_str().unwrap()));
 }

@@ -26,5 +26,5 @@ fn any_calls_in_any_order_do_no_harm() {
         done = (done.0 + encoded, done.1 + answered);
     }
     // Not only errors.
-    assert!(done.0 > 500 && done.1 > 100, "{done:?}");
+    assert!(done.0 > 300 && done.1 > 60, "{done:?}");
 }

@@ -338,7 +338,7 @@ impl World {
         let mut options =
             palmtop_encode_options { size: size_of::<palmtop_encode_options>(), deadline_ns: 0 };
         if bytes.byte() > 240 {
-            options.deadline_ns = u64::from(bytes.number());
+            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
         }
         let (handles, options) =
             ((palmtop_session { id: session }, palmtop_features { id: features }), &options);
@@ -369,7 +369,7 @@ impl World {
             options.grammar.id = self.grammars.pick(bytes);
         }
         if bytes.byte() > 240 {
-            options.deadline_ns = u64::from(bytes.number());
+            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
         }
         let mut left = i32::from(bytes.byte());
         options.on_piece = Some(on_piece);

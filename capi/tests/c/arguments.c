@@ -236,7 +236,11 @@ static void models(const char *path, const char *other) {
     WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 0, 100, &m));
     WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 64, 0, &m));
     WANT(PALMTOP_BAD_MODEL, palmtop_model_open_fd(fd, 1, 0, &m));
+    OK(palmtop_model_open_fd(fd, 0, 0, &m));
     close(fd);
+    /* The descriptor is not needed any more. */
+    OK(palmtop_model_verify(m));
+    OK(palmtop_model_free(m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(fd, 0, 0, &m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(NULL, 64, NULL, NULL, &m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_memory(memory, 0, NULL, NULL, &m));
