@@ -23,7 +23,8 @@ SIDE, GRID, CODES = 64, 4, 128
 WIDTH = 32  # of the 512 and 128 channels that the layout has
 UP = [(32, 32), (32, 32), (32, 16), (16, 16)]
 FULL_UP = [(128, 128), (128, 64), (64, 32), (32, 16)]
-EXAMPLES, STEPS, BATCH = 16000, 4000, 64
+EXAMPLES, STEPS, BATCH = 16000, 3000, 64
+WARM = 200  # steps before codes are learnt
 SEED = 7
 
 
@@ -109,25 +110,28 @@ def train(steps: int) -> MaskCodec:
         np.stack([example(seeds.stream(seeds.CODEC, SEED, i)) for i in range(EXAMPLES)])
     ).float()
     test, masks = masks[:1000], masks[1000:]
-    codec = MaskCodec()
+    codec = MaskCodec().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     counts, sums = torch.ones(CODES), codec.codebook.clone()
     for step in range(steps):
         batch = masks[torch.randint(len(masks), (BATCH,))]
-        vectors = codec.encode(batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            vectors = codec.encode(batch).float()
         flat = vectors.detach().flatten(0, 2)
-        if step == 200:  # plain autoencoding until here; the codebook begins with vectors as they come
+        if step == WARM:  # plain autoencoding until here; the codebook begins with vectors as they come
             codec.codebook.copy_(flat[torch.randperm(len(flat))[:CODES]])
             sums.copy_(codec.codebook)
-        if step < 200:
-            loss = F.mse_loss(codec.decode(vectors), batch * 2 - 1)
-        else:
+        loss, decoded = 0.0, vectors
+        if step >= WARM:
             chosen = torch.cdist(flat, codec.codebook).argmin(-1)
             quantized = codec.codebook[chosen].view_as(vectors)
-            through = vectors + (quantized - vectors).detach()
-            loss = F.mse_loss(codec.decode(through), batch * 2 - 1) + 0.25 * F.mse_loss(vectors, quantized)
+            loss = 0.25 * F.mse_loss(vectors, quantized)
+            decoded = vectors + (quantized - vectors).detach()
             move_codebook(codec, counts, sums, flat, chosen, step < steps * 0.7)
+        with torch.autocast("cpu", torch.bfloat16):
+            restored = codec.decode(decoded).float()
+        loss = loss + F.mse_loss(restored, batch * 2 - 1)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

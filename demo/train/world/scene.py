@@ -64,15 +64,15 @@ def compose(rng: np.random.Generator, write: Callable[[np.random.Generator], str
     text = _write(canvas, write(rng), unit, rng) if rng.random() < 0.5 else None
     owner = np.zeros((side, side), np.uint8)
     things: list[Thing] = []
-    sizes: list[int] = []
+    seen: list[list[int]] = []
     for index in indices:
-        if _place(canvas, owner, index, 1 + len(things), sizes, text, len(indices), unit, rng):
+        if _place(canvas, owner, index, 1 + len(things), seen, text, len(indices), unit, rng):
             things.append(Thing(index))
     for number, thing in enumerate(things, 1):
-        seen = owner == number
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        mine = owner == number
+        rows, columns = np.flatnonzero(mine.any(1)), np.flatnonzero(mine.any(0))
         y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-        thing.box, thing.mask = (y1, x1, y2, x2), seen[y1:y2, x1:x2]
+        thing.box, thing.mask = (y1, x1, y2, x2), mine[y1:y2, x1:x2]
     return Scene(np.asarray(canvas), owner, background, things, text)
 
 
@@ -122,28 +122,33 @@ def _write(canvas, word, unit, rng) -> Text | None:
     return Text(word, color, (y, x, y + height, x + width), letters)
 
 
-def _place(canvas, owner, index, number, sizes, text, count, unit, rng) -> bool:
-    """Pastes one more object where it hides no word and not too much of the others."""
+def _place(canvas, owner, index, number, seen, text, count, unit, rng) -> bool:
+    """Pastes one more object where it hides no word and not too much of the others.
+
+    `seen` has for each object how many of its pixels there were at first and are left.
+    """
     side = owner.shape[0]
     largest = 112 if count <= 3 else 88
-    for _ in range(14):
-        length = float(np.exp(rng.uniform(np.log(42), np.log(largest)))) * unit
-        sprite = sprites.draw(
-            index, length, rng.uniform(-30, 30), bool(rng.integers(2)), float(rng.uniform(0.85, 1.1))
-        )
-        width, height = sprite.size
+    for attempt in range(16):
+        if attempt % 4 == 0:
+            length = float(np.exp(rng.uniform(np.log(42), np.log(largest)))) * unit
+            sprite = sprites.draw(
+                index, length, rng.uniform(-30, 30), bool(rng.integers(2)), float(rng.uniform(0.85, 1.1))
+            )
+            width, height = sprite.size
+            opaque = np.asarray(sprite)[..., 3] > 127
         x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
         if text and _touch((y, x, y + height, x + width), text.box, 4 * unit):
             continue
-        opaque = np.asarray(sprite.getchannel("A")) > 127
         below = owner[y : y + height, x : x + width]
-        hidden = np.bincount(below[opaque], minlength=number)
-        total = np.bincount(owner.ravel(), minlength=number)
-        if any(total[n] - hidden[n] < VISIBLE_MIN * sizes[n - 1] for n in range(1, number)):
+        hidden = np.bincount(below[opaque], minlength=number)[1:]
+        if any(left - lost < VISIBLE_MIN * total for (total, left), lost in zip(seen, hidden)):
             continue
         canvas.paste(sprite, (x, y), sprite)
         below[opaque] = number
-        sizes.append(int(opaque.sum()))
+        for entry, lost in zip(seen, hidden):
+            entry[1] -= int(lost)
+        seen.append([int(opaque.sum())] * 2)
         return True
     return False
 
