@@ -23,7 +23,7 @@ HEADS = [
     ("kind", TEXT_CLASS + 1),
     ("box", 4),
     ("cells", CELLS * CELLS),
-    ("letter", 1 + len(CHARACTERS)),
+    ("letter", 1 + len(CHARACTERS)),  # 0 is not used: what is not written upon is not asked
     ("place", 7),  # of the letter in its word
     ("ground", NO_COLOR + 1),
     ("ink", NO_COLOR + 1),
@@ -46,11 +46,10 @@ def targets(scene: Scene) -> dict[str, np.ndarray]:
     kinds = np.array([0] + [1 + thing.index for thing in scene.things])
     boxes = np.array([(0, 0, 0, 0)] + [thing.box for thing in scene.things], np.float32)
     kind, box = kinds[winner], boxes[winner]
-    letter, place = np.zeros(PATCHES, int), np.full(PATCHES, -1)
+    letter, place = np.full(PATCHES, -1), np.full(PATCHES, -1)
     ink = np.full(PATCHES, -1)
-    if scene.text:
-        _mark_text(scene.text, kind, box, letter, place)
-        ink[kind == TEXT_CLASS] = colors.NAMES.index(scene.text.color)
+    for text in scene.texts:
+        _mark_text(text, kind, box, letter, place, ink)
     middle = (np.arange(GRID, dtype=np.float32) + 0.5) * PATCH
     centers = np.stack(np.meshgrid(middle, middle, indexing="ij"), -1).reshape(PATCHES, 2)
     box = (box - np.tile(centers, 2)) / IMAGE
@@ -68,7 +67,7 @@ def targets(scene: Scene) -> dict[str, np.ndarray]:
     )
 
 
-def _mark_text(text, kind, box, letter, place):
+def _mark_text(text, kind, box, letter, place, ink):
     y1, x1, y2, x2 = text.box
     for row in range(GRID):
         if min(y2, (row + 1) * PATCH) - max(y1, row * PATCH) < 4:
@@ -82,6 +81,7 @@ def _mark_text(text, kind, box, letter, place):
             at = row * GRID + column
             kind[at], box[at] = TEXT_CLASS, text.box
             letter[at], place[at] = 1 + CHARACTERS.index(text.text[best]), best
+            ink[at] = colors.NAMES.index(text.color)
 
 
 class DenseHeads(nn.Module):
@@ -120,7 +120,7 @@ def accuracy(outputs: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str
     said = dict(zip([n for n, _ in HEADS], outputs.float().split([n for _, n in HEADS], -1)))
     owned = wanted["kind"] > 0
     right = {"kind": (said["kind"].argmax(-1) == wanted["kind"])[owned].float().mean()}
-    written = wanted["letter"] > 0
+    written = wanted["letter"] >= 0
     right["letter"] = (said["letter"].argmax(-1) == wanted["letter"])[written].float().mean()
     right["box"] = ((said["box"] - wanted["box"]).abs()[owned] * IMAGE).mean()
     right["ground"] = (said["ground"].argmax(-1) == wanted["ground"]).float().mean()

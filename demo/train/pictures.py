@@ -32,7 +32,11 @@ class Pictures(IterableDataset):
         while True:
             streams = [seeds.stream(seeds.TRAINING, self.seed, number + i) for i in range(self.batch)]
             number += self.batch
-            yield self.collate([scene.compose(rng, words.training) for rng in streams], streams)
+            yield self.collate([self.compose(rng, i) for i, rng in enumerate(streams)], streams)
+
+    def compose(self, rng, index: int) -> scene.Scene:
+        # Letters are learnt slowly, and a scene has few: every other picture has much to read.
+        return (scene.compose_page if index % 2 else scene.compose)(rng, words.training)
 
     def collate(self, scenes, streams) -> dict[str, torch.Tensor]:
         wanted = [dense.targets(s) for s in scenes]
@@ -47,6 +51,9 @@ class Dialogues(Pictures):
     def __init__(self, seed: int, start: int, batch: int, codec: Path, exact: bool):
         super().__init__(seed, start, batch)
         self.codec, self.exact = codec, exact
+
+    def compose(self, rng, index: int) -> scene.Scene:
+        return scene.compose(rng, words.training)
 
     def collate(self, scenes, streams):
         batch = super().collate(scenes, streams)

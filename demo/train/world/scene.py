@@ -52,28 +52,50 @@ class Scene:
     owner: np.ndarray  # u8 [side, side]: 0, or 1 + index in `things` of what is seen there
     background: Background
     things: list[Thing]
-    text: Text | None
+    texts: list[Text]
+
+    @property
+    def text(self) -> Text | None:
+        """What is written, in a scene that has at most one text."""
+        return self.texts[0] if self.texts else None
 
 
-def compose(rng: np.random.Generator, write: Callable[[np.random.Generator], str], side: int = SIDE) -> Scene:
-    """A scene of `side` pixels a side; `write` gives the words."""
+Writer = Callable[[np.random.Generator], str]
+
+
+def compose(rng: np.random.Generator, write: Writer, side: int = SIDE) -> Scene:
+    """A scene of `side` pixels a side with at least one object and at most one text; `write` gives the words."""
+    while True:
+        scene = _compose(_pick_classes(rng), int(rng.random() < 0.6), rng, write, side)
+        if scene.things:
+            return scene
+
+
+def compose_page(rng: np.random.Generator, write: Writer, side: int = SIDE) -> Scene:
+    """A picture with much to read, to learn letters from."""
+    return _compose(_pick_classes(rng)[: int(rng.integers(3))], int(rng.integers(3, 8)), rng, write, side)
+
+
+def _compose(indices: list[int], texts: int, rng, write, side) -> Scene:
     unit = side / SIDE
-    indices = _pick_classes(rng)
     background = _pick_background(indices, rng)
     canvas = Image.fromarray(backgrounds.paint(background, side, rng))
-    text = _write(canvas, write(rng), unit, rng) if rng.random() < 0.5 else None
+    written: list[Text] = []
+    for _ in range(texts):
+        if text := _write(canvas, write(rng), written, unit, rng):
+            written.append(text)
     owner = np.zeros((side, side), np.uint8)
     things: list[Thing] = []
     seen: list[list[int]] = []
     for index in indices:
-        if _place(canvas, owner, index, 1 + len(things), seen, text, len(indices), unit, rng):
+        if _place(canvas, owner, index, 1 + len(things), seen, written, len(indices), unit, rng):
             things.append(Thing(index))
     for number, thing in enumerate(things, 1):
         mine = owner == number
         rows, columns = np.flatnonzero(mine.any(1)), np.flatnonzero(mine.any(0))
         y1, y2, x1, x2 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
         thing.box, thing.mask = (y1, x1, y2, x2), mine[y1:y2, x1:x2]
-    return Scene(np.asarray(canvas), owner, background, things, text)
+    return Scene(np.asarray(canvas), owner, background, things, written)
 
 
 def _pick_classes(rng) -> list[int]:
@@ -95,16 +117,21 @@ def _pick_background(indices, rng) -> Background:
     return Background(kind, color)
 
 
-def _write(canvas, word, unit, rng) -> Text | None:
-    """Draws a word on the picture itself or on a plate."""
+def _write(canvas, word, others, unit, rng) -> Text | None:
+    """Draws a word on the picture itself or on a plate, away from the other texts."""
     side = canvas.size[0]
     drawn = lettering.draw(word, lettering.pick_typeface(rng), round(rng.uniform(24, 42) * unit))
     width, height = drawn.ink.size
     pad = round(rng.uniform(5, 10) * unit)
     if width + 2 * pad >= side:
         return None
-    x = int(rng.integers(pad, side - width - pad))
-    y = int(rng.integers(pad, side - height - pad))
+    for _ in range(8):
+        x = int(rng.integers(pad, side - width - pad))
+        y = int(rng.integers(pad, side - height - pad))
+        if not any(_touch((y, x, y + height, x + width), other.box, 2 * pad) for other in others):
+            break
+    else:
+        return None
     ground = np.asarray(canvas, np.float32)[y : y + height, x : x + width].reshape(-1, 3).mean(0)
     plate = None
     if rng.random() < 0.5:
@@ -122,7 +149,7 @@ def _write(canvas, word, unit, rng) -> Text | None:
     return Text(word, color, (y, x, y + height, x + width), letters)
 
 
-def _place(canvas, owner, index, number, seen, text, count, unit, rng) -> bool:
+def _place(canvas, owner, index, number, seen, texts, count, unit, rng) -> bool:
     """Pastes one more object where it hides no word and not too much of the others.
 
     `seen` has for each object how many of its pixels there were at first and are left.
@@ -138,7 +165,7 @@ def _place(canvas, owner, index, number, seen, text, count, unit, rng) -> bool:
             width, height = sprite.size
             opaque = np.asarray(sprite)[..., 3] > 127
         x, y = int(rng.integers(0, side - width)), int(rng.integers(0, side - height))
-        if text and _touch((y, x, y + height, x + width), text.box, 4 * unit):
+        if any(_touch((y, x, y + height, x + width), text.box, 4 * unit) for text in texts):
             continue
         below = owner[y : y + height, x : x + width]
         hidden = np.bincount(below[opaque], minlength=number)[1:]
