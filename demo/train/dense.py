@@ -28,7 +28,7 @@ HEADS = [
     ("ground", NO_COLOR + 1),
     ("ink", NO_COLOR + 1),
 ]
-WEIGHTS = dict(kind=1.0, box=2.0, cells=0.5, letter=1.0, place=0.3, ground=0.1, ink=0.2)
+WEIGHTS = dict(kind=1.0, box=2.0, cells=0.5, letter=2.0, place=0.3, ground=0.1, ink=0.2)
 
 
 def patches(pixels: np.ndarray) -> np.ndarray:

@@ -112,7 +112,7 @@ def check(tensors: dict[str, torch.Tensor], folder: Path) -> float:
     ones = torch.ones_like(prompt)
     mask = attention_mask(ones, ones.bool(), exact=True)
     positions = PATCHES + torch.arange(length)[None]
-    mine, _ = model(pixels, prompt, positions, mask, torch.tensor([length - 1]), exact=True)
+    mine = model.decoder(model.tower(pixels), prompt, positions, mask, torch.tensor([length - 1]), exact=True)
 
     theirs = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     side = IMAGE // PATCH

@@ -21,10 +21,13 @@ EXACT_WANTED = 24  # the same for a row, exact
 
 
 class Pictures(IterableDataset):
-    """Batches of patches and dense targets; picture `i` of a seed is always the same."""
+    """Batches of patches and dense targets; picture `i` of a seed is always the same.
 
-    def __init__(self, seed: int, start: int, batch: int):
-        self.seed, self.start, self.batch = seed, start, batch
+    Letters are learnt slowly, and a scene has few: the last `pages` of a batch are pages with much to read.
+    """
+
+    def __init__(self, seed: int, start: int, batch: int, pages: int):
+        self.seed, self.start, self.batch, self.pages = seed, start, batch, pages
 
     def __iter__(self):
         torch.set_num_threads(1)
@@ -32,11 +35,11 @@ class Pictures(IterableDataset):
         while True:
             streams = [seeds.stream(seeds.TRAINING, self.seed, number + i) for i in range(self.batch)]
             number += self.batch
-            yield self.collate([self.compose(rng, i) for i, rng in enumerate(streams)], streams)
-
-    def compose(self, rng, index: int) -> scene.Scene:
-        # Letters are learnt slowly, and a scene has few: every other picture has much to read.
-        return (scene.compose_page if index % 2 else scene.compose)(rng, words.training)
+            scenes = [
+                (scene.compose_page if i >= self.batch - self.pages else scene.compose)(rng, words.training)
+                for i, rng in enumerate(streams)
+            ]
+            yield self.collate(scenes, streams)
 
     def collate(self, scenes, streams) -> dict[str, torch.Tensor]:
         wanted = [dense.targets(s) for s in scenes]
@@ -46,20 +49,17 @@ class Pictures(IterableDataset):
 
 
 class Dialogues(Pictures):
-    """The same with texts: one row a picture, or, `exact`, one a text."""
+    """The same with texts about all but the pages: one row a picture, or, `exact`, one a text."""
 
-    def __init__(self, seed: int, start: int, batch: int, codec: Path, exact: bool):
-        super().__init__(seed, start, batch)
+    def __init__(self, seed: int, start: int, batch: int, pages: int, codec: Path, exact: bool):
+        super().__init__(seed, start, batch, pages)
         self.codec, self.exact = codec, exact
-
-    def compose(self, rng, index: int) -> scene.Scene:
-        return scene.compose(rng, words.training)
 
     def collate(self, scenes, streams):
         batch = super().collate(scenes, streams)
         codec = mask_codec.load(self.codec)
         rows = []
-        for picture, rng in zip(scenes, streams):
+        for picture, rng in list(zip(scenes, streams))[: self.batch - self.pages]:
             items = texts.fill_masks(picture, list(dialogue.items(picture, rng)), codec)
             encoded = [texts.encode(item) for item in items]
             if self.exact:

@@ -54,8 +54,8 @@ def main():
         step = saved["step"]
     forward = torch.compile(model)
     streams = [seeds.stream(seeds.HELD_OUT, 0, i) for i in range(BATCH)]
-    test = pictures.Pictures(0, 0, 0).collate([scene.compose(rng, words.held_out) for rng in streams], streams)
-    batches = iter(pictures.loader(pictures.Pictures(SEED, step * BATCH, BATCH)))
+    test = pictures.Pictures(0, 0, BATCH, 0).collate([scene.compose(rng, words.held_out) for rng in streams], streams)
+    batches = iter(pictures.loader(pictures.Pictures(SEED, step * BATCH, BATCH, BATCH // 2)))
     begin = saved_at = time.monotonic()
     clock = progress.Clock()
     while step < args.steps and time.monotonic() - begin < 60 * args.minutes:

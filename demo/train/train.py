@@ -20,7 +20,7 @@ from optimizer import Optimizer
 from paligemma import PaliGemma
 from world import scene, seeds, words
 
-BATCH, EXACT_BATCH = 32, 16
+BATCH, EXACT_BATCH, PAGES = 40, 24, 8
 SEED = 1
 DENSE_WEIGHT = 0.4
 
@@ -52,13 +52,13 @@ def main():
         rendered = saved["pictures"]
     forward = torch.compile(model)
     size = EXACT_BATCH if args.exact else BATCH
-    dataset = pictures.Dialogues(SEED, rendered, size, args.run / "mask_codec.pt", args.exact)
+    dataset = pictures.Dialogues(SEED, rendered, size, PAGES, args.run / "mask_codec.pt", args.exact)
     streams = [seeds.stream(seeds.HELD_OUT, 0, i) for i in range(size)]
     test = dataset.collate([scene.compose(rng, words.held_out) for rng in streams], streams)
 
     def answer(batch):
         inputs = (batch[name] for name in ("patches", "ids", "positions", "mask", "wanted"))
-        return forward(*inputs, exact=args.exact)
+        return forward(*inputs, exact=args.exact, pictures=size - PAGES)
 
     def keep():
         progress.save(checkpoint, {"step": step, "pictures": rendered, "optimizer": optimizer.state()})
