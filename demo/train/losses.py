@@ -6,18 +6,23 @@ import texts
 import vocabulary as v
 from sizes import IMAGE
 
-BLUR = 4.0  # of places, in steps of 1/1024; a pixel of a training picture is 4.6
+# How places are blurred, in steps of 1/1024, and with what weight. A pixel of a training picture is 4.6 steps. The wide
+# blur teaches early which places are near each other.
+BLURS = [(4.0, 0.75), (24.0, 0.25)]
 
 
 def _near_places() -> torch.Tensor:
     """[1024, 1024]: what share of a target's weight its neighbours get, among the places that pixels have."""
     place = torch.arange(v.LOCATIONS)
     pixels = {min(v.LOCATIONS - 1, round(p * v.LOCATIONS / IMAGE)) for p in range(IMAGE + 1)}
-    weights = torch.exp(-(((place[:, None] - place) / BLUR) ** 2) / 2)
     used = torch.zeros(v.LOCATIONS)
     used[list(pixels)] = 1
-    weights = weights * torch.maximum(used[None], torch.eye(v.LOCATIONS))
-    return weights / weights.sum(1, keepdim=True)
+    used = torch.maximum(used[None], torch.eye(v.LOCATIONS))
+    near = torch.zeros(v.LOCATIONS, v.LOCATIONS)
+    for width, share in BLURS:
+        weights = torch.exp(-(((place[:, None] - place) / width) ** 2) / 2) * used
+        near += share * weights / weights.sum(1, keepdim=True)
+    return near
 
 
 NEAR = _near_places()
