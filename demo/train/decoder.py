@@ -39,24 +39,27 @@ class DecoderLayer(nn.Module):
         self.gate, self.up = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
         self.down = nn.Linear(inner, width, bias=False)
 
-    def forward(self, x, rotation, mask, exact: bool, past: list | None = None):
-        """`past` holds keys and values of earlier calls and takes up those of this one."""
-        x = x + self.out(self.attend(self.attention_norm(x), rotation, mask, exact, past))
+    def forward(self, x, rotation, mask, exact: bool, past: list | None = None, first: int = 0):
+        """What becomes of the rows from `first` on; those before are only looked at.
+
+        `past` holds keys and values of earlier calls and takes up those of this one.
+        """
+        x = x[:, first:] + self.out(self.attend(self.attention_norm(x), rotation, mask, exact, past, first))
         gate, up = F.linear(self.mlp_norm(x), torch.cat([self.gate.weight, self.up.weight])).chunk(2, -1)
         return x + self.down(F.gelu(gate, approximate="tanh") * up)
 
-    def attend(self, x, rotation, mask, exact, past):
+    def attend(self, x, rotation, mask, exact, past, first):
         batch, length, _ = x.shape
         heads, head = TEXT.heads, TEXT.head_dim
-        fused = F.linear(x, torch.cat([self.q.weight, self.k.weight, self.v.weight])).view(batch, length, -1, head)
-        q, k, v = fused[:, :, :heads], fused[:, :, heads], fused[:, :, heads + 1]
-        q = rotate(q, rotation[:, :, None]) * head**-0.5
+        q = self.q(x[:, first:]).view(batch, length - first, heads, head)
+        k, v = F.linear(x, torch.cat([self.k.weight, self.v.weight])).chunk(2, -1)
+        q = rotate(q, rotation[:, first:, None]) * head**-0.5
         k = rotate(k, rotation)
         if past is not None:
             past.append((k, v))
             k, v = (torch.cat(parts, 1) for parts in zip(*past))
-        if exact:
-            return self._mix(q, k, v, mask)
+        if exact or first:
+            return self._mix(q, k, v, mask[:, first:])
         # The picture's rows see the picture only: a quarter of the scores need not be made.
         picture = self._mix(q[:, :PATCHES], k[:, :PATCHES], v[:, :PATCHES], None)
         return torch.cat([picture, self._mix(q[:, PATCHES:], k, v, mask[:, PATCHES:])], 1)
@@ -94,9 +97,10 @@ class Decoder(nn.Module):
         x = torch.cat([self.projector(features), texts], 1)
         pictures = torch.arange(PATCHES).expand(len(x), -1)
         rotation = rotations(torch.cat([pictures, positions], 1)).to(x.dtype)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, rotation, mask, exact)
-        x = x[:, PATCHES:].flatten(0, 1)[wanted]
+        # Nobody asks what the last layer makes of the picture's rows.
+        x = self.layers[-1](x, rotation, mask, exact, first=PATCHES).flatten(0, 1)[wanted]
         return self.norm(x) @ self.embedding.mT
 
 
