@@ -27,7 +27,8 @@ BLANK = 0.2
 def choose(picture: scene.Scene, items: list[Item], rng: np.random.Generator) -> list[Item]:
     chosen = []
     for task, count in SHARE.items():
-        pool = [item for item in items if item.task == task]
+        # A mask of nothing has no overlap to measure.
+        pool = [item for item in items if item.task == task and (item.masks or task != "segment")]
         if task == "ocr" and not picture.text and rng.random() > BLANK:
             continue
         chosen += [pool[i] for i in sorted(rng.choice(len(pool), min(count, len(pool)), replace=False))]

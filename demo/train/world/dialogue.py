@@ -116,6 +116,9 @@ def _segmentations(scene, rng) -> Iterator[Item]:
     masks = [f"{box_tokens(thing.box, side)}{{seg}} {name}" for thing in things]
     numbers = tuple(scene.things.index(thing) for thing in things)
     yield Item("segment", f"segment {name}", " ; ".join(masks), numbers)
+    other = int(rng.integers(len(CLASSES)))
+    if all(thing.index != other for thing in scene.things):
+        yield Item("segment", f"segment {CLASSES[other].name}", "")
 
 
 def _questions(scene, rng) -> Iterator[Item]:
