@@ -7,8 +7,9 @@ and not thousands on small ones.
 import torch
 
 MUON_STEPS = 5
-# Root mean square of an update of a matrix at a rate of 1; AdamW's is about 0.2. Training as short as this can bear more.
-MUON_SIZE = 0.6
+# Root mean square of an update of a matrix at a rate of 1, as AdamW's. With three times as much, patches that were
+# told right at 94 % fell to 86 % within 150 steps.
+MUON_SIZE = 0.2
 FIRST, SECOND, MUON_FIRST = 0.9, 0.98, 0.95
 
 
