@@ -16,6 +16,8 @@ NUMBERS = ["no", "one", "two", "three", "four", "five"]
 CLEAR = 12  # pixels by which places must differ before a question about them is asked
 LABELS_MAX = 3
 MASKS_MAX = 3
+# How often things are looked for that are not there. More makes it safe to say nothing where a box is not yet certain.
+ABSENT_ALONE, ABSENT_BESIDE = 0.1, 0.3
 
 
 class Item(NamedTuple):
@@ -77,17 +79,17 @@ def _listed(parts: list[str]) -> str:
 
 
 def _labels(scene, rng, most) -> list[int]:
-    """Classes to look for, most of them there."""
+    """Classes to look for; nearly always one of them is there."""
     present = [index for index, _ in groups(scene)]
     absent = [i for i in range(len(CLASSES)) if i not in present]
     count = int(rng.integers(1, most + 1))
     chosen: list[int] = []
-    for _ in range(count):
-        pool = present if present and rng.random() < 0.8 else absent
+    for odds in [ABSENT_ALONE] + [ABSENT_BESIDE] * (count - 1):
+        pool = absent if rng.random() < odds else present
         index = int(pool[rng.integers(len(pool))])
         if index not in chosen:
             chosen.append(index)
-    return chosen
+    return [int(i) for i in rng.permutation(chosen)]
 
 
 def _detections(scene, rng) -> Iterator[Item]:
@@ -117,7 +119,7 @@ def _segmentations(scene, rng) -> Iterator[Item]:
     numbers = tuple(scene.things.index(thing) for thing in things)
     yield Item("segment", f"segment {name}", " ; ".join(masks), numbers)
     other = int(rng.integers(len(CLASSES)))
-    if all(thing.index != other for thing in scene.things):
+    if rng.random() < ABSENT_ALONE and all(thing.index != other for thing in scene.things):
         yield Item("segment", f"segment {CLASSES[other].name}", "")
 
 
