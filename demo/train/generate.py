@@ -46,7 +46,7 @@ def held_out(seed: int, count: int, codec: Path, side: int = scene.SIDE):
     for number in range(count):
         rng = seeds.stream(seeds.HELD_OUT, seed, number)
         picture = scene.compose(rng, words.held_out, side)
-        items = choose(picture, list(dialogue.items(picture, rng)), rng)
+        items = choose(picture, list(dialogue.items(picture, rng, dialogue.ABSENT_HELD_OUT)), rng)
         yield picture, texts.fill_masks(picture, items, mask_codec.load(codec))
 
 

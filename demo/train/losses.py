@@ -8,7 +8,7 @@ from sizes import IMAGE
 
 # How places are blurred, in steps of 1/1024, and with what weight. A pixel of a training picture is 4.6 steps. The wide
 # blur teaches early which places are near each other.
-BLURS = [(4.0, 0.75), (24.0, 0.25)]
+BLURS = [(4.0, 0.9), (24.0, 0.1)]
 
 
 def _near_places() -> torch.Tensor:

@@ -16,6 +16,9 @@ NUMBERS = ["no", "one", "two", "three", "four", "five"]
 CLEAR = 12  # pixels by which places must differ before a question about them is asked
 LABELS_MAX = 3
 MASKS_MAX = 3
+# How often things are looked for that are not there: alone in training and in held-out sets, and beside others. More in
+# training makes it safe to say nothing where a box is not yet certain.
+ABSENT_TRAINING, ABSENT_HELD_OUT, ABSENT_BESIDE = 0.1, 0.2, 0.3
 
 
 class Item(NamedTuple):
@@ -25,13 +28,13 @@ class Item(NamedTuple):
     masks: tuple[int, ...] = ()  # indices of things
 
 
-def items(scene: Scene, rng: np.random.Generator) -> Iterator[Item]:
+def items(scene: Scene, rng: np.random.Generator, absent: float = ABSENT_TRAINING) -> Iterator[Item]:
     """Everything to ask about a scene, once each, with a random choice of questions and labels."""
     yield Item("caption", "caption en", caption(scene))
     yield Item("caption", "describe en", description(scene))
     yield Item("ocr", "ocr", scene.text.text if scene.text else "no text")
-    yield from _detections(scene, rng)
-    yield from _segmentations(scene, rng)
+    yield from _detections(scene, rng, absent)
+    yield from _segmentations(scene, rng, absent)
     yield from _questions(scene, rng)
 
 
@@ -76,25 +79,25 @@ def _listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _labels(scene, rng, most) -> list[int]:
-    """Classes to look for, most of them there."""
+def _labels(scene, rng, alone) -> list[int]:
+    """Classes to look for; nearly always one of them is there."""
     present = [index for index, _ in groups(scene)]
     absent = [i for i in range(len(CLASSES)) if i not in present]
-    count = int(rng.integers(1, most + 1))
+    count = int(rng.integers(1, LABELS_MAX + 1))
     chosen: list[int] = []
-    for _ in range(count):
-        pool = present if present and rng.random() < 0.8 else absent
+    for odds in [alone] + [ABSENT_BESIDE] * (count - 1):
+        pool = absent if rng.random() < odds else present
         index = int(pool[rng.integers(len(pool))])
         if index not in chosen:
             chosen.append(index)
-    return chosen
+    return [int(i) for i in rng.permutation(chosen)]
 
 
-def _detections(scene, rng) -> Iterator[Item]:
+def _detections(scene, rng, absent) -> Iterator[Item]:
     side = scene.pixels.shape[0]
     by_class = dict(groups(scene))
     for _ in range(2):
-        chosen = _labels(scene, rng, LABELS_MAX)
+        chosen = _labels(scene, rng, absent)
         boxes = [
             f"{box_tokens(thing.box, side)} {CLASSES[index].name}"
             for index in chosen
@@ -106,7 +109,7 @@ def _detections(scene, rng) -> Iterator[Item]:
         yield Item("detect", "detect text", f"{box_tokens(scene.text.box, side)} text")
 
 
-def _segmentations(scene, rng) -> Iterator[Item]:
+def _segmentations(scene, rng, absent) -> Iterator[Item]:
     side = scene.pixels.shape[0]
     few = [(index, things) for index, things in groups(scene) if len(things) <= MASKS_MAX]
     if not few:
@@ -117,7 +120,7 @@ def _segmentations(scene, rng) -> Iterator[Item]:
     numbers = tuple(scene.things.index(thing) for thing in things)
     yield Item("segment", f"segment {name}", " ; ".join(masks), numbers)
     other = int(rng.integers(len(CLASSES)))
-    if all(thing.index != other for thing in scene.things):
+    if rng.random() < absent and all(thing.index != other for thing in scene.things):
         yield Item("segment", f"segment {CLASSES[other].name}", "")
 
 
