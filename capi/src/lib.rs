@@ -1,11 +1,11 @@
 //! libpalmtop: the C interface. `palmtop.h` beside this folder is its documentation; here is only how it is done.
 //!
-//! - **Handles are numbers.** A handle names a place in a table and how often that place has been used ([`handles`]). One that
+//! - **Handles are numbers.** A handle names a place in a table and how often that place has been used (`handles`). One that
 //!   was freed, belongs to another kind of object or was never given out is found to be so and gives an error: nothing
 //!   that a caller hands in is followed as an address, except the memory and the texts that a call is about.
 //! - **One call at a time.** What changes is behind a lock that is only ever tried: who comes second is told that the
-//!   object is busy ([`session`]).
-//! - **No panic leaves.** Every function runs in [`failure::call`], which makes a panic an error; a session in which one
+//!   object is busy (`session`).
+//! - **No panic leaves.** Every function runs in `failure::call`, which makes a panic an error; a session in which one
 //!   happened is not used again.
 //! - **Nothing is allocated** between the making of a session and the last token; results are made behind it.
 //!

@@ -1,4 +1,4 @@
-//! The kernels, written once over [`Simd`](crate::simd::Simd) and compiled once per instruction set.
+//! The kernels, written once over [`Simd`] and compiled once per instruction set.
 
 pub mod attention;
 pub mod attention_int8;
