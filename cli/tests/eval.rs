@@ -5,7 +5,10 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{assert_says, data, fail, lay_out_checkpoint, model, run, scene, succeed, text};
+use common::{
+    assert_says, data, fail, interrupt, lay_out_checkpoint, model, run, scene, succeed, text,
+    wait_until_it_says,
+};
 use serde_json::{Value, json};
 
 /// A folder with a file of examples. The picture is named by its full path.
@@ -256,8 +259,7 @@ fn what_cannot_be_evaluated_is_said_with_its_line() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_reports_what_is_done_so_far() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     let folder = tempfile::tempdir().unwrap();
     // Many names, since items of one picture are taken together; more than can be answered before the signal comes.
     let picture = folder.path().join("picture.png");
@@ -277,13 +279,8 @@ fn ctrl_c_reports_what_is_done_so_far() {
         .spawn()
         .unwrap();
     // The first line of progress comes after a second.
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("answering: ") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
-    }
-    Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap();
+    let _stderr = wait_until_it_says(&mut child, "answering: ");
+    interrupt(&child);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -6,16 +6,10 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
-use common::{data, lay_out_checkpoint, model, palmtop, scene, text};
+use common::{data, interrupt, lay_out_checkpoint, model, palmtop, scene, text, wait_until_it_says};
 use serde_json::{Value, json};
-
-/// What a terminal sends for Ctrl-C. The shell has this built in; not every system has it as a program.
-fn interrupt(child: &Child) {
-    let command = format!("kill -INT {} 2>/dev/null", child.id());
-    Command::new("sh").args(["-c", &command]).status().unwrap();
-}
 
 #[test]
 fn ctrl_c_stops_between_answers_and_leaves_whole_lines() {
@@ -53,12 +47,7 @@ fn ctrl_c_while_waiting_for_a_picture_ends_the_program() {
         .spawn()
         .unwrap();
     // The kernels are named when the session is made, right before the picture is waited for.
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("kernels") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
-    }
+    let _stderr = wait_until_it_says(&mut child, "kernels");
     // A signal in between is taken too: the picture is then not waited for, or waiting is ended by the second.
     for _ in 0..500 {
         interrupt(&child);
@@ -143,12 +132,7 @@ fn ctrl_c_during_a_bench_takes_its_model_away() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("round 1 of 1000") {
-        line.clear();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
-    }
+    let _stderr = wait_until_it_says(&mut child, "round 1 of 1000");
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
     interrupt(&child);
     let output = child.wait_with_output().unwrap();

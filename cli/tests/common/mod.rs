@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "every test program uses a part of it")]
 
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// A file of the reference data.
@@ -24,6 +25,23 @@ pub fn palmtop<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// What a terminal sends for Ctrl-C. The shell has this built in; not every system has it as a program.
+pub fn interrupt(child: &Child) {
+    let command = format!("kill -INT {} 2>/dev/null", child.id());
+    Command::new("sh").args(["-c", &command]).status().unwrap();
+}
+
+/// Reads stderr until a line has `words`; gives the rest of it.
+pub fn wait_until_it_says(child: &mut Child, words: &str) -> BufReader<ChildStderr> {
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "the program ended early");
+    }
+    stderr
 }
 
 /// What a run of the program gave.
