@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         """
         texts = F.embedding(ids, self.embedding) * TEXT.hidden**0.5
         x = torch.cat([self.projector(features), texts], 1)
-        pictures = torch.arange(PATCHES).expand(len(x), -1)
+        pictures = torch.arange(PATCHES, device=x.device).expand(len(x), -1)
         rotation = rotations(torch.cat([pictures, positions], 1)).to(x.dtype)
         for layer in self.layers[:-1]:
             x = layer(x, rotation, mask, exact)
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
 def rotations(positions):
     """cos and sin of every position, [B, S, 2, head_dim / 2]."""
     half = TEXT.head_dim // 2
-    frequencies = TEXT.rope_theta ** (-torch.arange(half, dtype=torch.float32) / half)
+    frequencies = TEXT.rope_theta ** (-torch.arange(half, dtype=torch.float32, device=positions.device) / half)
     angles = positions[..., None].float() * frequencies
     return torch.stack([angles.cos(), angles.sin()], -2)
 
@@ -138,12 +138,13 @@ def attention_mask(segments, prompts, exact: bool, dtype=torch.float32):
     `segments` i64 [B, T] numbers the texts of a row from 1, 0 fills up; `prompts` bool [B, T] marks prompts.
     """
     batch, length = segments.shape
-    places = torch.arange(length)
+    places = torch.arange(length, device=segments.device)
     same = segments[:, :, None] == segments[:, None, :]
     sees = same & (prompts[:, None, :] | (places[None, :, None] >= places[None, None, :]))
-    allowed = torch.zeros(batch, PATCHES + length, PATCHES + length, dtype=torch.bool)
+    allowed = torch.zeros(batch, PATCHES + length, PATCHES + length, dtype=torch.bool, device=segments.device)
     allowed[:, :, :PATCHES] = True
     allowed[:, PATCHES:, PATCHES:] = sees
     if exact:
         allowed[:, :PATCHES, PATCHES:] = (prompts & (segments > 0))[:, None, :]
-    return torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, -1e4 if dtype == torch.bfloat16 else -1e9)
+    hidden = -1e4 if dtype == torch.bfloat16 else -1e9
+    return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill_(~allowed, hidden)

@@ -1,5 +1,7 @@
 """The loss of predicted tokens."""
 
+from functools import lru_cache
+
 import torch
 
 import texts
@@ -11,7 +13,8 @@ from sizes import IMAGE
 BLURS = [(4.0, 0.9), (24.0, 0.1)]
 
 
-def _near_places() -> torch.Tensor:
+@lru_cache(None)
+def _near_places(device: torch.device) -> torch.Tensor:
     """[1024, 1024]: what share of a target's weight its neighbours get, among the places that pixels have."""
     place = torch.arange(v.LOCATIONS)
     pixels = {min(v.LOCATIONS - 1, round(p * v.LOCATIONS / IMAGE)) for p in range(IMAGE + 1)}
@@ -22,10 +25,9 @@ def _near_places() -> torch.Tensor:
     for width, share in BLURS:
         weights = torch.exp(-(((place[:, None] - place) / width) ** 2) / 2) * used
         near += share * weights / weights.sum(1, keepdim=True)
-    return near
+    return near.to(device)
 
 
-NEAR = _near_places()
 LOC = slice(v.FIRST_LOCATION, v.FIRST_LOCATION + v.LOCATIONS)
 
 
@@ -43,7 +45,8 @@ def answers(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     known = targets >= 0
     ids = targets.clamp(min=0)
     exact = -log.gather(1, ids[:, None])[:, 0]
-    near = -(log[:, LOC] * NEAR[(ids - LOC.start).clamp(0, v.LOCATIONS - 1)]).sum(-1)
+    targets_near = _near_places(log.device)[(ids - LOC.start).clamp(0, v.LOCATIONS - 1)]
+    near = -(log[:, LOC] * targets_near).sum(-1)
     places, segments = is_location(ids), is_segment(ids)
     loss = torch.where(places, near, exact)
     weight = torch.full_like(loss, texts.WEIGHT)

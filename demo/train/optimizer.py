@@ -26,7 +26,7 @@ class Group:
         self.first = torch.zeros_like(self.master)
         self.second = None if stacked else torch.zeros_like(self.master)
         # Norms and biases are not pulled towards zero.
-        self.decays = 1.0 if stacked else torch.cat([torch.full((p.numel(),), float(p.ndim > 1)) for _, p in named])
+        self.decays = 1.0 if stacked else torch.cat([torch.full_like(p.detach().flatten(), p.ndim > 1, dtype=torch.float32) for _, p in named])
         self.live = self.master.bfloat16()
         self.grad = torch.zeros_like(self.live)
         for (_, parameter), value, grad in zip(named, self.views(self.live), self.views(self.grad)):
@@ -59,12 +59,13 @@ class Optimizer:
         self.others = Group(rest, stacked=False)
 
     @torch.no_grad()
-    def step(self, rate: float, decay: float = 0.02, clip: float = 1.0) -> float:
+    def step(self, rate: float, decay: float = 0.02, clip: float = 1.0) -> torch.Tensor:
         """Applies the gradients and clears them; gives their norm."""
         self.steps += 1
         groups = [*self.matrices, self.others]
-        norm = float(torch.stack([g.grad.float().norm() for g in groups]).norm())
-        scale = min(1.0, clip / (norm + 1e-6))
+        # A tensor all the way: an accelerator need not wait for the norm.
+        norm = torch.stack([g.grad.float().norm() for g in groups]).norm()
+        scale = (clip / (norm + 1e-6)).clamp(max=1.0)
         for group in self.matrices:
             grad = group.grad.float().mul_(scale)
             group.first.lerp_(grad, 1 - MUON_FIRST)
@@ -91,7 +92,7 @@ class Optimizer:
         tensors: dict[str, dict[str, torch.Tensor]] = {}
         for group in [*self.matrices, self.others]:
             for kind, buffer in group.buffers().items():
-                tensors.setdefault(kind, {}).update(zip(group.names, (v.clone() for v in group.views(buffer))))
+                tensors.setdefault(kind, {}).update(zip(group.names, (v.to("cpu", copy=True) for v in group.views(buffer))))
         return {"steps": self.steps, "tensors": tensors}
 
     @torch.no_grad()
@@ -101,7 +102,7 @@ class Optimizer:
         for group in [*self.matrices, self.others]:
             for kind, buffer in group.buffers().items():
                 for name, view in zip(group.names, group.views(buffer)):
-                    if name in state["tensors"][kind]:
+                    if name in state["tensors"].get(kind, {}):
                         view.copy_(state["tensors"][kind][name])
                     elif not partly:
                         raise KeyError(f"the checkpoint has no {kind} of {name}")

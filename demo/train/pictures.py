@@ -4,20 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 import dense
 import mask_codec
 import texts
-from decoder import attention_mask
 from sizes import PATCHES
 from world import dialogue, scene, seeds, words
 
 SHARED_LENGTH = 256  # tokens of all texts about a picture
 EXACT_LENGTH = 80  # of one
-EXACT_TEXTS = 4  # a picture
 WANTED = 112  # predicted tokens a picture, shared; the rest is left out
-EXACT_WANTED = 24  # the same for a row, exact
+EXACT_WANTED = 12  # the same for a row, exact
+ALWAYS = ("caption", "detect", "segment")  # asked about every picture when few texts are
 
 
 class Pictures(IterableDataset):
@@ -31,10 +30,12 @@ class Pictures(IterableDataset):
 
     def __iter__(self):
         torch.set_num_threads(1)
-        number = self.start
+        worker = get_worker_info()
+        # Batches of all workers in turn are those of one.
+        number, stride = self.start + worker.id * self.batch, worker.num_workers * self.batch
         while True:
             streams = [seeds.stream(seeds.TRAINING, self.seed, number + i) for i in range(self.batch)]
-            number += self.batch
+            number += stride
             scenes = [
                 (scene.compose_page if i >= self.batch - self.pages else scene.compose)(rng, words.training)
                 for i, rng in enumerate(streams)
@@ -49,9 +50,9 @@ class Pictures(IterableDataset):
 
 
 class Dialogues(Pictures):
-    """The same with texts about all but the pages: one row a picture, or, `exact`, one a text."""
+    """The same with texts about all but the pages: one row a picture, or so many rows of one text each if `exact`."""
 
-    def __init__(self, seed: int, start: int, batch: int, pages: int, codec: Path, exact: bool):
+    def __init__(self, seed: int, start: int, batch: int, pages: int, codec: Path, exact: int):
         super().__init__(seed, start, batch, pages)
         self.codec, self.exact = codec, exact
 
@@ -63,15 +64,22 @@ class Dialogues(Pictures):
             items = texts.fill_masks(picture, list(dialogue.items(picture, rng)), codec)
             encoded = [texts.encode(item) for item in items]
             if self.exact:
-                fitting = [e for e in encoded if len(e) <= EXACT_LENGTH]
-                chosen = rng.choice(len(fitting), EXACT_TEXTS, replace=False)
-                rows += [[fitting[i]] for i in chosen]
+                fitting = [(item.task, e) for item, e in zip(items, encoded) if len(e) <= EXACT_LENGTH]
+                rows += [[fitting[i][1]] for i in chosen([task for task, _ in fitting], self.exact, rng)]
             else:
                 rows.append(texts.fit(encoded, SHARED_LENGTH, rng))
         length, most = (EXACT_LENGTH, EXACT_WANTED) if self.exact else (SHARED_LENGTH, WANTED)
         packed = texts.pack(rows, length, PATCHES)
-        mask = attention_mask(packed.segments, packed.prompts, self.exact, torch.bfloat16)
-        return batch | dict(ids=packed.ids, positions=packed.positions, mask=mask) | predicted(packed, most)
+        read = dict(ids=packed.ids, positions=packed.positions, segments=packed.segments, prompts=packed.prompts)
+        return batch | read | predicted(packed, most)
+
+
+def chosen(tasks: list[str], count: int, rng: np.random.Generator) -> list[int]:
+    """Indices of `count` of the texts: one of each task of ALWAYS, if there is one, and others at random."""
+    order = [int(i) for i in rng.permutation(len(tasks))]
+    first = [next((i for i in order if tasks[i] == task), None) for task in ALWAYS]
+    first = [i for i in first if i is not None]
+    return (first + [i for i in order if i not in first])[:count]
 
 
 def predicted(packed: texts.Packed, most: int) -> dict[str, torch.Tensor]:
@@ -86,5 +94,6 @@ def predicted(packed: texts.Packed, most: int) -> dict[str, torch.Tensor]:
     return dict(wanted=wanted, targets=targets)
 
 
-def loader(dataset: IterableDataset) -> DataLoader:
-    return DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=6)
+def loader(dataset: IterableDataset, workers: int = 1, pinned: bool = False) -> DataLoader:
+    prefetch = 6 if workers == 1 else 2
+    return DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pinned)

@@ -36,7 +36,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--cool", type=int, default=0, help="steps at the end over which the rate falls")
+    parser.add_argument("--cool", type=float, default=0, help="share of the steps at the end in which the rate falls")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -63,14 +63,14 @@ def main():
         parts = dense.losses(forward(batch["patches"]), batch)
         loss = dense.total(parts)
         loss.backward()
-        norm = optimizer.step(progress.trapezoid(step, 300, args.steps, args.cool, PEAK))
+        norm = optimizer.step(progress.trapezoid(step, 300, step / args.steps, args.cool, PEAK))
         step += 1
         clock.tick(BATCH)
         if step % 50 == 0:
             with torch.no_grad():
                 right = dense.accuracy(forward(test["patches"]), test)
-            found = {name: round(float(value), 3) for name, value in parts.items()}
-            log.write(step=step, rate=clock.rate(), loss=round(float(loss), 3), norm=round(norm, 2), **found, right=right)
+            found = {name: round(value.item(), 3) for name, value in parts.items()}
+            log.write(step=step, rate=clock.rate(), loss=round(loss.item(), 3), norm=round(norm.item(), 2), **found, right=right)
         if time.monotonic() - saved_at > 300 or step == args.steps:
             progress.save(checkpoint, {"step": step, "pictures": step * BATCH, "optimizer": optimizer.state()})
             saved_at = time.monotonic()

@@ -48,6 +48,6 @@ def save(path: Path, content: dict):
     os.replace(path.with_suffix(".part"), path)
 
 
-def trapezoid(step: int, warm: int, total: int, cool: int, peak: float) -> float:
-    """Learning rate: up over `warm` steps, level, down to nothing over the last `cool` of `total`."""
-    return peak * min(1.0, (step + 1) / warm, max(0.0, (total - step) / cool) if cool else 1.0)
+def trapezoid(step: int, warm: int, done: float, cool: float, peak: float) -> float:
+    """Learning rate: up over `warm` steps, level, down to nothing over the last share `cool` of a run `done` so far."""
+    return peak * min(1.0, (step + 1) / warm, max(0.0, (1 - done) / cool) if cool else 1.0)

@@ -11,7 +11,7 @@ from world.dialogue import Item
 from world.scene import Scene
 
 # How much a token of an answer counts in the loss. Mask codes are many and rarely beyond doubt.
-WEIGHT, LOCATION_WEIGHT, SEGMENT_WEIGHT = 1.0, 0.6, 0.25
+WEIGHT, LOCATION_WEIGHT, SEGMENT_WEIGHT = 1.0, 0.6, 0.35
 
 
 class Encoded(NamedTuple):

@@ -1,9 +1,10 @@
 """Stage two: the decoder is attached and everything learns to answer.
 
     python demo/train/train.py --run RUN --steps 20000                         texts share a picture's rows
-    python demo/train/train.py --run RUN --steps 26000 --cool 5000 --exact     as the model is run
+    python demo/train/train.py --run RUN --steps 26000 --cool 0.2 --exact      as the model is run
 
-Begins with RUN/tower.pt and RUN/mask_codec.pt, goes on where RUN/model.pt ends.
+Begins with RUN/tower.pt and RUN/mask_codec.pt, goes on where RUN/model.pt ends. Runs on a GPU if there is one, which
+wants --workers that render (one a core) and a --batch of hundreds.
 """
 
 import argparse
@@ -16,11 +17,13 @@ import dense
 import losses
 import pictures
 import progress
+from decoder import attention_mask
 from optimizer import Optimizer
 from paligemma import PaliGemma
 from world import scene, seeds, words
 
-BATCH, EXACT_BATCH, PAGES = 40, 24, 8
+SHARED_BATCH, EXACT_BATCH = 40, 24
+PAGES = 8  # one picture of so many is a page to read
 SEED = 1
 DENSE_WEIGHT = 0.4
 
@@ -29,17 +32,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--steps", type=int, required=True, help="stop after this step, counted from the first")
-    parser.add_argument("--cool", type=int, default=0, help="steps at the end over which the rate falls")
+    parser.add_argument("--minutes", type=float, default=1e9, help="or after this time")
+    parser.add_argument("--cool", type=float, default=0, help="share of the run, at its end, in which the rate falls")
     parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate")
     parser.add_argument("--exact", action="store_true", help="one text a row, which pictures see")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
+    parser.add_argument("--texts", type=int, default=4, help="about a picture, when exact")
+    parser.add_argument("--batch", type=int, help="pictures a step")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(SEED)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint, log = args.run / "model.pt", progress.Log(args.run / "model.jsonl")
 
-    model = PaliGemma().bfloat16()
+    model = PaliGemma().bfloat16().to(device)
     optimizer = Optimizer(model)
     step, rendered = 0, 0
     if checkpoint.exists():
@@ -51,37 +58,41 @@ def main():
         optimizer.load(saved["optimizer"], partly=True)
         rendered = saved["pictures"]
     forward = torch.compile(model)
-    size = EXACT_BATCH if args.exact else BATCH
-    dataset = pictures.Dialogues(SEED, rendered, size, PAGES, args.run / "mask_codec.pt", args.exact)
+    size = args.batch or (EXACT_BATCH if args.exact else SHARED_BATCH)
+    pages = size // PAGES
+    codec = args.run / "mask_codec.pt"
+    dataset = pictures.Dialogues(SEED, rendered, size, pages, codec, args.texts if args.exact else 0)
     streams = [seeds.stream(seeds.HELD_OUT, 0, i) for i in range(size)]
     test = dataset.collate([scene.compose(rng, words.held_out) for rng in streams], streams)
 
     def answer(batch):
-        inputs = (batch[name] for name in ("patches", "ids", "positions", "mask", "wanted"))
-        return forward(*inputs, exact=args.exact, pictures=size - PAGES)
+        """The losses of tokens and of patches, and what they are losses of."""
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        mask = attention_mask(batch["segments"], batch["prompts"], args.exact, torch.bfloat16)
+        inputs = (batch[name] for name in ("patches", "ids", "positions"))
+        logits, outputs = forward(*inputs, mask, batch["wanted"], exact=args.exact, pictures=size - pages)
+        return losses.answers(logits, batch["targets"]), dense.losses(outputs, batch), (logits, outputs, batch)
 
     def keep():
         progress.save(checkpoint, {"step": step, "pictures": rendered, "optimizer": optimizer.state()})
 
-    batches = iter(pictures.loader(dataset))
+    batches = iter(pictures.loader(dataset, args.workers, pinned=device.type == "cuda"))
     begin = saved_at = time.monotonic()
     clock = progress.Clock()
-    while step < args.steps and time.monotonic() - begin < 60 * args.minutes:
-        batch = next(batches)
-        logits, outputs = answer(batch)
-        answers, patches = losses.answers(logits, batch["targets"]), dense.losses(outputs, batch)
+    while (done := max(step / args.steps, (time.monotonic() - begin) / 60 / args.minutes)) < 1:
+        answers, patches, _ = answer(next(batches))
         (answers + DENSE_WEIGHT * dense.total(patches)).backward()
-        norm = optimizer.step(progress.trapezoid(step, 200, args.steps, args.cool, args.peak))
+        norm = optimizer.step(progress.trapezoid(step, 200, done, args.cool, args.peak))
         step, rendered = step + 1, rendered + size
         clock.tick(size)
         if step % 50 == 0:
-            with torch.no_grad():
-                logits, outputs = answer(test)
-            right = losses.accuracy(logits, test["targets"]) | dense.accuracy(outputs, test)
-            found = {name: round(float(value), 3) for name, value in patches.items()}
-            loss, checked = float(answers), float(losses.answers(logits, test["targets"]))
-            log.write(step=step, pictures=rendered, rate=clock.rate(), loss=round(loss, 3), test=round(checked, 3),
-                      norm=round(norm, 2), **found, right=right)
+            # With gradients, though none are asked for: without, a second graph would be compiled.
+            checked, _, (logits, outputs, batch) = answer(test)
+            right = losses.accuracy(logits, batch["targets"]) | dense.accuracy(outputs, batch)
+            found = {name: round(value.item(), 3) for name, value in patches.items()}
+            log.write(step=step, pictures=rendered, rate=clock.rate(), loss=round(answers.item(), 3),
+                      test=round(checked.item(), 3), norm=round(norm.item(), 2), **found, right=right)
+            del logits, outputs, batch, checked
         if time.monotonic() - saved_at > 300:
             keep()
             saved_at = time.monotonic()

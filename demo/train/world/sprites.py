@@ -54,6 +54,7 @@ def draw(index: int, side: float, angle: float, mirrored: bool, brightness: floa
     map_back = (a, b, width / 2 - a * x - b * y, d, e, height / 2 - d * x - e * y)
     image = source.transform((out_width, out_height), Image.AFFINE, map_back, Image.BILINEAR).convert("RGBA")
     if brightness != 1.0:
-        scaled = [min(255, round(value * brightness)) for value in range(256)]
-        image = image.point(scaled * 3 + list(range(256)))
+        levels = np.arange(256)
+        scaled = np.minimum(255, np.rint(levels * brightness)).astype(int)
+        image = image.point([*scaled.tolist() * 3, *levels.tolist()])
     return image.crop(image.getbbox())
