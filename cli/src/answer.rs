@@ -25,8 +25,6 @@ use crate::{Outcome, interrupt};
 const BATCH_MAX: usize = 8;
 /// Tokens of an answer at most, unless the user says otherwise.
 const NEW_TOKENS: usize = 256;
-/// The same for the model of random weights: enough to see how it works.
-const NEW_TOKENS_OF_DEMO: usize = 24;
 /// The memory for prompts is for as many tokens as a prompt has bytes, within these.
 const PROMPT_TOKENS: (usize, usize) = (64, 4096);
 
@@ -55,7 +53,7 @@ pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
     job.common.model.machine.choose_isa()?;
     let cancel = interrupt::listen()?;
-    let model = models::open_or_demo(&job.common.model, voice, &cancel)?;
+    let model = models::open_or_demo(&job.common.model, voice)?;
     let objects = ObjectReader::of(&model)?;
     if job.task == "segment" && objects.masks.is_none() {
         voice.note(
@@ -128,11 +126,7 @@ impl<'a> Looker<'a> {
         let texts = job.choices.iter().map(Line::as_str);
         let grammar = (!job.choices.is_empty()).then(|| Grammar::choices(model, texts)).transpose();
         let grammar = grammar.context("cannot choose among these answers")?;
-        let new_tokens = match grammar.as_ref().and_then(Grammar::tokens_max) {
-            Some(longest) => longest,
-            None if job.common.model.is_demo() => NEW_TOKENS_OF_DEMO,
-            None => NEW_TOKENS,
-        };
+        let new_tokens = grammar.as_ref().and_then(Grammar::tokens_max).unwrap_or(NEW_TOKENS);
         limits.new_tokens = decoding.max_new_tokens.map_or(new_tokens, |n| n as usize);
         // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
         let longest = job.prompts.iter().map(|p| p.text.len() + 2).max().unwrap_or(0);

@@ -187,7 +187,7 @@ pub struct AnswerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// The model; without one, a tiny model of random weights shows how the program works
+    /// The model; without one, a small built-in one answers, which knows a world of emoji and words
     #[arg(short, long, env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -508,11 +508,6 @@ impl ModelArgs {
     /// The model that the user names; an empty name is none.
     pub fn named(&self) -> Option<&Path> {
         self.model.as_deref().filter(|path| !path.as_os_str().is_empty())
-    }
-
-    /// Whether a model of random weights stands in.
-    pub fn is_demo(&self) -> bool {
-        self.named().is_none()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::args::BenchArgs;
 use crate::energy::EnergyMeter;
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Stdout, Voice, human_bytes};
-use crate::{Outcome, demo, files, interrupt, models};
+use crate::{Outcome, files, interrupt, models, synthetic};
 
 /// The picture that is looked at if the user names none.
 const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
@@ -82,7 +82,7 @@ impl ModelFile {
             ..Options::default()
         };
         let write = |path: &Path| {
-            demo::write(config, path, &options, voice, cancel)
+            synthetic::write(config, path, &options, voice, cancel)
                 .context("cannot make the model of random weights")
         };
         if let Some(path) = &args.keep {

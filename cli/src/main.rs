@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod save;
 mod sources;
+mod synthetic;
 mod trace;
 
 use std::process::ExitCode;

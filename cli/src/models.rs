@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use palmtop::format::PalmFile;
 use palmtop::model::Model;
-use palmtop::session::CancelToken;
 use palmtop_kernels::Isa;
 
 use crate::args::{MachineArgs, ModelArgs};
@@ -14,11 +13,11 @@ use crate::demo;
 use crate::errors::{UsageError, WithHint};
 use crate::output::Voice;
 
-/// The model that the user names, or else a small one of random weights.
-pub fn open_or_demo(args: &ModelArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Arc<Model>> {
+/// The model that the user names, or else the small one that is part of the program.
+pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
     match args.named() {
         Some(path) => open(path),
-        None => demo::model(voice, cancel),
+        None => demo::model(voice),
     }
 }
 

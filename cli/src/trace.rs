@@ -30,7 +30,7 @@ pub fn run(args: &TraceArgs, voice: Voice) -> anyhow::Result<Outcome> {
         if args.picture == Path::new("-") { Source::Stdin } else { Source::File(args.picture.clone()) };
     let picture = source.decode().with_context(|| format!("cannot use picture {source}"))?;
     let cancel = interrupt::listen()?;
-    let model = models::open_or_demo(&args.model, voice, &cancel)?;
+    let model = models::open_or_demo(&args.model, voice)?;
     let mut limits = args.model.machine.limits();
     limits.new_tokens = args.tokens as usize;
     // No token is shorter than a byte; begin-of-sequence and the final newline are two more.

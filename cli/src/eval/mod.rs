@@ -52,7 +52,7 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
     args.answers.as_deref().map(Replacement::new).transpose()?;
     args.machine.choose_isa()?;
     let cancel = interrupt::listen()?;
-    let models = open(args, voice, &cancel)?;
+    let models = open(args, voice)?;
     let mut contenders =
         models.iter().map(|m| Contender::new(m, args, &pictures, &cancel)).collect::<Result<Vec<_>, _>>()?;
     warn_of_masks(&contenders, &pictures, voice);
@@ -100,11 +100,11 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
     })
 }
 
-fn open(args: &EvalArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Vec<Arc<Model>>> {
+fn open(args: &EvalArgs, voice: Voice) -> anyhow::Result<Vec<Arc<Model>>> {
     let named: Vec<_> = args.models.iter().filter(|path| !path.as_os_str().is_empty()).collect();
     if named.is_empty() {
         let machine = args.machine.clone();
-        return Ok(vec![models::open_or_demo(&ModelArgs { model: None, machine }, voice, cancel)?]);
+        return Ok(vec![models::open_or_demo(&ModelArgs { model: None, machine }, voice)?]);
     }
     named.into_iter().map(|path| models::open(path)).collect()
 }

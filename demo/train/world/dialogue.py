@@ -14,7 +14,8 @@ from .scene import Scene, Thing
 
 NUMBERS = ["no", "one", "two", "three", "four", "five"]
 CLEAR = 12  # pixels by which places must differ before a question about them is asked
-LABELS_MAX = 3
+LABELS_MAX = 5  # of a prompt to detect
+MASK_LABELS_ODDS = [0.6, 0.25, 0.15]  # of one, two and three labels in a prompt to segment
 MASKS_MAX = 3
 # How often things are looked for that are not there: alone in training and in held-out sets, and beside others. More in
 # training makes it safe to say nothing where a box is not yet certain.
@@ -79,11 +80,10 @@ def _listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _labels(scene, rng, alone) -> list[int]:
-    """Classes to look for; nearly always one of them is there."""
+def _labels(scene, rng, count, alone) -> list[int]:
+    """At most `count` classes to look for; the first is not there with odds of `alone`."""
     present = [index for index, _ in groups(scene)]
     absent = [i for i in range(len(CLASSES)) if i not in present]
-    count = int(rng.integers(1, LABELS_MAX + 1))
     chosen: list[int] = []
     for odds in [alone] + [ABSENT_BESIDE] * (count - 1):
         pool = absent if rng.random() < odds else present
@@ -97,7 +97,7 @@ def _detections(scene, rng, absent) -> Iterator[Item]:
     side = scene.pixels.shape[0]
     by_class = dict(groups(scene))
     for _ in range(2):
-        chosen = _labels(scene, rng, absent)
+        chosen = _labels(scene, rng, int(rng.integers(1, LABELS_MAX + 1)), absent)
         boxes = [
             f"{box_tokens(thing.box, side)} {CLASSES[index].name}"
             for index in chosen
@@ -111,14 +111,19 @@ def _detections(scene, rng, absent) -> Iterator[Item]:
 
 def _segmentations(scene, rng, absent) -> Iterator[Item]:
     side = scene.pixels.shape[0]
-    few = [(index, things) for index, things in groups(scene) if len(things) <= MASKS_MAX]
-    if not few:
-        return
-    index, things = few[rng.integers(len(few))]
-    name = CLASSES[index].name
-    masks = [f"{box_tokens(thing.box, side)}{{seg}} {name}" for thing in things]
-    numbers = tuple(scene.things.index(thing) for thing in things)
-    yield Item("segment", f"segment {name}", " ; ".join(masks), numbers)
+    by_class = dict(groups(scene))
+    chosen: list[int] = []
+    things: list[Thing] = []
+    for index in _labels(scene, rng, 1 + int(rng.choice(len(MASK_LABELS_ODDS), p=MASK_LABELS_ODDS)), 0.0):
+        more = by_class.get(index, [])
+        if len(things) + len(more) <= MASKS_MAX:
+            chosen.append(index)
+            things += more
+    if things:
+        masks = [f"{box_tokens(thing.box, side)}{{seg}} {thing.name}" for thing in things]
+        numbers = tuple(scene.things.index(thing) for thing in things)
+        prompt = "segment " + " ; ".join(CLASSES[index].name for index in chosen)
+        yield Item("segment", prompt, " ; ".join(masks), numbers)
     other = int(rng.integers(len(CLASSES)))
     if rng.random() < absent and all(thing.index != other for thing in scene.things):
         yield Item("segment", f"segment {CLASSES[other].name}", "")

@@ -1,0 +1,31 @@
+//! Models of random weights and any size, to measure machines with.
+
+use std::path::Path;
+
+use palmtop::config::Config;
+use palmtop::session::CancelToken;
+use palmtop_convert::synthetic::Synthetic;
+use palmtop_convert::{Options, convert_source, tokenizer};
+
+use crate::output::Voice;
+use crate::progress::Bar;
+
+/// A small SentencePiece vocabulary with PaliGemma's `<loc>` and `<seg>` tokens.
+const TOKENIZER_JSON: &[u8] = include_bytes!("../../demo/tokenizer/tokenizer.json");
+const SEED: u64 = 2026;
+
+/// Writes a model of random weights.
+pub fn write(
+    config: Config,
+    path: &Path,
+    options: &Options,
+    voice: Voice,
+    cancel: &CancelToken,
+) -> anyhow::Result<()> {
+    let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
+    let bar = Bar::new(voice, "making random weights", Some(cancel.clone()));
+    let done = convert_source(&Synthetic::new(config.clone(), SEED), &config, table, path, options, &bar);
+    bar.finish();
+    done?;
+    Ok(())
+}
