@@ -91,7 +91,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    tensors, step = export.weights(args.run / "model.pt", args.last)
+    tensors, trained_on = export.weights(args.run / "model.pt", args.last)
     model = PaliGemma()
     model.load_state_dict(tensors)
     codec = mask_codec.load(args.run / "mask_codec.pt")
@@ -110,7 +110,7 @@ def main():
                 print(f"{item['image']} {item['prompt']}\n    {item['expected']}\n    {said}")
     found = {task: round(float(np.mean(s)), 4) for task, s in scores.items()}
     found |= {f"{task} exact": round(float(np.mean(exact[task])), 4) for task in ("caption", "detect")}
-    progress.Log(args.run / "evaluation.jsonl").write(step=step, data=str(args.data), last=args.last, **found)
+    progress.Log(args.run / "evaluation.jsonl").write(pictures=trained_on, last=args.last, **found)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ TOWER, LANGUAGE = "vision_tower.vision_model.", "language_model.model."
 
 
 def weights(path: Path, last: bool) -> tuple[dict[str, torch.Tensor], int]:
-    """f32 weights by their names in PaliGemma, and the step they are from."""
+    """f32 weights by their names in PaliGemma, and how many pictures had been trained on."""
     saved = torch.load(path)
-    return saved["optimizer"]["tensors"]["master" if last else "average"], saved["step"]
+    return saved["optimizer"]["tensors"]["master" if last else "average"], saved["pictures"]
 
 
 def hub_names(mine: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -132,10 +132,10 @@ def main():
     parser.add_argument("--last", action="store_true", help="the latest weights, not their average")
     parser.add_argument("--check", action="store_true", help="compare with transformers")
     args = parser.parse_args()
-    tensors, step = weights(args.run / "model.pt", args.last)
+    tensors, pictures = weights(args.run / "model.pt", args.last)
     write(tensors, args.out)
     shutil.copy(args.run / "vae-oid.npz", args.out / "vae-oid.npz")
-    print(f"step {step} -> {args.out}")
+    print(f"after {pictures} pictures -> {args.out}")
     if args.check:
         difference = check(tensors, args.out)
         print(f"largest difference to transformers: {difference:.2e}")

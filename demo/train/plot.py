@@ -17,6 +17,10 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def thousands(entry: dict) -> float:
+    return entry["pictures"] / 1000
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
@@ -26,17 +30,19 @@ def main():
     evaluations = read(args.run / "evaluation.jsonl")
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     for name, label in (("kind", "object of a patch"), ("letter", "letter of a patch")):
-        left.plot([e["step"] for e in tower], [e["right"][name] for e in tower], label=label)
-    left.set(title="Image encoder: right on held-out patches", xlabel="step", ylim=(0, 1))
+        left.plot([thousands(e) for e in tower], [e["right"][name] for e in tower], label=label)
+    left.set(title="Image encoder: right on held-out patches")
     for name, label in (("words", "words"), ("places", "boxes, within 2 pixels"), ("codes", "mask codes")):
-        found = [(e["step"], e["right"][name]) for e in model if name in e["right"]]
-        middle.plot([s for s, _ in found], [v for _, v in found], label=label)
-    middle.set(title="Whole model: right tokens, given those before", xlabel="step", ylim=(0, 1))
+        found = [(thousands(e), e["right"][name]) for e in model if name in e["right"]]
+        middle.plot([x for x, _ in found], [right for _, right in found], label=label)
+    middle.set(title="Whole model: right tokens, given those before")
     for task in ("caption", "answer", "ocr", "detect", "segment"):
-        found = [(e["step"], e[task]) for e in evaluations if task in e]
-        right.plot([s for s, _ in found], [v for _, v in found], marker="o", label=task)
-    right.set(title="Held-out scenes, greedy answers: score", xlabel="step", ylim=(0, 1))
+        right.plot([thousands(e) for e in evaluations], [e[task] for e in evaluations], marker="o", label=task)
+    right.set(title="Held-out scenes, greedy answers: score")
+    for axis in (middle, right):
+        axis.set_xscale("log")
     for axis in (left, middle, right):
+        axis.set(xlabel="thousands of pictures", ylim=(0, 1))
         axis.grid(alpha=0.3)
         axis.legend(loc="lower right")
     figure.savefig(args.out, dpi=110)

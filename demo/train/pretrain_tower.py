@@ -70,7 +70,7 @@ def main():
             with torch.no_grad():
                 right = dense.accuracy(forward(test["patches"]), test)
             found = {name: round(value.item(), 3) for name, value in parts.items()}
-            log.write(step=step, rate=clock.rate(), loss=round(loss.item(), 3), norm=round(norm.item(), 2), **found, right=right)
+            log.write(step=step, pictures=step * BATCH, rate=clock.rate(), loss=round(loss.item(), 3), norm=round(norm.item(), 2), **found, right=right)
         if time.monotonic() - saved_at > 300 or step == args.steps:
             progress.save(checkpoint, {"step": step, "pictures": step * BATCH, "optimizer": optimizer.state()})
             saved_at = time.monotonic()

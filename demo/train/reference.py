@@ -1,8 +1,9 @@
-"""Adds what transformers answers, greedily and in f32, to the items of a held-out set.
+"""Writes a held-out set again, expecting what transformers answers, greedily and in f32.
 
-    python demo/train/reference.py --model FOLDER --data DIR --items 200 --out ANSWERS.jsonl
+    python demo/train/reference.py --model FOLDER --data DIR --items 200
+    palmtop eval DIR/reference.jsonl -m f32.palm
 
-Each line is the item's with `answer` added. palmtop must give the same from the f32 file made of the same folder.
+The f32 file made of the same folder must give the same answers: an exact match of 1 for every task.
 """
 
 import argparse
@@ -29,7 +30,6 @@ def main():
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--items", type=int, default=200)
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -37,7 +37,7 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     image = model.config.image_token_id
     items = [json.loads(line) for line in (args.data / "DATA.jsonl").read_text().splitlines()][: args.items]
-    with args.out.open("w") as out:
+    with (args.data / "reference.jsonl").open("w") as out:
         for item in items:
             prompt = tokenizer(item["prompt"] + "\n", add_special_tokens=False).input_ids
             ids = torch.tensor([[image] * PATCHES + [tokenizer.bos_token_id] + prompt])
@@ -45,7 +45,7 @@ def main():
                 input_ids=ids, pixel_values=pixels(args.data / item["image"]), attention_mask=torch.ones_like(ids),
                 token_type_ids=torch.zeros_like(ids), do_sample=False, max_new_tokens=128,
             )[0, ids.shape[1] :]
-            item["answer"] = tokenizer.decode(made, skip_special_tokens=True)
+            item["expected"] = tokenizer.decode(made, skip_special_tokens=True)
             out.write(json.dumps(item) + "\n")
 
 
