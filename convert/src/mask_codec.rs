@@ -11,9 +11,9 @@ use crate::{ConvertError, files};
 /// `vae-oid.npz` has about 20 MB.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// No channel is left out where a weight is larger. Up to here no value in front of the transposed convolutions
-/// overflows: each layer multiplies by at most 9 * 128 * 100, the first, which reads 512 channels of the codebook, by
-/// 512 * 100.
+/// Nothing is left out where a weight is larger: zero times a value that has overflowed is not zero. Up to here none
+/// does before the transposed convolutions, the first layer multiplying by at most 512 * 100, others by 9 * 128 * 100
+/// or 128 * 100; and behind those the ReLU makes zero even of NaN.
 const WEIGHT_MAX: f32 = 100.0;
 
 /// The mask decoder's tensors; the encoder beside them is not needed for answers.
@@ -52,10 +52,9 @@ fn codec<'a>(
     })
 }
 
-/// Leaves out the channels that all weights and biases making them are zero for, together with the weights that take
-/// them. What is decoded stays the same to the bit: such a channel is zero for all codes, so only zeros are missing
-/// from the sums, and these tell only in a sum that is -0 without them, whose sign at most they change. No sign of a
-/// zero tells in anything but another zero, so none can reach the result unless the last bias is -0.
+/// Leaves out every channel for which all weights and biases that make it are zero, and the weights that take it. What
+/// is decoded stays the same to the bit: such a channel is zero for all codes, and to leave zeros out of a sum changes
+/// at most the sign of a zero. That sign shows in the result only if the last bias is -0, and then nothing is left out.
 fn leave_out_zeros(specs: &[MaskTensorSpec], arrays: &mut [NpyArray]) {
     let negative_zero = |array: &NpyArray| array.data[0].to_bits() == (-0.0f32).to_bits();
     let small = arrays.iter().flat_map(|array| &array.data).all(|weight| weight.abs() <= WEIGHT_MAX);
@@ -104,9 +103,10 @@ mod tests {
 
     type Decoder = (Vec<MaskTensorSpec>, Vec<NpyArray>);
 
+    const RANDOM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/vectors/seg/vae-random.npz");
+
     fn random() -> Decoder {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/vectors/seg/vae-random.npz");
-        let file = fs::read(file).unwrap();
+        let file = fs::read(RANDOM).unwrap();
         let npz = Npz::parse(&file).unwrap();
         let specs = MaskCodec::tensors();
         let arrays = specs.iter().map(|spec| npz.read_f32(&spec.name).unwrap()).collect();
@@ -221,5 +221,36 @@ mod tests {
                 |decoder: Decoder| decoder.1.into_iter().map(|array| array.shape).collect::<Vec<_>>();
             assert_eq!(shapes(trimmed(&whole)), shapes(whole), "{name} {value}");
         }
+    }
+
+    #[test]
+    fn files_are_read_without_their_zeros() {
+        let shapes = |path: &Path| {
+            let shape = |tensor| match tensor {
+                Verbatim::F32 { shape, .. } => shape,
+                Verbatim::Bytes { .. } => panic!("these are weights"),
+            };
+            read(path).unwrap().into_iter().map(shape).collect::<Vec<_>>()
+        };
+        let most: Vec<_> = MaskCodec::tensors().iter().map(MaskTensorSpec::shape_max).collect();
+        assert_eq!(shapes(Path::new(RANDOM)), most);
+
+        // The last twelve columns of the codebook become zero in the file itself, and its checksum right.
+        let mut file = fs::read(RANDOM).unwrap();
+        let (values, name) = (random().1[0].data.clone(), b"_vq_vae._embedding.npy");
+        let values: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        let data = file.windows(values.len()).position(|bytes| bytes == values).unwrap();
+        let rows = file[data..][..values.len()].chunks_exact_mut(512 * 4);
+        rows.for_each(|row| row[500 * 4..].fill(0));
+        let start = file[..data].windows(6).rposition(|bytes| bytes == b"\x93NUMPY").unwrap();
+        let checksum = crc32fast::hash(&file[start..data + values.len()]);
+        let directory = file.windows(name.len()).rposition(|bytes| bytes == name).unwrap();
+        file[directory - 30..][..4].copy_from_slice(&checksum.to_le_bytes());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("narrow.npz");
+        fs::write(&path, file).unwrap();
+        let narrow = shapes(&path);
+        assert_eq!(narrow[..2], [vec![128, 500], vec![128, 500, 1, 1]]);
+        assert_eq!(narrow[2..], most[2..]);
     }
 }
