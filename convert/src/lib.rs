@@ -12,6 +12,7 @@ pub mod examples;
 mod files;
 mod formats;
 mod json;
+mod mask_codec;
 mod names;
 pub mod npz;
 mod progress;
@@ -30,7 +31,6 @@ use std::time::Instant;
 use palmtop::config::{Config, TensorSpec};
 use palmtop::format::Metadata;
 use palmtop::model::{Model, TOKENIZER};
-use palmtop::tasks::MaskCodec;
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;
 
@@ -53,9 +53,6 @@ use write::{Contents, Verbatim};
 const GEMMA_NOTICE: &str =
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms";
 
-/// `vae-oid.npz` has about 20 MB.
-const MASK_CODEC_BYTES_MAX: u64 = 256 << 20;
-
 /// How to convert.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -65,7 +62,7 @@ pub struct Options {
     pub exceptions: BTreeMap<String, WeightFormat>,
     /// Quantize so that outputs change least on examples. Takes a second file for a while, beside the target.
     pub calibration: Option<Calibration>,
-    /// `vae-oid.npz`: adds the decoder of segmentation masks.
+    /// `vae-oid.npz`: adds the decoder of segmentation masks, without channels that are always zero.
     pub mask_codec: Option<PathBuf>,
     /// Threads; one per core if absent.
     pub threads: Option<usize>,
@@ -114,7 +111,7 @@ pub fn convert_source(
     let start = Instant::now();
     config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     write::check_target(target)?;
-    let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec)?;
+    let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec::read)?;
     let mut metadata = Metadata::default();
     config.to_metadata(&mut metadata);
     let name = options.name.as_deref().unwrap_or("unnamed");
@@ -239,24 +236,6 @@ fn tokenizer_table(checkpoint: &Path, config: &Config) -> Result<Vec<u8>, Conver
         return Err(wrong(format!("the tokenizer has {pieces} pieces and the embedding {rows} rows")));
     }
     Ok(table)
-}
-
-/// The mask decoder's tensors; the encoder beside them is not needed for answers.
-fn mask_codec(path: &Path) -> Result<Vec<Verbatim>, ConvertError> {
-    let wrong = |what: String| ConvertError::MaskCodec { path: path.to_owned(), what };
-    let bytes = files::read_regular(path, MASK_CODEC_BYTES_MAX)?;
-    let file = npz::Npz::parse(&bytes).map_err(|e| wrong(e.to_string()))?;
-    let read = |(name, expected): (String, Vec<usize>)| {
-        let npz::NpyArray { shape, data } = file.read_f32(&name).map_err(|e| wrong(e.to_string()))?;
-        if shape != expected {
-            return Err(wrong(format!("array '{name}' is {shape:?} and should be {expected:?}")));
-        }
-        if let Some(index) = data.iter().position(|v| !v.is_finite()) {
-            return Err(wrong(format!("array '{name}' holds {} at index {index}", data[index])));
-        }
-        Ok(Verbatim::F32 { name: format!("{}{name}", MaskCodec::PREFIX), shape, values: data })
-    };
-    MaskCodec::tensors().into_iter().map(read).collect()
 }
 
 /// Name and revision of a checkpoint. The hub's cache has them in its paths:

@@ -210,8 +210,9 @@ fn a_vocabulary_smaller_than_its_tokenizer_is_refused() {
 
 fn with_mask_codec() -> Parts {
     let mut parts = Parts::tiny();
-    for (name, shape) in MaskCodec::tensors() {
-        let info = TensorInfo::new(format!("{}{name}", MaskCodec::PREFIX), Storage::F32, &shape).unwrap();
+    for spec in MaskCodec::tensors() {
+        let name = format!("{}{}", MaskCodec::PREFIX, spec.name);
+        let info = TensorInfo::new(name, Storage::F32, &spec.shape_max()).unwrap();
         let values = (0..info.length / 4).flat_map(|i| ((i % 13) as f32 * 0.01 - 0.06).to_le_bytes());
         parts.tensors.push((info, values.collect()));
     }
@@ -223,8 +224,8 @@ fn broken_mask_decoders_are_refused_when_they_are_asked_for() {
     let whole = with_mask_codec();
     assert!(open(&whole.file()).unwrap().mask_codec().unwrap().is_some());
     assert!(open(tiny()).unwrap().mask_codec().unwrap().is_none());
-    for (name, _) in MaskCodec::tensors() {
-        let name = format!("{}{name}", MaskCodec::PREFIX);
+    for spec in MaskCodec::tensors() {
+        let name = format!("{}{}", MaskCodec::PREFIX, spec.name);
         let refused = |parts: &Parts, says: &str| {
             let model = open(&parts.file()).expect("the rest of the model is sound");
             let got = model.mask_codec().expect_err("a broken mask decoder").to_string();

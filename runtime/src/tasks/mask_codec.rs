@@ -11,10 +11,14 @@
 //!   decoder.12       1x1                                       1 of 64x64
 //! ```
 //!
+//! These are the channels of `vae-oid.npz`. A file may have fewer at each stage; its shapes say how many.
+//!
 //! The weights stay where they are, in PyTorch's layouts. Loops run over the pixels of a plane, weights are single
 //! values: planes have a border of zeros and are walked as one line, so that every tap is a shift and a loop of
 //! fixed length vectorizes. Products and sums are rounded apart, not fused: the same bits on every machine, without
 //! calling a function for each where the target's baseline has no fused instruction.
+
+use std::ops::RangeInclusive;
 
 /// The decoder's result is a square of this many pixels a side.
 pub const MASK_SIDE: usize = 64;
@@ -24,20 +28,71 @@ pub type MaskLogits = [f32; MASK_SIDE * MASK_SIDE];
 
 /// Number of entries of the codebook.
 const CODES: usize = 128;
-/// Channels of a codebook entry.
-const CODE_CHANNELS: usize = 512;
 /// Side of the square of codes.
 const CODE_SIDE: usize = 4;
-/// Channels between the codebook and the first transposed convolution.
-const CHANNELS: usize = 128;
-/// Name, channels in and out, and side of the planes that go in, of the transposed convolutions.
-const UPSAMPLINGS: [(&str, usize, usize, usize); 4] = [
-    ("decoder.4", 128, 128, 4),
-    ("decoder.6", 128, 64, 8),
-    ("decoder.8", 64, 32, 16),
-    ("decoder.10", 32, 16, 32),
+/// A stage is what some layers write and others read; each has at most so many channels. First that of the codebook,
+/// then what the residual blocks add to, the insides of the two blocks, and what the transposed convolutions write.
+const CHANNELS_MAX: [usize; 10] = [512, 128, 128, 128, 128, 128, 128, 64, 32, 16];
+/// Name, stages read and written, and taps a side.
+const LAYERS: [(&str, usize, usize, usize); 11] = [
+    ("decoder.0", 0, 1, 1),
+    ("decoder.2.net.0", 1, 2, 3),
+    ("decoder.2.net.2", 2, 3, 3),
+    ("decoder.2.net.4", 3, 1, 1),
+    ("decoder.3.net.0", 1, 4, 3),
+    ("decoder.3.net.2", 4, 5, 3),
+    ("decoder.3.net.4", 5, 1, 1),
+    ("decoder.4", 1, 6, 4),
+    ("decoder.6", 6, 7, 4),
+    ("decoder.8", 7, 8, 4),
+    ("decoder.10", 8, 9, 4),
 ];
-const LAST_CHANNELS: usize = 16;
+
+/// A tensor that a decoder needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaskTensorSpec {
+    /// The name in `vae-oid.npz`.
+    pub name: String,
+    /// What the sizes are, outermost first.
+    pub axes: Vec<MaskAxis>,
+}
+
+/// A size of a tensor. Stages of the decoder are counted from 0; all tensors that belong to one must have the same
+/// number of channels there, of which there may be fewer than in `vae-oid.npz`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaskAxis {
+    /// This many.
+    Fixed(usize),
+    /// The channels of a stage, which this tensor makes.
+    Makes(usize),
+    /// The channels of a stage, which this tensor takes.
+    Takes(usize),
+}
+
+impl MaskTensorSpec {
+    /// The shape in `vae-oid.npz`, which is the largest.
+    pub fn shape_max(&self) -> Vec<usize> {
+        self.axes.iter().map(|axis| *axis.possible(&CHANNELS_MAX.map(|most| 1..=most)).end()).collect()
+    }
+}
+
+impl MaskAxis {
+    /// The stage whose channels are counted.
+    pub fn stage(self) -> Option<usize> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Makes(stage) | Self::Takes(stage) => Some(stage),
+        }
+    }
+
+    /// The sizes there may be if stages may have so many channels.
+    fn possible(self, channels: &[RangeInclusive<usize>; MaskCodec::STAGES]) -> RangeInclusive<usize> {
+        match self {
+            Self::Fixed(size) => size..=size,
+            Self::Makes(stage) | Self::Takes(stage) => channels[stage].clone(),
+        }
+    }
+}
 
 /// A tensor of f32 in C order, as the model file holds it.
 #[derive(Clone, Debug)]
@@ -69,36 +124,48 @@ impl<'a> MaskCodec<'a> {
     /// What the names of the tensors begin with in a model file; the rest is the name in `vae-oid.npz`.
     pub const PREFIX: &'static str = "mask_codec.";
 
-    /// The tensors that a decoder needs: names as in `vae-oid.npz`, and shapes.
-    pub fn tensors() -> Vec<(String, Vec<usize>)> {
-        let mut tensors = vec![("_vq_vae._embedding".to_owned(), vec![CODES, CODE_CHANNELS])];
-        let mut layer = |name: &str, shape: [usize; 4], channels: usize| {
-            tensors.push((format!("{name}.weight"), shape.to_vec()));
-            tensors.push((format!("{name}.bias"), vec![channels]));
-        };
-        layer("decoder.0", [CHANNELS, CODE_CHANNELS, 1, 1], CHANNELS);
-        for block in [2, 3] {
-            for (part, side) in [(0, 3), (2, 3), (4, 1)] {
-                layer(&format!("decoder.{block}.net.{part}"), [CHANNELS, CHANNELS, side, side], CHANNELS);
-            }
+    /// The number of stages that [`MaskAxis`] tells apart.
+    pub const STAGES: usize = CHANNELS_MAX.len();
+
+    /// The tensors that a decoder needs.
+    pub fn tensors() -> Vec<MaskTensorSpec> {
+        use MaskAxis::{Fixed, Makes, Takes};
+        let spec = |name: String, axes: &[MaskAxis]| MaskTensorSpec { name, axes: axes.to_vec() };
+        let mut tensors = vec![spec("_vq_vae._embedding".to_owned(), &[Fixed(CODES), Makes(0)])];
+        for (name, takes, makes, side) in LAYERS {
+            let (takes, makes) = (Takes(takes), Makes(makes));
+            // Transposed convolutions have their inputs first.
+            let [first, second] = if side == 4 { [takes, makes] } else { [makes, takes] };
+            tensors.push(spec(format!("{name}.weight"), &[first, second, Fixed(side), Fixed(side)]));
+            tensors.push(spec(format!("{name}.bias"), &[makes]));
         }
-        for (name, channels_in, channels_out, _) in UPSAMPLINGS {
-            layer(name, [channels_in, channels_out, 4, 4], channels_out);
-        }
-        layer("decoder.12", [1, LAST_CHANNELS, 1, 1], 1);
+        let last = [Fixed(1), Takes(Self::STAGES - 1), Fixed(1), Fixed(1)];
+        tensors.push(spec("decoder.12.weight".to_owned(), &last));
+        tensors.push(spec("decoder.12.bias".to_owned(), &[Fixed(1)]));
         tensors
     }
 
-    /// Takes the tensors from `lookup`, which is asked for names with [`MaskCodec::PREFIX`]. Every shape is checked.
+    /// Takes the tensors from `lookup`, which is asked for names with [`MaskCodec::PREFIX`]. Every shape is checked:
+    /// the first tensor of a stage says how many channels it has, and all others must agree.
     pub fn new(mut lookup: impl FnMut(&str) -> Option<MaskTensor<'a>>) -> Result<Self, MaskCodecError> {
+        let mut channels = CHANNELS_MAX.map(|most| 1..=most);
         let mut slices = Vec::new();
-        for (name, expected) in Self::tensors() {
+        for MaskTensorSpec { name, axes } in Self::tensors() {
             let name = format!("{}{name}", Self::PREFIX);
             let Some(tensor) = lookup(&name) else {
                 return Err(MaskCodecError::Missing { name });
             };
-            if tensor.shape != expected || tensor.data.len() != expected.iter().product::<usize>() {
+            let expected: Vec<_> = axes.iter().map(|axis| axis.possible(&channels)).collect();
+            let fits = tensor.shape.len() == expected.len()
+                && tensor.shape.iter().zip(&expected).all(|(size, possible)| possible.contains(size))
+                && tensor.data.len() == tensor.shape.iter().product::<usize>();
+            if !fits {
                 return Err(MaskCodecError::Shape { name, expected, found: tensor.shape });
+            }
+            for (axis, &size) in axes.iter().zip(&tensor.shape) {
+                if let Some(stage) = axis.stage() {
+                    channels[stage] = size..=size;
+                }
             }
             slices.push(tensor.data);
         }
@@ -119,11 +186,12 @@ impl<'a> MaskCodec<'a> {
         let MaskScratch { planes: [a, b, c], sums } = scratch;
 
         let plane = Planes::new(CODE_SIDE);
-        let embedded = &mut a[..CODE_CHANNELS * plane.len()];
+        let channels = self.codebook.len() / CODES;
+        let embedded = &mut a[..channels * plane.len()];
         embedded.fill(0.0);
         for (index, &code) in codes.iter().enumerate() {
             let entry = usize::from(code) % CODES;
-            let values = &self.codebook[entry * CODE_CHANNELS..][..CODE_CHANNELS];
+            let values = &self.codebook[entry * channels..][..channels];
             let pixel = plane.interior(index / CODE_SIDE) + index % CODE_SIDE;
             for (channel, &value) in values.iter().enumerate() {
                 embedded[channel * plane.len() + pixel] = value;
@@ -138,7 +206,7 @@ impl<'a> MaskCodec<'a> {
         }
 
         let (mut from, mut to) = (b, a);
-        for (layer, (_, _, _, side)) in self.upsamplings.iter().zip(UPSAMPLINGS) {
+        for (layer, side) in self.upsamplings.iter().zip([4, 8, 16, 32]) {
             let into = Planes::new(2 * side);
             for channel in 0..layer.bias.len() {
                 sum_upsampled(*layer, channel, Planes::new(side), from, sums);
@@ -149,7 +217,7 @@ impl<'a> MaskCodec<'a> {
                         target[into.interior(row) + column] = sum.max(0.0);
                     });
                 } else {
-                    // The last 1x1 convolution takes each channel as it is made; the 16 planes are never stored.
+                    // The last 1x1 convolution takes each channel as it is made; their planes are never stored.
                     if channel == 0 {
                         out.fill(self.last.bias[0]);
                     }
@@ -176,11 +244,11 @@ pub struct MaskScratch {
 /// Floats of the larger planes: 32 channels of 32x32 with borders.
 const PLANES_MAX: usize = 32 * (32 + 2) * (32 + 2);
 /// Floats of 128 channels of 4x4 with borders.
-const BLOCK_PLANES: usize = CHANNELS * (CODE_SIDE + 2) * (CODE_SIDE + 2);
+const BLOCK_PLANES: usize = 128 * (CODE_SIDE + 2) * (CODE_SIDE + 2);
 /// Positions in a line over the largest plane that a layer reads, see [`Planes::line`].
 const SUMS: usize = 32 * (32 + 2) - 2;
 
-const _: () = assert!(PLANES_MAX >= CODE_CHANNELS * (CODE_SIDE + 2) * (CODE_SIDE + 2));
+const _: () = assert!(PLANES_MAX >= 512 * (CODE_SIDE + 2) * (CODE_SIDE + 2));
 const _: () = assert!(PLANES_MAX >= 64 * (16 + 2) * (16 + 2) && PLANES_MAX >= 128 * (8 + 2) * (8 + 2));
 
 impl MaskScratch {
@@ -345,15 +413,23 @@ pub enum MaskCodecError {
         name: String,
     },
     /// A tensor is not what the decoder needs.
-    #[error("the tensor {name} has shape {found:?}, the mask decoder needs {expected:?}")]
+    #[error("the tensor {name} has shape {found:?}, the mask decoder needs [{}]", in_words(expected))]
     Shape {
         /// Its name.
         name: String,
-        /// The shape that it must have.
-        expected: Vec<usize>,
+        /// The sizes that it may have, those before it being as they are.
+        expected: Vec<RangeInclusive<usize>>,
         /// The shape that it has.
         found: Vec<usize>,
     },
+}
+
+fn in_words(shape: &[RangeInclusive<usize>]) -> String {
+    let size = |size: &RangeInclusive<usize>| match (size.start(), size.end()) {
+        (least, most) if least == most => most.to_string(),
+        (least, most) => format!("{least} to {most}"),
+    };
+    shape.iter().map(size).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

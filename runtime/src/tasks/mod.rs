@@ -19,7 +19,9 @@ mod test_npz;
 
 pub use answer::{Answer, BoundingBox, Detection, ObjectTokens, PixelBox, label_likelihood};
 pub use mask::{BoxRounding, Mask, MaskError};
-pub use mask_codec::{MASK_SIDE, MaskCodec, MaskCodecError, MaskLogits, MaskScratch, MaskTensor};
+pub use mask_codec::{
+    MASK_SIDE, MaskAxis, MaskCodec, MaskCodecError, MaskLogits, MaskScratch, MaskTensor, MaskTensorSpec,
+};
 pub use prompt::{Label, Language, Line, PromptError, Task};
 pub use rle::Rle;
 pub use scan::{Object, Objects};
