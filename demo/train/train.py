@@ -3,8 +3,8 @@
     python demo/train/train.py --run RUN --steps 20000                         texts share a picture's rows
     python demo/train/train.py --run RUN --steps 26000 --cool 0.2 --exact      as the model is run
 
-Begins with RUN/tower.pt and RUN/mask_codec.pt, goes on where RUN/model.pt ends. Runs on a GPU if there is one, which
-wants --workers that render (one a core) and a --batch of hundreds.
+Begins with RUN/tower.pt, or with the weights of another run's model.pt (--begin); goes on where RUN/model.pt ends. Needs
+RUN/mask_codec.pt. Runs on a GPU if there is one, which wants --workers that render (one a core) and a --batch of hundreds.
 """
 
 import argparse
@@ -31,6 +31,8 @@ DENSE_WEIGHT = 0.4
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of checkpoints and logs")
+    parser.add_argument("--begin", type=Path, help="a model.pt to begin with: its weights only [default: RUN/tower.pt]")
+    parser.add_argument("--last", action="store_true", help="the latest weights of --begin, not their average")
     parser.add_argument("--steps", type=int, required=True, help="stop after this step, counted from the first")
     parser.add_argument("--minutes", type=float, default=1e9, help="or after this time")
     parser.add_argument("--cool", type=float, default=0, help="share of the run, at its end, in which the rate falls")
@@ -54,9 +56,11 @@ def main():
         optimizer.load(saved["optimizer"])
         step, rendered = saved["step"], saved["pictures"]
     else:
-        saved = torch.load(args.run / "tower.pt")
-        optimizer.load(saved["optimizer"], partly=True)
-        rendered = saved["pictures"]
+        saved = torch.load(args.begin or args.run / "tower.pt")
+        state, rendered = saved["optimizer"], saved["pictures"]
+        if args.begin:
+            state = {"tensors": {"master": state["tensors"]["master" if args.last else "average"]}}
+        optimizer.load(state, partly=True)
     forward = torch.compile(model)
     size = args.batch or (EXACT_BATCH if args.exact else SHARED_BATCH)
     pages = size // PAGES
