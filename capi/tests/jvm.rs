@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{compilers, crate_dir, exists, libraries, run, skipped};
+use common::{bits, compilers, crate_dir, exists, libraries, run, skipped};
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, Limits, Model, Session};
 use palmtop_kernels::layout::WeightFormat;
@@ -74,5 +74,5 @@ fn the_jvm_hears_what_the_rust_library_says() {
     let answers =
         session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(!said.contains("WARNING"), "{said}");
-    assert_eq!(said, format!("{}\n", answers[0].text));
+    assert_eq!(said, bits(&answers[0]));
 }

@@ -65,8 +65,19 @@ fn json_has_its_documented_shape() {
     assert_eq!(ran.stderr, "");
     let [line] = &ran.json()[..] else { panic!("one line, not {}", ran.stdout) };
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
-    let mut documented =
-        ["source", "task", "prompt", "text", "tokens", "stop", "score", "image", "timings", "objects"];
+    let mut documented = [
+        "source",
+        "task",
+        "prompt",
+        "text",
+        "tokens",
+        "probabilities",
+        "stop",
+        "score",
+        "image",
+        "timings",
+        "objects",
+    ];
     documented.sort();
     assert_eq!(keys, documented);
     assert_eq!(line["source"], text(&scene));
