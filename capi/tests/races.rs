@@ -33,14 +33,21 @@ impl Watched {
         let here = Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib");
         let runtime = here.join(TARGET).join("lib/librustc-nightly_rt.tsan.a");
         if !here.join("src/rust/library").exists() || !runtime.exists() {
-            skipped(
-                "the library under ThreadSanitizer: rustup component add rust-src --toolchain nightly",
-            );
+            skipped("the library under ThreadSanitizer: rustup component add rust-src --toolchain nightly");
             return None;
         }
         let target = crate_dir().join("../target/thread-sanitizer");
         let mut cargo = Command::new("cargo");
-        cargo.args(["+nightly", "rustc", "--quiet", "-Zbuild-std", "-p", "palmtop-capi", "--lib", "--release"]);
+        cargo.args([
+            "+nightly",
+            "rustc",
+            "--quiet",
+            "-Zbuild-std",
+            "-p",
+            "palmtop-capi",
+            "--lib",
+            "--release",
+        ]);
         cargo.args(["--target", TARGET, "--crate-type", "staticlib", "--target-dir"]).arg(&target);
         cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-Zsanitizer=thread");
         run(cargo.current_dir(crate_dir()));
@@ -82,6 +89,10 @@ fn threads_do_not_race() {
     // And it would have been seen.
     let racing = watched.run("race.c", &[path]);
     let said = String::from_utf8_lossy(&racing.stderr);
-    assert!(!racing.status.success() && said.contains("ThreadSanitizer: data race"), "{}: {said}", racing.status);
+    assert!(
+        !racing.status.success() && said.contains("ThreadSanitizer: data race"),
+        "{}: {said}",
+        racing.status
+    );
     assert!(said.contains("palmtop::image"), "a race with the library, and not only with C: {said}");
 }
