@@ -11,8 +11,8 @@ import kotlin.concurrent.thread
 
 /**
  * The answer to a prompt, piece by piece. Computes on a thread of its own from the time it is collected; ending the collection
- * cancels the computation within a layer's time, and [Palmtop.Session.cancel] ends the flow. Afterwards the session can be used
- * again. What [options] have as `onPiece` is replaced.
+ * cancels the computation within a layer's time, and so does [Palmtop.Session.cancel] meanwhile; the session can be used at once
+ * afterwards. What [options] have as `onPiece` is replaced.
  *
  *     session.pieces(features, "caption en").collect { print(it) }
  */

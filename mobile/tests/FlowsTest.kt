@@ -26,9 +26,10 @@ fun main(arguments: Array<String>) = runBlocking {
                     check(session.answer(features, Palmtop.AnswerOptions(), "caption en")[0].text == answer) { "after $millis ms" }
                 }
 
-                // A button ends the flow, and only that.
+                // A button ends the flow. Pressed once more when all is computed, it would hold for what comes next.
                 val begun = session.pieces(features, "caption en").onEach { thread { session.cancel() }.join() }.toList()
                 check(answer.startsWith(begun.joinToString(""))) { "cancelled" }
+                session.resetCancel()
                 check(session.pieces(features, "caption en").toList().joinToString("") == answer) { "after the button" }
 
                 // What goes wrong on the thread that computes is thrown where the flow is collected.

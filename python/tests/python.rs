@@ -1,4 +1,5 @@
-//! The Python package over the native module that cargo has built: the same bits as from the Rust library.
+//! The Python package over the native module that cargo has built: the same bits as from the Rust library. `PYTHON` names another
+//! Python than `python3`, such as one that has Pillow and supervision.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,8 +12,9 @@ use palmtop_tests::{checkpoint, data};
 
 #[test]
 fn python_hears_what_the_rust_library_says() {
+    let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
     let has_numpy =
-        Command::new("python3").args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
+        Command::new(&python).args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
     if !has_numpy.is_ok_and(|output| output.status.success()) {
         // Straight to the terminal, since the output of a test that passes is not shown.
         let _ = std::fs::write(
@@ -35,7 +37,7 @@ fn python_hears_what_the_rust_library_says() {
     let options = Options { mask_codec, ..Options::default() };
     palmtop_convert::convert(checkpoint("tiny1").path(), &model, &options, &()).unwrap();
     let picture = data().join("images/scene_640x361.png");
-    let mut python = Command::new("python3");
+    let mut python = Command::new(python);
     python.env("PYTHONPATH", folder.path()).env("PYTHONDONTWRITEBYTECODE", "1");
     let output = python.arg(here.join("tests/test_palmtop.py")).arg(&model).arg(&picture).output().unwrap();
     let (said, complained) =

@@ -155,6 +155,7 @@ detections = found.to_supervision()
 assert detections.xyxy.shape == (2, 4) and detections.mask.shape == (2, 70, 96)
 assert detections.class_id.tolist() == [0, 0] and detections.data["class_name"].tolist() == ["cat", "cat"]
 assert not np.isnan(detections.confidence).any()
+assert found.to_supervision(["dog", "cat"]).class_id.tolist() == [1, 1], "as in the list"
 
 try:
     import PIL.Image
