@@ -146,7 +146,7 @@ impl Session {
             session.encode(picture.view(), &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error))
+        .map_err(|error| self.why(error, options.deadline))
     }
 
     /// Looks at packed pixels, or at luma and chroma planes that lie behind each other with one stride.
@@ -183,7 +183,7 @@ impl Session {
             session.encode(frame, &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error))
+        .map_err(|error| self.why(error, options.deadline))
     }
 
     /// Answers prompts together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
@@ -235,7 +235,7 @@ impl Session {
         if let Some(error) = raised {
             return Err(error);
         }
-        let answers = answers.map_err(|error| self.why(error))?;
+        let answers = answers.map_err(|error| self.why(error, options.deadline))?;
         answers.iter().map(|answer| self.read(py, answer, picture)).collect()
     }
 
@@ -278,12 +278,17 @@ impl Session {
         Ok(options)
     }
 
-    fn why(&self, error: palmtop::Error) -> PyErr {
+    /// Tells a passed deadline from a cancellation, which leaves no trace if it has been reset meanwhile.
+    fn why(&self, error: palmtop::Error, deadline: Option<Instant>) -> PyErr {
         match error {
-            palmtop::Error::Cancelled if self.cancel.is_cancelled() => {
+            palmtop::Error::Cancelled
+                if !self.cancel.is_cancelled() && deadline.is_some_and(|d| d <= Instant::now()) =>
+            {
+                DeadlinePassed::new_err("the time was up before the call was done")
+            }
+            palmtop::Error::Cancelled => {
                 Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
             }
-            palmtop::Error::Cancelled => DeadlinePassed::new_err("the time was up before the call was done"),
             other => to_python(other),
         }
     }

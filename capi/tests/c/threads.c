@@ -20,9 +20,10 @@ static unsigned rounds;
 static int over;
 static unsigned counts[4]; /* ok, cancelled, deadline, busy */
 
-static void count(palmtop_status status) {
+static void count(palmtop_status status, uint64_t deadline_ns) {
     int which = status == PALMTOP_OK ? 0 : status == PALMTOP_CANCELLED ? 1 : status == PALMTOP_DEADLINE ? 2 : 3;
     CHECK(which < 3 || status == PALMTOP_BUSY);
+    CHECK(status != PALMTOP_DEADLINE || deadline_ns != 0);
     __atomic_add_fetch(&counts[which], 1, __ATOMIC_SEQ_CST);
 }
 
@@ -90,12 +91,12 @@ static void *together(void *user) {
         looking.deadline_ns = options.deadline_ns = 0;
         if (random >> 61 == 0) looking.deadline_ns = options.deadline_ns = palmtop_clock_ns() + (random >> 20) % 2000000;
         if (random >> 63 == 0) {
-            count(palmtop_encode_pixels(shared_session, shared_features, &pixels, &looking));
+            count(palmtop_encode_pixels(shared_session, shared_features, &pixels, &looking), looking.deadline_ns);
         } else {
             status = palmtop_answer(shared_session, shared_features, PROMPTS, 1, &options, &result);
             /* A cancelled encoding leaves features that hold nothing. */
             if (status == PALMTOP_INVALID_ARGUMENT) CHECK(strstr(palmtop_last_error(), "no picture") != NULL);
-            else count(status);
+            else count(status, options.deadline_ns);
             if (result.id != 0) {
                 check_tokens(result, status == PALMTOP_OK ? TOKENS : 0);
                 OK(palmtop_result_free(result));
