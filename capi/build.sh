@@ -3,12 +3,13 @@
 #
 #     capi/build.sh                            for this machine
 #     capi/build.sh aarch64-unknown-linux-gnu  for another one
+#     capi/build.sh aarch64-linux-android      the static library for Android; aarch64-apple-ios: for iOS (rustup target add)
 #     PREFIX=/usr/local capi/build.sh          and installs it there
 #
 # What comes out is target/libpalmtop/libpalmtop-VERSION-TARGET{/,.tar.gz}; its size and what it depends on are printed.
 #
 # For aarch64 Linux this takes Debian's cross-building packages, as tests/aarch64.sh does (run it once: it installs them).
-# Android: cargo install cargo-ndk, then TARGET=aarch64-linux-android cargo ndk -t arm64-v8a build -p palmtop-capi --profile capi.
+# Android's shared library takes the NDK's linker: CARGO_TARGET_AARCH64_LINUX_ANDROID_LINKER=.../aarch64-linux-android21-clang.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +21,7 @@ abi=$(sed -n 's/^#define PALMTOP_ABI_VERSION \([0-9]*\)u$/\1/p' capi/palmtop.h)
 [ -n "$version" ] && [ -n "$abi" ] || { echo "the version cannot be read from Cargo.toml and palmtop.h" >&2; exit 1; }
 
 cargo=cargo
+kinds=(--crate-type staticlib --crate-type cdylib)
 strip=strip
 readelf=readelf
 cc=cc
@@ -39,11 +41,20 @@ if [ "$target" = aarch64-unknown-linux-gnu ] && [ "$host" != "$target" ]; then
         unset RUSTUP_TOOLCHAIN
     fi
 fi
+case $target in
+*-apple-ios* | *-linux-android)
+    # Its linker comes with the system's own tools; the static library is linked by the app.
+    [ -n "${CARGO_TARGET_AARCH64_LINUX_ANDROID_LINKER:-}" ] && [ "$target" = aarch64-linux-android ] || kinds=(--crate-type staticlib)
+    strip=$(command -v llvm-strip || echo :)
+    ;;
+esac
 
 folder=target/libpalmtop
 linking=$folder/link-$target
 mkdir -p "$linking"
 linker_arguments=()
+# What a program that links the static library links too.
+system_libraries=
 case $target in
 *-linux-gnu)
     linker_arguments+=("-C" "link-arg=-Wl,-soname,libpalmtop.so.$abi")
@@ -51,13 +62,15 @@ case $target in
     ln -sf "$("$cc" -print-file-name=libgcc_eh.a)" "$linking/libgcc_s.a"
     linker_arguments+=("-C" "link-arg=-L$PWD/$linking" "-C" "link-arg=-Wl,-z,now,--as-needed,--gc-sections")
     # Nothing but the functions of palmtop.h is seen from outside.
+    system_libraries="-lpthread -ldl -lm -lgcc_s"
     ;;
 *-linux-android)
     linker_arguments+=("-C" "link-arg=-Wl,-soname,libpalmtop.so" "-C" "link-arg=-Wl,-z,max-page-size=16384")
+    system_libraries="-ldl -llog -lunwind -lm"
     ;;
 esac
 "$cargo" rustc -p palmtop-capi --lib --profile capi --target "$target" --target-dir target/capi \
-    --crate-type cdylib --crate-type staticlib -- "${linker_arguments[@]}"
+    "${kinds[@]}" -- "${linker_arguments[@]}"
 built=target/capi/$target/capi
 
 name=libpalmtop-$version-$target
@@ -70,8 +83,12 @@ cp examples/c/*.c "$out/share/doc/palmtop/examples/"
 cp "$built/libpalmtop_capi.a" "$out/lib/libpalmtop.a"
 "$strip" --strip-debug "$out/lib/libpalmtop.a"
 case $target in
+*-apple-ios*) ;;
 *-apple-*)
     cp "$built/libpalmtop_capi.dylib" "$out/lib/libpalmtop.dylib"
+    ;;
+*-linux-android)
+    [ ${#kinds[@]} = 2 ] || cp "$built/libpalmtop_capi.so" "$out/lib/libpalmtop.so"
     ;;
 *)
     cp "$built/libpalmtop_capi.so" "$out/lib/libpalmtop.so.$version"
@@ -90,7 +107,7 @@ Description: asks PaliGemma about pictures, on the CPU
 Version: $version
 Cflags: -I\${includedir}
 Libs: -L\${libdir} -lpalmtop
-Libs.private: -lpthread -ldl -lm -lgcc_s
+Libs.private: $system_libraries
 PC
 tar -C "$folder" --owner=0 --group=0 --numeric-owner --sort=name -czf "$folder/$name.tar.gz" "$name"
 

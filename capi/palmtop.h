@@ -16,7 +16,7 @@
  *         const char *prompts[] = {"detect cat"};
  *         palmtop_result result;
  *         palmtop_answer(session, features, prompts, 1, NULL, &result);
- *         palmtop_object object = {sizeof object};
+ *         palmtop_object object = {.size = sizeof object};
  *         for (size_t i = 0; palmtop_result_get_object(result, 0, i, &object) == PALMTOP_OK; i++)
  *             printf("%s at %.0f, %.0f\n", object.label, object.x_min, object.y_min);
  *         palmtop_result_free(result);

@@ -155,10 +155,14 @@ pub unsafe extern "C" fn palmtop_answer(
         };
         let answered = state.session.answer(&features, &texts[..count], &state.options, &mut on_piece);
         state.options.grammar = None;
-        answered.map_err(|error| session.why(error))?;
+        answered.map_err(|error| session.why(error, state.options.deadline))?;
         let answers = &state.session.answers()[..count];
         let cut = |(answer, &stopped): (&Answer, &bool)| answer.stop == StopReason::Cancelled && !stopped;
-        let cut = answers.iter().zip(&stopped).any(cut).then(|| session.why(Error::Cancelled));
+        let cut = answers
+            .iter()
+            .zip(&stopped)
+            .any(cut)
+            .then(|| session.why(Error::Cancelled, state.options.deadline));
         if let Some(out) = out {
             let cut = cut.as_ref().map(|failure| failure.status);
             let model = state.session.model().clone();

@@ -232,7 +232,8 @@ fn encode(
     let mut features = try_lock(features.features.try_write(), "features")?;
     let state = &mut *state;
     state.options.deadline = crate::deadline(deadline_ns);
-    state.session.encode(frame, &mut features, &state.options).map_err(|error| session.why(error))
+    let encoded = state.session.encode(frame, &mut features, &state.options);
+    encoded.map_err(|error| session.why(error, state.options.deadline))
 }
 
 /// # Safety

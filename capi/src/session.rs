@@ -2,12 +2,14 @@
 
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Instant;
 
 use palmtop::{CancelToken, GenerateOptions, KvFormat, Limits, Session, ThreadHints};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{
-    Failure, PALMTOP_BUSY, PALMTOP_DEADLINE, PALMTOP_INTERNAL, Result, call, palmtop_status,
+    Failure, PALMTOP_BUSY, PALMTOP_CANCELLED, PALMTOP_DEADLINE, PALMTOP_INTERNAL, Result, call,
+    palmtop_status,
 };
 use crate::handles::{MODELS, SESSIONS, palmtop_model, palmtop_session};
 
@@ -93,12 +95,18 @@ impl SessionEntry {
         try_lock(self.state.try_lock(), "session")
     }
 
-    /// Tells a passed deadline from a cancellation.
-    pub fn why(&self, error: palmtop::Error) -> Failure {
+    /// Tells a passed deadline from a cancellation, which leaves no trace if it has been reset meanwhile.
+    pub fn why(&self, error: palmtop::Error, deadline: Option<Instant>) -> Failure {
         match error {
-            palmtop::Error::Cancelled if !self.cancel.is_cancelled() => {
+            palmtop::Error::Cancelled
+                if !self.cancel.is_cancelled() && deadline.is_some_and(|d| d <= Instant::now()) =>
+            {
                 Failure::new(PALMTOP_DEADLINE, "the deadline passed before the call was done")
             }
+            palmtop::Error::Cancelled => Failure::new(
+                PALMTOP_CANCELLED,
+                "the call was cancelled: palmtop_session_reset_cancel makes calls possible again",
+            ),
             other => other.into(),
         }
     }

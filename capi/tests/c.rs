@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run, skipped};
+use common::{Compiler, SANITIZE, bits, compilers, crate_dir, exists, lacking, libraries, run, skipped};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::Options;
@@ -114,11 +114,11 @@ fn everywhere(source: &Path, ways: &[Way], test: impl Fn(&Program)) {
                 continue;
             }
             if way == Way::Valgrind && !exists("valgrind") {
-                skipped("running the C programs under valgrind, which is not here");
+                lacking("the C programs under valgrind, which is not here");
                 continue;
             }
             if way == Way::Sanitized && !compiler.sanitizes() {
-                skipped(&format!(
+                lacking(&format!(
                     "{} with sanitizers, whose libraries {} has not",
                     source.display(),
                     compiler.c
@@ -148,13 +148,6 @@ fn answers<'a>(picture: impl Into<Frame<'a>>, prompts: &[&str], new_tokens: usiz
     session.encode(picture, &mut features, &options).unwrap();
     let answers = session.answer(&features, prompts, &options, &mut |_| ControlFlow::Continue(()));
     answers.unwrap().to_vec()
-}
-
-/// For each token its number and the bits of its probability, then the text.
-fn bits(answer: &Answer) -> String {
-    let pairs = answer.tokens.iter().zip(&answer.probabilities);
-    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
-    format!("{tokens}{}\n", answer.text)
 }
 
 #[test]
@@ -255,7 +248,7 @@ fn answers_about_raw_pixels_are_those_of_the_rust_library_to_the_bit() {
 
 /// The program `palmtop` beside this test, if the workspace has been built as a whole.
 #[test]
-fn the_program_says_the_same() {
+fn the_program_says_the_same_to_the_bit() {
     let program = libraries().parent().unwrap().join("palmtop");
     if !program.exists() {
         skipped(
@@ -263,11 +256,17 @@ fn the_program_says_the_same() {
         );
         return;
     }
-    let caption = build(compilers()[0], Way::Shared, &example("caption.c"));
-    let ours = caption.run(&[text(model()), text(&scene()), "caption en"]);
-    // As JSON, since on a terminal control characters of an answer are made harmless.
+    let picture = decode_file(scene(), &ImageLimits::default()).unwrap();
+    let raw = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&raw, picture.data()).unwrap();
+    let ours = build(compilers()[0], Way::Shared, &test_program("answers.c"));
+    let ours = ours.run(&[text(model()), text(raw.path()), "1", "640", "361", "1920", "0", "caption en"]);
     let mut palmtop = Command::new(program);
-    palmtop.arg("caption").arg(scene()).arg("-m").arg(model()).args(["--quiet", "--json"]);
-    let line: serde_json::Value = serde_json::from_str(&run(&mut palmtop)).unwrap();
-    assert_eq!(ours, format!("{}\n", line["text"].as_str().unwrap()));
+    palmtop.arg("caption").arg(scene()).arg("-m").arg(model());
+    let said = run(palmtop.args(["--quiet", "--json", "--max-new-tokens", "12"]));
+    let line: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let list = |key: &str| line[key].as_array().unwrap().iter();
+    let pairs = list("tokens").zip(list("probabilities").map(|p| p.as_f64().unwrap() as f32));
+    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
+    assert_eq!(ours, format!("{tokens}{}\n", line["text"].as_str().unwrap()));
 }

@@ -1,16 +1,11 @@
-//! `mobile`'s class for Java and Kotlin on a real virtual machine, over the shared library.
+//! `mobile`'s classes for Java and Kotlin on a real virtual machine, over the shared library.
 
 mod common;
 
-use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{compilers, crate_dir, exists, libraries, run, skipped};
-use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Limits, Model, Session};
-use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{converted, data, uniform};
+use common::{bits, compilers, crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
 
 /// The folder of the JDK's headers.
 fn jdk() -> Option<PathBuf> {
@@ -25,31 +20,59 @@ fn jdk() -> Option<PathBuf> {
     home.into_iter().chain(of_javac).map(|home| home.join("include")).find(|p| p.join("jni.h").exists())
 }
 
+/// Where Kotlin's compiler is: that of the command `kotlinc`, or else a copy that npm fetches once.
+fn kotlin() -> Option<PathBuf> {
+    let is_whole = |home: &Path| home.join("lib/kotlinx-coroutines-core-jvm.jar").exists();
+    let installed = std::env::var_os("PATH").and_then(|path| {
+        let mut folders = std::env::split_paths(&path).map(|folder| folder.join("kotlinc"));
+        let home =
+            folders.find_map(|kotlinc| Some(kotlinc.canonicalize().ok()?.parent()?.parent()?.to_owned()));
+        home.filter(|home| is_whole(home))
+    });
+    installed.or_else(|| {
+        let folder = crate_dir().join("../target/kotlin");
+        let home = folder.join("node_modules/kotlin-compiler");
+        if !is_whole(&home) && exists("npm") {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-save", "--fetch-retries=0", "--prefix"]).arg(&folder);
+            // If that fails, it is said below that there is none.
+            let _ = npm.arg("kotlin-compiler@2.4.20").output();
+        }
+        is_whole(&home).then_some(home)
+    })
+}
+
+/// Builds the native side into `folder`.
+fn build_native_side(folder: &Path, headers: &Path) {
+    let library = format!("{}palmtop_jni{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let mut command = compilers()[0].c();
+    command.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-I"]);
+    command.arg(crate_dir()).arg("-I").arg(headers).arg("-I").arg(headers.join(system));
+    command.arg(crate_dir().join("../mobile/jni/palmtop_jni.c")).arg("-L").arg(libraries());
+    command.args(["-lpalmtop_capi", &format!("-Wl,-rpath,{}", libraries().display())]);
+    run(command.arg("-o").arg(folder.join(library)));
+}
+
+/// The virtual machine with every check of the arguments of native calls that it has.
+fn java(folder: &Path, classes: &[&Path], main: &str) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-Xcheck:jni", "-ea", "-cp"]).arg(std::env::join_paths(classes).unwrap());
+    command.arg(format!("-Djava.library.path={}", folder.display())).arg(main);
+    command
+}
+
 #[test]
 fn the_jvm_hears_what_the_rust_library_says() {
     let Some(headers) = jdk() else {
-        skipped("the class for Java and Kotlin, since no JDK is here");
+        skipped("the classes for Java and Kotlin, since no JDK is here");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    build_native_side(folder, &headers);
     let mobile = crate_dir().join("../mobile");
-    let library = folder.path().join(format!(
-        "{}palmtop_jni{}",
-        std::env::consts::DLL_PREFIX,
-        std::env::consts::DLL_SUFFIX
-    ));
-    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
-    let mut command = compilers()[0].c();
-    command
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC", "-I"])
-        .arg(crate_dir());
-    command.arg("-I").arg(&headers).arg("-I").arg(headers.join(system)).arg(mobile.join("jni/palmtop_jni.c"));
-    command
-        .arg("-L")
-        .arg(libraries())
-        .args(["-lpalmtop_capi", &format!("-Wl,-rpath,{}", libraries().display())]);
-    run(command.arg("-o").arg(&library));
-    let classes = folder.path().join("classes");
+    let classes = folder.join("classes");
     let mut command = Command::new("javac");
     command
         .args(["-Xlint:all", "-Werror", "--release", "8", "-Xlint:-options", "-encoding", "UTF-8", "-d"])
@@ -57,22 +80,26 @@ fn the_jvm_hears_what_the_rust_library_says() {
     command.arg(mobile.join("java/dev/palmtop/Palmtop.java")).arg(mobile.join("tests/PalmtopTest.java"));
     run(&mut command);
 
-    let model = converted("tiny1", uniform(WeightFormat::Int8));
-    let picture = data().join("images/scene_640x361.png");
-    let mut command = Command::new("java");
-    // With every check of the arguments of native calls that the machine has.
-    command.args(["-Xcheck:jni", "-ea", "-cp"]).arg(&classes);
-    command.arg(format!("-Djava.library.path={}", folder.path().display())).arg("PalmtopTest");
-    let said = run(command.arg(&model.path).arg(&picture));
-
-    let mut limits = Limits::default();
-    limits.new_tokens = 40;
-    let mut session = Session::new(&Model::open(&model.path).unwrap(), &limits).unwrap();
-    let (mut features, options) = (session.new_features().unwrap(), GenerateOptions::default());
-    let picture = decode_file(picture, &ImageLimits::default()).unwrap();
-    session.encode(picture.view(), &mut features, &options).unwrap();
-    let answers =
-        session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(())).unwrap();
+    let (model, picture, caption) = tiny_model_and_caption(40);
+    let said = run(java(folder, &[&classes], "PalmtopTest").arg(&model.path).arg(&picture));
     assert!(!said.contains("WARNING"), "{said}");
-    assert_eq!(said, format!("{}\n", answers[0].text));
+    assert_eq!(said, bits(&caption));
+
+    let Some(kotlin) = kotlin() else {
+        skipped("the flows of Kotlin, since neither kotlinc is here nor npm to fetch it");
+        return;
+    };
+    let [coroutines, standard] =
+        ["kotlinx-coroutines-core-jvm.jar", "kotlin-stdlib.jar"].map(|jar| kotlin.join("lib").join(jar));
+    let mut kotlinc = Command::new("bash");
+    kotlinc.arg(kotlin.join("bin/kotlinc")).args(["-Werror", "-cp"]);
+    kotlinc.arg(std::env::join_paths([&classes, &coroutines]).unwrap()).arg("-d").arg(&classes);
+    run(kotlinc.arg(mobile.join("kotlin")).arg(mobile.join("tests/FlowsTest.kt")));
+    let on_jvm = |main| {
+        let mut java = java(folder, &[&classes, &coroutines, &standard], main);
+        run(java.arg(&model.path).arg(&picture))
+    };
+    assert_eq!(on_jvm("FlowsTestKt"), "ok\n");
+    let sample = on_jvm("SampleKt");
+    assert!(sample.starts_with(&caption.text), "{sample}");
 }

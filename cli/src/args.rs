@@ -505,9 +505,9 @@ impl ModelArgs {
         self.named().is_some_and(|path| std::env::var_os(MODEL_VARIABLE).is_none_or(|model| path != model))
     }
 
-    /// The model that the user names; an empty name is none.
+    /// The model that the user names.
     pub fn named(&self) -> Option<&Path> {
-        self.model.as_deref().filter(|path| !path.as_os_str().is_empty())
+        self.model.as_deref()
     }
 }
 

@@ -24,7 +24,8 @@ mod trace;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use output::Stdout;
@@ -40,7 +41,7 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = read_arguments();
     output::log_to_stderr(cli.verbose);
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -48,6 +49,18 @@ fn main() -> ExitCode {
         Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
         Err(error) => errors::report(&error),
     }
+}
+
+/// The arguments. A variable of the environment that is set but empty is one that is not there.
+fn read_arguments() -> Cli {
+    let heed_full_variables = |command: clap::Command| {
+        command.mut_args(|arg| {
+            let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+            if is_empty { arg.env(Resettable::Reset) } else { arg }
+        })
+    };
+    let matches = Cli::command().mut_subcommands(heed_full_variables).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{Ran, assert_says, data, model, palmtop, run, scene, succeed, text};
+use common::{Ran, assert_says, data, fail, model, palmtop, run, scene, succeed, text};
 use serde_json::Value;
 
 /// Tokens and text that the reference implementation gave.
@@ -65,8 +65,19 @@ fn json_has_its_documented_shape() {
     assert_eq!(ran.stderr, "");
     let [line] = &ran.json()[..] else { panic!("one line, not {}", ran.stdout) };
     let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
-    let mut documented =
-        ["source", "task", "prompt", "text", "tokens", "stop", "score", "image", "timings", "objects"];
+    let mut documented = [
+        "source",
+        "task",
+        "prompt",
+        "text",
+        "tokens",
+        "probabilities",
+        "stop",
+        "score",
+        "image",
+        "timings",
+        "objects",
+    ];
     documented.sort();
     assert_eq!(keys, documented);
     assert_eq!(line["source"], text(&scene));
@@ -252,6 +263,17 @@ fn the_model_may_come_from_the_environment() {
     let output = palmtop(args).env("PALMTOP_MODEL", model()).output().unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert_eq!(output.stdout, run([&args[..], &["-m", model()]].concat()).stdout.into_bytes());
+}
+
+#[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let scene = scene();
+    let mut command = palmtop(["caption", text(&scene), "--max-new-tokens", "3"]);
+    command.envs(["PALMTOP_MODEL", "PALMTOP_THREADS", "PALMTOP_ISA"].map(|name| (name, "")));
+    let ran = common::Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert_says(&ran.stderr, &["random weights"]);
+    assert_says(&fail(2, ["caption", text(&scene), "-m", ""]), &["a value is required for '--model <FILE>'"]);
 }
 
 #[test]

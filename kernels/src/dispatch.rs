@@ -153,9 +153,9 @@ impl Isa {
         try_table(self).is_some()
     }
 
-    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for.
+    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for, unless it is empty.
     pub fn select() -> Result<Self, String> {
-        let Some(name) = std::env::var_os(ISA_VARIABLE) else {
+        let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) else {
             return Ok(Self::ALL
                 .into_iter()
                 .rfind(|i| i.is_available())

@@ -11,7 +11,8 @@ import kotlin.concurrent.thread
 
 /**
  * The answer to a prompt, piece by piece. Computes on a thread of its own from the time it is collected; ending the collection
- * cancels the computation within a layer's time.
+ * cancels the computation within a layer's time, and so does [Palmtop.Session.cancel] meanwhile; the session can be used at once
+ * afterwards. What [options] have as `onPiece` is replaced.
  *
  *     session.pieces(features, "caption en").collect { print(it) }
  */
@@ -22,12 +23,11 @@ fun Palmtop.Session.pieces(
 ): Flow<String> = callbackFlow {
     val worker = thread(name = "palmtop-answer") {
         try {
-            resetCancel()
             options.onPiece = Palmtop.PieceListener { _, text -> trySend(text).isSuccess }
             answer(features, options, prompt)
             close()
-        } catch (error: Palmtop.Error) {
-            if (error.status == Palmtop.CANCELLED) close() else close(error)
+        } catch (error: Throwable) {
+            close(error.takeUnless { it is Palmtop.Error && it.status == Palmtop.CANCELLED })
         }
     }
     awaitClose {

@@ -10,5 +10,6 @@ let package = Package(
         .systemLibrary(name: "CPalmtop", pkgConfig: "palmtop"),
         .target(name: "Palmtop", dependencies: ["CPalmtop"]),
         .executableTarget(name: "caption", dependencies: ["Palmtop"]),
+        .executableTarget(name: "check", dependencies: ["CPalmtop", "Palmtop"], path: "Tests/check"),
     ]
 )

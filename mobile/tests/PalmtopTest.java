@@ -16,7 +16,8 @@ import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/** The real library on the JVM. Arguments: a model and a picture. Prints the answer to "caption en", for comparison. */
+/** The real library on the JVM. Arguments: a model and a picture. Prints the answer to "caption en" for comparison: each token, the bits of its
+ * probability, and the text. */
 public final class PalmtopTest {
     interface Action {
         void run() throws Exception;
@@ -153,7 +154,10 @@ public final class PalmtopTest {
             refused(Palmtop.INVALID_HANDLE, () -> session.encode(closed, picture, 0));
 
             PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8.name());
-            out.print(answers.get(0).text + "\n");
+            Answer caption = answers.get(0);
+            for (int i = 0; i < caption.tokens.length; i++)
+                out.printf("%d:%08x ", caption.tokens[i], Float.floatToRawIntBits(caption.probabilities[i]));
+            out.print(caption.text + "\n");
         }
     }
 }

@@ -62,7 +62,7 @@ class Model:
 
     def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None) -> Plan:
         """What a session with these limits would take; nothing is taken."""
-        return Plan(*self._native.plan(batch, prompt_tokens, new_tokens, image_side, kv, threads))
+        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads)))
 
     def session(
         self,
@@ -78,10 +78,8 @@ class Model:
     ) -> "Session":
         """Memory and threads that answer `batch` prompts together. `kv` is auto, f32, f16 or int8; `cores` and `nice`
         are wishes for the threads that are started."""
-        native = _palmtop.Session(
-            self._native, batch, prompt_tokens, new_tokens, image_side, kv, threads, list(cores), nice
-        )
-        return Session(self, native)
+        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads)
+        return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
 
 
 class Features:
@@ -116,11 +114,12 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
-    def to_supervision(self):
-        """As supervision.Detections; the names are in data["class_name"], and classes are counted in order of appearance."""
+    def to_supervision(self, classes: Sequence[str] = ()):
+        """As supervision.Detections. A class is the place of its name in `classes`, so that it is the same for every picture;
+        other names follow in order of appearance. The names themselves are in data["class_name"]."""
         import supervision
 
-        names = list(dict.fromkeys(self.labels))
+        names = list(dict.fromkeys([*classes, *self.labels]))
         class_id = np.array([names.index(label) for label in self.labels], dtype=int)
         return supervision.Detections(
             xyxy=self.boxes.reshape(-1, 4),
@@ -169,7 +168,9 @@ class Session:
 
         Arrays are [height, width, 3] (rgb, or format="bgr" as OpenCV has them), [height, width, 4] (rgba or bgra), [height,
         width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` turns an array clockwise: 0, 90, 180
-        or 270 degrees. Raises DeadlinePassed after `timeout` seconds."""
+        or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
+
+        A file is turned as its Exif orientation says. A PIL image is taken as it is: PIL.ImageOps.exif_transpose turns it."""
         if isinstance(picture, (str, os.PathLike)):
             with open(picture, "rb") as file:
                 picture = file.read()

@@ -68,33 +68,20 @@ impl Model {
     }
 
     /// Bytes of a session and of the weights.
-    fn plan(
-        &self,
-        batch: usize,
-        prompt_tokens: usize,
-        new_tokens: usize,
-        image_side: usize,
-        kv: &str,
-        threads: Option<usize>,
-    ) -> PyResult<(usize, usize)> {
-        let limits = limits(batch, prompt_tokens, new_tokens, image_side, kv, threads)?;
-        let plan = self.0.plan(&limits).map_err(to_python)?;
+    fn plan(&self, wanted: Wanted) -> PyResult<(usize, usize)> {
+        let plan = self.0.plan(&limits(wanted)?).map_err(to_python)?;
         Ok((plan.session_bytes(), plan.weights_bytes))
     }
 }
 
-fn limits(
-    batch: usize,
-    prompt_tokens: usize,
-    new_tokens: usize,
-    image_side: usize,
-    kv: &str,
-    threads: Option<usize>,
-) -> PyResult<Limits> {
+/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv` and `threads` of a session.
+type Wanted = (usize, usize, usize, usize, String, Option<usize>);
+
+fn limits((batch, prompt_tokens, new_tokens, image_side, kv, threads): Wanted) -> PyResult<Limits> {
     let mut limits = Limits::default();
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
     (limits.image_side, limits.threads) = (image_side, threads);
-    limits.kv = match kv {
+    limits.kv = match &*kv {
         "auto" => KvFormat::Auto,
         "f32" => KvFormat::F32,
         "f16" => KvFormat::F16,
@@ -136,16 +123,11 @@ impl Session {
     fn new(
         py: Python<'_>,
         model: &Model,
-        batch: usize,
-        prompt_tokens: usize,
-        new_tokens: usize,
-        image_side: usize,
-        kv: &str,
-        threads: Option<usize>,
+        wanted: Wanted,
         cores: Vec<usize>,
         nice: Option<i32>,
     ) -> PyResult<Self> {
-        let limits = limits(batch, prompt_tokens, new_tokens, image_side, kv, threads)?;
+        let limits = limits(wanted)?;
         let mut hints = ThreadHints::default();
         (hints.cores, hints.nice) = (cores, nice);
         let model = model.0.clone();
@@ -164,7 +146,7 @@ impl Session {
             session.encode(picture.view(), &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error))
+        .map_err(|error| self.why(error, options.deadline))
     }
 
     /// Looks at packed pixels, or at luma and chroma planes that lie behind each other with one stride.
@@ -201,7 +183,7 @@ impl Session {
             session.encode(frame, &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error))
+        .map_err(|error| self.why(error, options.deadline))
     }
 
     /// Answers prompts together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
@@ -253,7 +235,7 @@ impl Session {
         if let Some(error) = raised {
             return Err(error);
         }
-        let answers = answers.map_err(|error| self.why(error))?;
+        let answers = answers.map_err(|error| self.why(error, options.deadline))?;
         answers.iter().map(|answer| self.read(py, answer, picture)).collect()
     }
 
@@ -296,12 +278,17 @@ impl Session {
         Ok(options)
     }
 
-    fn why(&self, error: palmtop::Error) -> PyErr {
+    /// Tells a passed deadline from a cancellation, which leaves no trace if it has been reset meanwhile.
+    fn why(&self, error: palmtop::Error, deadline: Option<Instant>) -> PyErr {
         match error {
-            palmtop::Error::Cancelled if self.cancel.is_cancelled() => {
+            palmtop::Error::Cancelled
+                if !self.cancel.is_cancelled() && deadline.is_some_and(|d| d <= Instant::now()) =>
+            {
+                DeadlinePassed::new_err("the time was up before the call was done")
+            }
+            palmtop::Error::Cancelled => {
                 Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
             }
-            palmtop::Error::Cancelled => DeadlinePassed::new_err("the time was up before the call was done"),
             other => to_python(other),
         }
     }

@@ -1,49 +1,52 @@
-//! The Python package over the native module that cargo has built: the same bits as from the Rust library.
+//! The Python package over the native module that cargo has built: the same bits as from the Rust library. `PYTHON` names another
+//! Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p palmtop-python -- --ignored`.
 
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, Limits, Model, Session};
 use palmtop_convert::Options;
 use palmtop_tests::{checkpoint, data};
 
-#[test]
-fn python_hears_what_the_rust_library_says() {
-    let has_numpy =
-        Command::new("python3").args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
-    if !has_numpy.is_ok_and(|output| output.status.success()) {
-        // Straight to the terminal, since the output of a test that passes is not shown.
-        let _ = std::fs::write(
-            "/dev/stderr",
-            "SKIPPED: the Python package, since there is no python3 with numpy\n",
-        );
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let package = folder.path().join("palmtop");
-    std::fs::create_dir(&package).unwrap();
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    std::fs::copy(here.join("palmtop/__init__.py"), package.join("__init__.py")).unwrap();
-    let name = format!("{}palmtop_python{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
-    let built = std::env::current_exe().unwrap().with_file_name(name);
-    std::fs::copy(&built, package.join("_palmtop.abi3.so")).unwrap();
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
 
+fn python() -> Command {
+    Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| OsString::from("python3")))
+}
+
+/// Straight to the terminal, since the output of a test that passes is not shown.
+fn skipped(what: &str) {
+    let _ = std::fs::write("/dev/stderr", format!("SKIPPED: {what}\n"));
+}
+
+fn check(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    said.into_owned()
+}
+
+/// `test_palmtop.py`, which does not skip anything if `all`, and then the caption that it prints against the Rust library's.
+fn test(mut python: Command, all: bool) {
+    let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.palm");
     let mask_codec = Some(data().join("vectors/seg/vae-random.npz"));
     let options = Options { mask_codec, ..Options::default() };
     palmtop_convert::convert(checkpoint("tiny1").path(), &model, &options, &()).unwrap();
     let picture = data().join("images/scene_640x361.png");
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", folder.path()).env("PYTHONDONTWRITEBYTECODE", "1");
-    let output = python.arg(here.join("tests/test_palmtop.py")).arg(&model).arg(&picture).output().unwrap();
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n{complained}");
-    let skipped: String =
-        complained.lines().filter(|l| l.starts_with("SKIPPED")).map(|l| format!("{l}\n")).collect();
-    let _ = std::fs::write("/dev/stderr", skipped);
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_palmtop.py"));
+    let output = python.arg(&model).arg(&picture).output().unwrap();
+    let said = check(&output);
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        if let Some(what) = line.strip_prefix("SKIPPED: ") {
+            assert!(!all, "{what}");
+            skipped(what);
+        }
+    }
 
     let mut limits = Limits::default();
     limits.new_tokens = 40;
@@ -56,4 +59,34 @@ fn python_hears_what_the_rust_library_says() {
     let pairs = answers[0].tokens.iter().zip(&answers[0].probabilities);
     let bits: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
     assert_eq!(said, format!("{bits}{}\n", answers[0].text));
+}
+
+#[test]
+fn python_hears_what_the_rust_library_says() {
+    let has_numpy = python().args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
+    if !has_numpy.is_ok_and(|output| output.status.success()) {
+        skipped("the Python package, since there is no python3 with numpy");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let package = folder.path().join("palmtop");
+    std::fs::create_dir(&package).unwrap();
+    std::fs::copy(here().join("palmtop/__init__.py"), package.join("__init__.py")).unwrap();
+    let name = format!("{}palmtop_python{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let built = std::env::current_exe().unwrap().with_file_name(name);
+    std::fs::copy(&built, package.join("_palmtop.abi3.so")).unwrap();
+    let mut python = python();
+    python.env("PYTHONPATH", folder.path());
+    test(python, false);
+}
+
+#[test]
+#[ignore = "downloads from PyPI, and takes two minutes"]
+fn pip_installs_it_beside_pillow_and_supervision() {
+    let folder = tempfile::tempdir().unwrap();
+    let venv = folder.path().join("venv");
+    check(&python().args(["-m", "venv"]).arg(&venv).output().unwrap());
+    let package = format!("{}[pictures,supervision]", here().display());
+    check(&Command::new(venv.join("bin/pip")).args(["install", &package]).output().unwrap());
+    test(Command::new(venv.join("bin/python")), true);
 }

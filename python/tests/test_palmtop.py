@@ -4,7 +4,6 @@ import io
 import struct
 import sys
 import threading
-import time
 import types
 
 import numpy as np
@@ -83,27 +82,26 @@ cut = session.answer(features, "caption en", on_piece=press)
 assert cut.stop == "cancelled" and len(cut.tokens) < 40
 session.reset_cancel()
 
-# While it computes, other threads of Python run.
-turns = 0
-over = False
+# While it computes, other threads of Python run: else none of them could find it busy.
 
 
-def count():
-    global turns
-    while not over:
-        turns += 1
-        time.sleep(0)
+def found_busy(call):
+    for _ in range(1000):
+        worker = threading.Thread(target=call)
+        worker.start()
+        try:
+            while worker.is_alive():
+                session.timings
+        except palmtop.Busy:
+            return True
+        finally:
+            worker.join()
+    return False
 
 
-counter = threading.Thread(target=count)
-counter.start()
-session.encode(picture_path)
-before = turns
-for _ in range(5):
-    session.answer(features, "caption en")
-over = True
-counter.join()
-assert turns > before
+assert found_busy(lambda: session.encode(picture_path))
+assert found_busy(lambda: session.encode(np.zeros((400, 600, 3), np.uint8)))
+assert found_busy(lambda: session.answer(features, "caption en"))
 
 # Arrays.
 rgb = (np.arange(70 * 96 * 3) * 7 % 251).astype(np.uint8).reshape(70, 96, 3)
@@ -155,6 +153,7 @@ detections = found.to_supervision()
 assert detections.xyxy.shape == (2, 4) and detections.mask.shape == (2, 70, 96)
 assert detections.class_id.tolist() == [0, 0] and detections.data["class_name"].tolist() == ["cat", "cat"]
 assert not np.isnan(detections.confidence).any()
+assert found.to_supervision(["dog", "cat"]).class_id.tolist() == [1, 1], "as in the list"
 
 try:
     import PIL.Image

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #define THREADS 4
 #define TOKENS 6
@@ -19,10 +20,23 @@ static unsigned rounds;
 static int over;
 static unsigned counts[4]; /* ok, cancelled, deadline, busy */
 
-static void count(palmtop_status status) {
+static void count(palmtop_status status, uint64_t deadline_ns) {
     int which = status == PALMTOP_OK ? 0 : status == PALMTOP_CANCELLED ? 1 : status == PALMTOP_DEADLINE ? 2 : 3;
     CHECK(which < 3 || status == PALMTOP_BUSY);
+    CHECK(status != PALMTOP_DEADLINE || deadline_ns != 0);
     __atomic_add_fetch(&counts[which], 1, __ATOMIC_SEQ_CST);
+}
+
+static uint64_t next(uint64_t *random) {
+    return *random = *random * 6364136223846793005ull + 1442695040888963407ull;
+}
+
+/* Up to 2 ms, and often not at all. */
+static void wait_a_moment(uint64_t *random) {
+    struct timespec wait = {0, 0};
+    wait.tv_nsec = (long)((next(random) >> 33) % 2000000);
+    if (next(random) >> 63) nanosleep(&wait, NULL);
+    else sched_yield();
 }
 
 static void check_tokens(palmtop_result result, size_t wanted) {
@@ -72,16 +86,17 @@ static void *together(void *user) {
     for (round = 0; round < rounds * 20; round++) {
         palmtop_result result = {0};
         palmtop_status status;
-        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        wait_a_moment(&random);
+        next(&random);
         looking.deadline_ns = options.deadline_ns = 0;
         if (random >> 61 == 0) looking.deadline_ns = options.deadline_ns = palmtop_clock_ns() + (random >> 20) % 2000000;
         if (random >> 63 == 0) {
-            count(palmtop_encode_pixels(shared_session, shared_features, &pixels, &looking));
+            count(palmtop_encode_pixels(shared_session, shared_features, &pixels, &looking), looking.deadline_ns);
         } else {
             status = palmtop_answer(shared_session, shared_features, PROMPTS, 1, &options, &result);
             /* A cancelled encoding leaves features that hold nothing. */
             if (status == PALMTOP_INVALID_ARGUMENT) CHECK(strstr(palmtop_last_error(), "no picture") != NULL);
-            else count(status);
+            else count(status, options.deadline_ns);
             if (result.id != 0) {
                 check_tokens(result, status == PALMTOP_OK ? TOKENS : 0);
                 OK(palmtop_result_free(result));
@@ -91,13 +106,15 @@ static void *together(void *user) {
     return NULL;
 }
 
+/* Sometimes in quick succession, sometimes with time for an answer in between. */
 static void *presses_buttons(void *user) {
+    uint64_t random = 1;
     (void)user;
     while (!__atomic_load_n(&over, __ATOMIC_SEQ_CST)) {
         OK(palmtop_session_cancel(shared_session));
         sched_yield();
         OK(palmtop_session_reset_cancel(shared_session));
-        sched_yield();
+        wait_a_moment(&random);
     }
     return NULL;
 }

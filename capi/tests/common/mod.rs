@@ -2,8 +2,15 @@
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
+
+use palmtop::image::{ImageLimits, decode_file};
+use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
+use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::{Converted, converted, data, uniform};
 
 /// The folder of this crate, in which the header is.
 pub fn crate_dir() -> &'static Path {
@@ -46,8 +53,13 @@ pub fn exists(program: &str) -> bool {
     started.is_ok_and(|status| status.success())
 }
 
-/// gcc and clang, as far as they are there; says so where one is not. One of them must be.
+/// gcc and clang, as far as they are there or can be installed; says so where one is not. One of them must be.
 pub fn compilers() -> Vec<Compiler> {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // What is missing afterwards is said below.
+        let _ = Command::new("bash").arg(crate_dir().join("tests/install.sh")).status();
+    });
     let all = [
         vec![Compiler { c: "gcc", cpp: "g++" }],
         ["", "-22", "-21", "-20", "-19", "-18", "-17", "-16", "-15", "-14"]
@@ -62,7 +74,7 @@ pub fn compilers() -> Vec<Compiler> {
         .filter_map(|same| {
             let found = same.iter().copied().find(|compiler| exists(compiler.c) && exists(compiler.cpp));
             if found.is_none() {
-                skipped(&format!("the tests with {}, which is not here", same[0].c));
+                lacking(&format!("the tests with {}, which is not here", same[0].c));
             }
             found
         })
@@ -74,6 +86,12 @@ pub fn compilers() -> Vec<Compiler> {
 /// Says on the terminal what is not tested; the output of a test that passes is not shown.
 pub fn skipped(what: &str) {
     let _ = std::fs::write("/dev/stderr", format!("SKIPPED: {what}\n"));
+}
+
+/// Like [`skipped`], for what `install.sh` installs: on the machine that decides about a change, it must be there.
+pub fn lacking(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "cannot run {what}");
+    skipped(what);
 }
 
 /// Runs a command that must succeed, and gives what it printed.
@@ -88,4 +106,26 @@ pub fn run(command: &mut Command) -> String {
 pub fn libraries() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().unwrap().to_owned()
+}
+
+/// For each token its number and the bits of its probability, then the text.
+pub fn bits(answer: &Answer) -> String {
+    let pairs = answer.tokens.iter().zip(&answer.probabilities);
+    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
+    format!("{tokens}{}\n", answer.text)
+}
+
+/// A tiny model, a picture, and what the Rust library answers to "caption en" about it.
+pub fn tiny_model_and_caption(new_tokens: usize) -> (Converted, PathBuf, Answer) {
+    let model = converted("tiny1", uniform(WeightFormat::Int8));
+    let path = data().join("images/scene_640x361.png");
+    let mut limits = Limits::default();
+    limits.new_tokens = new_tokens;
+    let mut session = Session::new(&Model::open(&model.path).unwrap(), &limits).unwrap();
+    let (mut features, options) = (session.new_features().unwrap(), GenerateOptions::default());
+    let picture = decode_file(&path, &ImageLimits::default()).unwrap();
+    session.encode(picture.view(), &mut features, &options).unwrap();
+    let answers = session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(()));
+    let caption = answers.unwrap()[0].clone();
+    (model, path, caption)
 }

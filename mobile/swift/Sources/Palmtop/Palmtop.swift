@@ -42,18 +42,34 @@ public final class Features: @unchecked Sendable {
     deinit { palmtop_features_free(handle) }
 }
 
+/// The rectangle of the picture outside of which no pixel is set, and its pixels, row by row: 1 or 0.
+public struct Mask: Sendable {
+    public let x, y, width, height: Int
+    public let pixels: [UInt8]
+}
+
 /// An object that an answer locates, in pixels of the upright picture.
 public struct Detection: Sendable {
     public let label: String
     /// Likelihood of the label; nil without one.
     public let score: Float?
     public let xMin, yMin, xMax, yMax: Float
+    /// nil if the model drew none, or has no mask decoder.
+    public let mask: Mask?
 }
 
 /// An answer.
 public struct Answer: Sendable {
     public let text: String
+    public let tokens: [UInt32]
+    /// That the model gave to each token.
+    public let probabilities: [Float]
     public let objects: [Detection]
+}
+
+/// A time for the `deadline` of calls, in nanoseconds of palmtop_clock_ns.
+public func deadline(after seconds: Double) -> UInt64 {
+    palmtop_clock_ns() + UInt64(max(seconds, 0) * 1e9)
 }
 
 /// Memory and threads that answer, for one call at a time.
@@ -73,23 +89,35 @@ public final class Session: @unchecked Sendable {
     deinit { palmtop_session_free(handle) }
 
     /// Looks at the picture in a JPEG, PNG, WebP, BMP or GIF file.
-    public func encode(_ file: Data, into features: Features) throws {
+    public func encode(_ file: Data, into features: Features, deadline: UInt64 = 0) throws {
+        var options = try Self.encoding(deadline)
         try file.withUnsafeBytes { bytes in
-            try PalmtopError.check(palmtop_encode_file(handle, features.handle, bytes.baseAddress, bytes.count, nil))
+            try PalmtopError.check(palmtop_encode_file(handle, features.handle, bytes.baseAddress, bytes.count, &options))
         }
     }
 
     /// Looks at pixels where they lie, such as those of a CVPixelBuffer that is locked.
-    public func encode(_ pixels: inout palmtop_pixels, into features: Features) throws {
-        try PalmtopError.check(palmtop_encode_pixels(handle, features.handle, &pixels, nil))
+    public func encode(_ pixels: inout palmtop_pixels, into features: Features, deadline: UInt64 = 0) throws {
+        var options = try Self.encoding(deadline)
+        try PalmtopError.check(palmtop_encode_pixels(handle, features.handle, &pixels, &options))
+    }
+
+    private static func encoding(_ deadline: UInt64) throws -> palmtop_encode_options {
+        var options = palmtop_encode_options()
+        try PalmtopError.check(palmtop_encode_options_init(&options, MemoryLayout<palmtop_encode_options>.size))
+        options.deadline_ns = deadline
+        return options
     }
 
     /// Answers a prompt; `onPiece` hears it as it arises and returns false to end it.
-    public func answer(_ prompt: String, about features: Features, onPiece: (String) -> Bool = { _ in true }) throws -> Answer {
+    public func answer(
+        _ prompt: String, about features: Features, deadline: UInt64 = 0, onPiece: (String) -> Bool = { _ in true }
+    ) throws -> Answer {
         try withoutActuallyEscaping(onPiece) { onPiece in
             let listener = Listener(onPiece)
             var options = palmtop_answer_options()
             try PalmtopError.check(palmtop_answer_options_init(&options, MemoryLayout<palmtop_answer_options>.size))
+            options.deadline_ns = deadline
             options.piece_user = Unmanaged.passUnretained(listener).toOpaque()
             options.on_piece = { user, piece in
                 guard let user, let piece = piece?.pointee else { return 1 }
@@ -107,23 +135,23 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// The answer to a prompt, piece by piece. Ending the iteration cancels the computation.
-    public func pieces(_ prompt: String, about features: Features) -> AsyncThrowingStream<String, Error> {
+    /// The answer to a prompt, piece by piece, computed on a thread of its own. Ending the iteration cancels the computation;
+    /// until that has ended, within a layer's time, the session is busy. `cancel` ends this stream only.
+    public func pieces(_ prompt: String, about features: Features, deadline: UInt64 = 0) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
-            continuation.onTermination = { reason in
-                if case .cancelled = reason { self.cancel() }
-            }
+            let running = Running()
+            continuation.onTermination = { _ in running.ifSo { self.cancel() } }
             Thread.detachNewThread {
-                do {
-                    self.resetCancel()
-                    _ = try self.answer(prompt, about: features) { text in
-                        continuation.yield(text)
+                let answered = Result {
+                    try self.answer(prompt, about: features, deadline: deadline) { text in
+                        if case .terminated = continuation.yield(text) { return false }
                         return true
                     }
-                    continuation.finish()
-                } catch {
-                    self.resetCancel()
-                    continuation.finish(throwing: error)
+                }
+                running.end { self.resetCancel() }
+                switch answered {
+                case .success: continuation.finish()
+                case .failure(let error): continuation.finish(throwing: error)
                 }
             }
         }
@@ -146,9 +174,42 @@ public final class Session: @unchecked Sendable {
             objects.append(
                 Detection(
                     label: String(cString: object.label), score: object.score < 0 ? nil : object.score, xMin: object.x_min,
-                    yMin: object.y_min, xMax: object.x_max, yMax: object.y_max))
+                    yMin: object.y_min, xMax: object.x_max, yMax: object.y_max, mask: try mask(result, index)))
         }
-        return Answer(text: String(cString: info.text), objects: objects)
+        return Answer(
+            text: String(cString: info.text),
+            tokens: Array(UnsafeBufferPointer(start: info.tokens, count: info.token_count)),
+            probabilities: Array(UnsafeBufferPointer(start: info.probabilities, count: info.token_count)), objects: objects)
+    }
+
+    private static func mask(_ result: palmtop_result, _ index: Int) throws -> Mask? {
+        var mask = palmtop_mask()
+        mask.size = MemoryLayout<palmtop_mask>.size
+        let status = palmtop_result_get_mask(result, 0, index, &mask, nil, 0)
+        if status == Int32(PALMTOP_NOT_FOUND) { return nil }
+        try PalmtopError.check(status)
+        var pixels = [UInt8](repeating: 0, count: Int(mask.width) * Int(mask.height))
+        try PalmtopError.check(palmtop_result_get_mask(result, 0, index, &mask, &pixels, pixels.count))
+        return Mask(x: Int(mask.x), y: Int(mask.y), width: Int(mask.width), height: Int(mask.height), pixels: pixels)
+    }
+}
+
+/// Whether a computation goes on: what depends on that is done while nobody changes it.
+private final class Running: @unchecked Sendable {
+    private let lock = NSLock()
+    private var isSo = true
+
+    func ifSo(_ act: () -> Void) {
+        lock.lock()
+        defer { lock.unlock() }
+        if isSo { act() }
+    }
+
+    func end(_ act: () -> Void) {
+        lock.lock()
+        defer { lock.unlock() }
+        isSo = false
+        act()
     }
 }
 
