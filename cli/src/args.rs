@@ -328,6 +328,9 @@ pub struct ConvertArgs {
     /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
+    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its notice]
+    #[arg(long, value_name = "TEXT")]
+    pub license: Option<String>,
     /// Threads that work [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,

@@ -30,6 +30,7 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
         threads: args.threads.map(|n| n as usize),
         name: args.name.clone(),
         revision: args.revision.clone(),
+        license: args.license.clone(),
     };
     files::folder_for(&args.output)?;
     let bar = Bar::new(voice, "converting", Some(interrupt::listen()?));

@@ -91,6 +91,8 @@ fn recipes_and_flags_of_parts_reach_the_file() {
     assert!(report["tensors"].as_array().unwrap().iter().any(|t| t["relative_error"].as_f64() > Some(0.0)));
     let file = succeed(["inspect", text(&target), "--json"]).json().remove(0);
     assert_eq!(file["metadata"]["quantization.recipe"], report["recipe"]);
+    assert_eq!(file["metadata"]["general.license"], "gemma");
+    assert!(file["metadata"]["general.license_notice"].as_str().unwrap().contains("Gemma Terms of Use"));
     let storage = |name: &str| {
         let tensors = file["tensors"].as_array().unwrap();
         tensors.iter().find(|t| t["name"] == name).unwrap()["storage"].as_str().unwrap().to_owned()
@@ -98,6 +100,18 @@ fn recipes_and_flags_of_parts_reach_the_file() {
     assert_eq!(storage("text.embed"), "f16 packed");
     assert_eq!(storage("text.layer.0.mlp.down.weight"), "int4 packed");
     assert_eq!(storage("projector.weight"), "f32 packed");
+}
+
+#[test]
+fn weights_of_another_licence_carry_no_notice_of_gemma_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("tiny1");
+    lay_out_checkpoint("tiny1", &checkpoint);
+    let target = folder.path().join("m.palm");
+    succeed(["convert", text(&checkpoint), "-o", text(&target), "--license", "Apache-2.0"]);
+    let metadata = succeed(["inspect", text(&target), "--json"]).json().remove(0)["metadata"].take();
+    assert_eq!(metadata["general.license"], "Apache-2.0");
+    assert!(metadata.get("general.license_notice").is_none());
 }
 
 #[test]

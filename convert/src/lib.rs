@@ -70,6 +70,8 @@ pub struct Options {
     pub name: Option<String>,
     /// The revision in the file; otherwise that of a hub cache folder, if it is one.
     pub revision: Option<String>,
+    /// The licence of the weights, such as `Apache-2.0`; otherwise Gemma's, whose notice then goes with them.
+    pub license: Option<String>,
 }
 
 /// Converts a checkpoint folder to a `.palm` file.
@@ -119,8 +121,13 @@ pub fn convert_source(
     if let Some(revision) = &options.revision {
         metadata.set("general.revision", revision.as_str());
     }
-    metadata.set("general.license", "gemma");
-    metadata.set("general.license_notice", GEMMA_NOTICE);
+    match options.license.as_deref() {
+        Some(license) => metadata.set("general.license", license),
+        None => {
+            metadata.set("general.license", "gemma");
+            metadata.set("general.license_notice", GEMMA_NOTICE);
+        }
+    }
     metadata.set("general.converter", concat!("palmtop ", env!("CARGO_PKG_VERSION")));
     let formats = Formats { recipe: options.recipe, exceptions: options.exceptions.clone() };
     formats.check(config)?;
