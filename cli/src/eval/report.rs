@@ -124,7 +124,7 @@ impl Report {
                     file,
                     name: text("general.name"),
                     recipe: text("quantization.recipe"),
-                    bytes: model.file().tensors().iter().map(|t| t.length).sum(),
+                    bytes: model.file().bytes(),
                 },
                 tasks: TaskKind::ALL
                     .into_iter()
