@@ -1,13 +1,14 @@
 """Words drawn in several typefaces, with the box of every letter."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from . import fonts
 
 TYPEFACES = [
-    f"/usr/share/fonts/truetype/{name}.ttf"
+    f"{name}.ttf"
     for name in [
         "dejavu/DejaVuSans", "dejavu/DejaVuSans-Bold", "dejavu/DejaVuSerif-Bold", "dejavu/DejaVuSansMono-Bold",
         "liberation/LiberationSans-Regular", "liberation/LiberationSans-Bold", "liberation/LiberationSerif-Bold",
@@ -21,13 +22,8 @@ class Lettering(NamedTuple):
     letters: list[tuple[float, float]]  # left and right edge of each letter, in columns of `ink`
 
 
-@lru_cache(None)
-def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(path, size)
-
-
 def draw(text: str, typeface: str, size: int) -> Lettering:
-    font = _font(typeface, size)
+    font = fonts.load(typeface, size)
     left, top, right, bottom = font.getbbox(text)
     ink = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(ink).text((-left, -top), text, font=font, fill=255)

@@ -4,11 +4,12 @@ from functools import lru_cache
 from math import ceil, cos, radians, sin
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from . import fonts
 from .classes import CLASSES
 
-EMOJI_FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
+EMOJI_FONT = "noto/NotoColorEmoji.ttf"
 BITMAP_SIZE = 109  # the only size that the font has
 SHRUNK = [1.0, 0.75, 0.55, 0.4]  # kept copies; a sprite is drawn from the smallest that is not smaller than it
 
@@ -16,7 +17,7 @@ SHRUNK = [1.0, 0.75, 0.55, 0.4]  # kept copies; a sprite is drawn from the small
 @lru_cache(None)
 def original(index: int) -> Image.Image:
     """The emoji as the font has it, RGBA, cropped to what is not transparent."""
-    font = ImageFont.truetype(EMOJI_FONT, BITMAP_SIZE)
+    font = fonts.load(EMOJI_FONT, BITMAP_SIZE)
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((8, 8), CLASSES[index].emoji, font=font, embedded_color=True)
     return canvas.crop(canvas.getbbox())
