@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{Compiler, SANITIZE, bits, compilers, crate_dir, exists, lacking, libraries, run, skipped};
+use common::{Compiler, SANITIZE, compilers, crate_dir, exists, lacking, libraries, run, skipped};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::Options;
-use palmtop_tests::{checkpoint, data};
+use palmtop_tests::{bits, checkpoint, data, listing};
 use tempfile::TempDir;
 
 /// A tiny model with a mask decoder, made once.
@@ -266,7 +266,7 @@ fn the_program_says_the_same_to_the_bit() {
     let said = run(palmtop.args(["--quiet", "--json", "--max-new-tokens", "12"]));
     let line: serde_json::Value = serde_json::from_str(&said).unwrap();
     let list = |key: &str| line[key].as_array().unwrap().iter();
-    let pairs = list("tokens").zip(list("probabilities").map(|p| p.as_f64().unwrap() as f32));
-    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
-    assert_eq!(ours, format!("{tokens}{}\n", line["text"].as_str().unwrap()));
+    let tokens = list("tokens").map(|token| token.as_u64().unwrap() as u32);
+    let probabilities = list("probabilities").map(|p| p.as_f64().unwrap() as f32);
+    assert_eq!(ours, listing(tokens.zip(probabilities), line["text"].as_str().unwrap()));
 }

@@ -5,7 +5,8 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{bits, compilers, crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use common::{compilers, crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use palmtop_tests::bits;
 
 /// The folder of the JDK's headers.
 fn jdk() -> Option<PathBuf> {

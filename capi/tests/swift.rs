@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{bits, crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use common::{crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use palmtop_tests::bits;
 
 #[test]
 fn swift_hears_what_the_rust_library_says() {

@@ -2,14 +2,11 @@
 //! Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p palmtop-python -- --ignored`.
 
 use std::ffi::OsString;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Limits, Model, Session};
 use palmtop_convert::Options;
-use palmtop_tests::{checkpoint, data};
+use palmtop_tests::{bits, caption, checkpoint, data};
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -47,18 +44,7 @@ fn test(mut python: Command, all: bool) {
             skipped(what);
         }
     }
-
-    let mut limits = Limits::default();
-    limits.new_tokens = 40;
-    let mut session = Session::new(&Model::open(&model).unwrap(), &limits).unwrap();
-    let (mut features, options) = (session.new_features().unwrap(), GenerateOptions::default());
-    let picture = decode_file(picture, &ImageLimits::default()).unwrap();
-    session.encode(picture.view(), &mut features, &options).unwrap();
-    let answers =
-        session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(())).unwrap();
-    let pairs = answers[0].tokens.iter().zip(&answers[0].probabilities);
-    let bits: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
-    assert_eq!(said, format!("{bits}{}\n", answers[0].text));
+    assert_eq!(said, bits(&caption(&model, &picture, 40)));
 }
 
 #[test]

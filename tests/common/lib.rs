@@ -1,13 +1,14 @@
 //! What the whole-system tests share: where the reference data lies, and how values are compared.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use palmtop::config::Config;
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::session::{Traced, TracedValues};
-use palmtop::{Model, Session};
+use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_convert::{Options, Recipe, convert, convert_source, tokenizer};
 use palmtop_kernels::layout::WeightFormat;
@@ -187,4 +188,27 @@ pub fn vectors(checkpoint: &str) -> Vec<Vector> {
     out.sort_by(|a, b| a.name.cmp(&b.name));
     assert!(!out.is_empty(), "{} has no vectors", dir.display());
     out
+}
+
+/// What the library answers to "caption en" about a picture.
+pub fn caption(model: &Path, picture: &Path, new_tokens: usize) -> Answer {
+    let mut limits = Limits::default();
+    limits.new_tokens = new_tokens;
+    let mut session = Session::new(&Model::open(model).expect("a model"), &limits).expect("a session");
+    let (mut features, options) = (session.new_features().expect("memory"), GenerateOptions::default());
+    let picture = decode_file(picture, &ImageLimits::default()).expect("a picture");
+    session.encode(picture.view(), &mut features, &options).expect("features");
+    let answers = session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(()));
+    answers.expect("an answer")[0].clone()
+}
+
+/// An answer as programs in other languages print it, to compare it with: each token with the bits of its probability, and the text.
+pub fn bits(answer: &Answer) -> String {
+    listing(answer.tokens.iter().copied().zip(answer.probabilities.iter().copied()), &answer.text)
+}
+
+/// The same of tokens and probabilities that came another way.
+pub fn listing(tokens: impl Iterator<Item = (u32, f32)>, text: &str) -> String {
+    let tokens: String = tokens.map(|(token, p)| format!("{token}:{:08x} ", p.to_bits())).collect();
+    format!("{tokens}{text}\n")
 }

@@ -2,15 +2,13 @@
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
 
-use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
+use palmtop::Answer;
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{Converted, converted, data, uniform};
+use palmtop_tests::{Converted, caption, converted, data, uniform};
 
 /// The folder of this crate, in which the header is.
 pub fn crate_dir() -> &'static Path {
@@ -108,24 +106,10 @@ pub fn libraries() -> PathBuf {
     test.parent().unwrap().to_owned()
 }
 
-/// For each token its number and the bits of its probability, then the text.
-pub fn bits(answer: &Answer) -> String {
-    let pairs = answer.tokens.iter().zip(&answer.probabilities);
-    let tokens: String = pairs.map(|(t, p)| format!("{t}:{:08x} ", p.to_bits())).collect();
-    format!("{tokens}{}\n", answer.text)
-}
-
 /// A tiny model, a picture, and what the Rust library answers to "caption en" about it.
 pub fn tiny_model_and_caption(new_tokens: usize) -> (Converted, PathBuf, Answer) {
     let model = converted("tiny1", uniform(WeightFormat::Int8));
     let path = data().join("images/scene_640x361.png");
-    let mut limits = Limits::default();
-    limits.new_tokens = new_tokens;
-    let mut session = Session::new(&Model::open(&model.path).unwrap(), &limits).unwrap();
-    let (mut features, options) = (session.new_features().unwrap(), GenerateOptions::default());
-    let picture = decode_file(&path, &ImageLimits::default()).unwrap();
-    session.encode(picture.view(), &mut features, &options).unwrap();
-    let answers = session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Continue(()));
-    let caption = answers.unwrap()[0].clone();
+    let caption = caption(&model.path, &path, new_tokens);
     (model, path, caption)
 }
