@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use palmtop::plan::{KvFormat, Limits};
@@ -505,12 +505,9 @@ pub struct DoctorArgs {
 impl ModelArgs {
     /// True if a flag names a model; one that the environment names is a default, which other arguments may overrule.
     pub fn is_named_by_flag(&self) -> bool {
-        self.named().is_some_and(|path| std::env::var_os(MODEL_VARIABLE).is_none_or(|model| path != model))
-    }
-
-    /// The model that the user names.
-    pub fn named(&self) -> Option<&Path> {
-        self.model.as_deref()
+        self.model
+            .as_ref()
+            .is_some_and(|path| std::env::var_os(MODEL_VARIABLE).is_none_or(|model| *path != model))
     }
 }
 

@@ -60,7 +60,7 @@ struct ModelFile {
 impl ModelFile {
     fn of(args: &BenchArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Self> {
         let Some(name) = &args.synthetic else {
-            let path = args.model.named().ok_or_else(|| {
+            let path = args.model.model.as_deref().ok_or_else(|| {
                 UsageError(
                     "name a model with -m, or the size of one of random weights with --synthetic".into(),
                 )

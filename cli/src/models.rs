@@ -15,7 +15,7 @@ use crate::output::Voice;
 
 /// The model that the user names, or else the small one that is part of the program.
 pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
-    match args.named() {
+    match &args.model {
         Some(path) => open(path),
         None => demo::model(voice),
     }

@@ -101,12 +101,11 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
 }
 
 fn open(args: &EvalArgs, voice: Voice) -> anyhow::Result<Vec<Arc<Model>>> {
-    let named: Vec<_> = args.models.iter().filter(|path| !path.as_os_str().is_empty()).collect();
-    if named.is_empty() {
+    if args.models.is_empty() {
         let machine = args.machine.clone();
         return Ok(vec![models::open_or_demo(&ModelArgs { model: None, machine }, voice)?]);
     }
-    named.into_iter().map(|path| models::open(path)).collect()
+    args.models.iter().map(|path| models::open(path)).collect()
 }
 
 /// Whether token ids mean the same, so that one model can follow the other's answers.
