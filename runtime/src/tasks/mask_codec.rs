@@ -241,15 +241,17 @@ pub struct MaskScratch {
     sums: Box<[[f32; SUMS]; 4]>,
 }
 
-/// Floats of the larger planes: 32 channels of 32x32 with borders.
-const PLANES_MAX: usize = 32 * (32 + 2) * (32 + 2);
-/// Floats of 128 channels of 4x4 with borders.
-const BLOCK_PLANES: usize = 128 * (CODE_SIDE + 2) * (CODE_SIDE + 2);
+/// Floats of the larger planes: what the third transposed convolution writes, 32x32 with borders.
+const PLANES_MAX: usize = CHANNELS_MAX[8] * (32 + 2) * (32 + 2);
+/// Floats of what a residual block keeps, 4x4 with borders.
+const BLOCK_PLANES: usize = CHANNELS_MAX[1] * (CODE_SIDE + 2) * (CODE_SIDE + 2);
 /// Positions in a line over the largest plane that a layer reads, see [`Planes::line`].
 const SUMS: usize = 32 * (32 + 2) - 2;
 
-const _: () = assert!(PLANES_MAX >= 512 * (CODE_SIDE + 2) * (CODE_SIDE + 2));
-const _: () = assert!(PLANES_MAX >= 64 * (16 + 2) * (16 + 2) && PLANES_MAX >= 128 * (8 + 2) * (8 + 2));
+const _: () = assert!(PLANES_MAX >= CHANNELS_MAX[0] * (CODE_SIDE + 2) * (CODE_SIDE + 2));
+const _: () = assert!(
+    PLANES_MAX >= CHANNELS_MAX[6] * (8 + 2) * (8 + 2) && PLANES_MAX >= CHANNELS_MAX[7] * (16 + 2) * (16 + 2)
+);
 
 impl MaskScratch {
     /// Allocates [`MaskScratch::bytes`].
