@@ -26,7 +26,8 @@ class Group:
         self.first = torch.zeros_like(self.master)
         self.second = None if stacked else torch.zeros_like(self.master)
         # Norms and biases are not pulled towards zero.
-        self.decays = 1.0 if stacked else torch.cat([torch.full_like(p.detach().flatten(), p.ndim > 1, dtype=torch.float32) for _, p in named])
+        decays = [torch.full_like(p, float(p.ndim > 1), dtype=torch.float32) for _, p in named]
+        self.decays = None if stacked else join(decays)
         self.live = self.master.bfloat16()
         self.grad = torch.zeros_like(self.live)
         for (_, parameter), value, grad in zip(named, self.views(self.live), self.views(self.grad)):
@@ -92,7 +93,8 @@ class Optimizer:
         tensors: dict[str, dict[str, torch.Tensor]] = {}
         for group in [*self.matrices, self.others]:
             for kind, buffer in group.buffers().items():
-                tensors.setdefault(kind, {}).update(zip(group.names, (v.to("cpu", copy=True) for v in group.views(buffer))))
+                copies = (view.to("cpu", copy=True) for view in group.views(buffer))
+                tensors.setdefault(kind, {}).update(zip(group.names, copies))
         return {"steps": self.steps, "tensors": tensors}
 
     @torch.no_grad()

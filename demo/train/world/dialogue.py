@@ -93,6 +93,10 @@ def _labels(scene, rng, count, alone) -> list[int]:
     return [int(i) for i in rng.permutation(chosen)]
 
 
+def _asking(verb: str, chosen: list[int]) -> str:
+    return f"{verb} " + " ; ".join(CLASSES[index].name for index in chosen)
+
+
 def _detections(scene, rng, absent) -> Iterator[Item]:
     side = scene.pixels.shape[0]
     by_class = dict(groups(scene))
@@ -103,8 +107,7 @@ def _detections(scene, rng, absent) -> Iterator[Item]:
             for index in chosen
             for thing in by_class.get(index, [])
         ]
-        prompt = "detect " + " ; ".join(CLASSES[index].name for index in chosen)
-        yield Item("detect", prompt, " ; ".join(boxes))
+        yield Item("detect", _asking("detect", chosen), " ; ".join(boxes))
     if scene.text:
         yield Item("detect", "detect text", f"{box_tokens(scene.text.box, side)} text")
 
@@ -122,8 +125,7 @@ def _segmentations(scene, rng, absent) -> Iterator[Item]:
     if things:
         masks = [f"{box_tokens(thing.box, side)}{{seg}} {thing.name}" for thing in things]
         numbers = tuple(scene.things.index(thing) for thing in things)
-        prompt = "segment " + " ; ".join(CLASSES[index].name for index in chosen)
-        yield Item("segment", prompt, " ; ".join(masks), numbers)
+        yield Item("segment", _asking("segment", chosen), " ; ".join(masks), numbers)
     other = int(rng.integers(len(CLASSES)))
     if rng.random() < absent and all(thing.index != other for thing in scene.things):
         yield Item("segment", f"segment {CLASSES[other].name}", "")
