@@ -14,7 +14,7 @@ use std::cell::{OnceCell, RefCell};
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use palmtop::machine::MachineLimits;
+use palmtop::system::machine::MachineLimits;
 use palmtop_benches::{formats, peer};
 use palmtop_kernels::Kernels;
 

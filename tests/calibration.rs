@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use palmtop::config::Part;
 use palmtop::image::{ImageLimits, decode_file};
+use palmtop::model::config::Part;
 use palmtop::{GenerateOptions, Limits, Model, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_convert::{

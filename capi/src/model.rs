@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use palmtop::Model;
-use palmtop::config::Generation;
+use palmtop::model::config::Generation;
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, PALMTOP_BAD_MODEL, Result, call, palmtop_status};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
-use palmtop::plan::{KvFormat, Limits};
 use palmtop::tasks::{Label, Language, Line};
+use palmtop::{KvFormat, Limits};
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 

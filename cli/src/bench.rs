@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use palmtop::image::{ImageLimits, RgbImage, decode, decode_file};
-use palmtop::machine::MachineLimits;
 use palmtop::model::Model;
+use palmtop::model::work::Work;
 use palmtop::session::{CancelToken, GenerateOptions, Session};
-use palmtop::work::Work;
+use palmtop::system::machine::MachineLimits;
 use palmtop_convert::Options;
 use palmtop_convert::synthetic::{PRESETS, preset};
 use palmtop_kernels::Kernels;
@@ -266,7 +266,7 @@ impl Report {
         isa: &'static str,
         load: Duration,
         peak_rss_bytes: Option<u64>,
-        plan: &palmtop::plan::Plan,
+        plan: &palmtop::Plan,
         machine: &MachineLimits,
         work: &Work,
         rounds: &[Round],

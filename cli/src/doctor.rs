@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use palmtop::machine::{self, MachineLimits};
+use palmtop::system::machine::{self, MachineLimits};
 use palmtop_kernels::{ISA_VARIABLE, Isa, Kernels};
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `palmtop plan`: the memory of a session, before any is taken.
 
-use palmtop::plan::Plan;
+use palmtop::Plan;
 use serde::Serialize;
 
 use crate::args::PlanArgs;

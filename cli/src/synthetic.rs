@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use palmtop::config::Config;
+use palmtop::model::config::Config;
 use palmtop::session::CancelToken;
 use palmtop_convert::synthetic::Synthetic;
 use palmtop_convert::{Options, convert_source, tokenizer};

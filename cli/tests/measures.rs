@@ -309,7 +309,7 @@ fn doctor_reads_well_and_warns() {
     // The last but one of what this CPU has, and a thread more than it has cores.
     let available: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect();
     let (best, forced) = (available[available.len() - 1], available[available.len().saturating_sub(2)]);
-    let physical = palmtop::machine::physical_cores();
+    let physical = palmtop::system::machine::physical_cores();
     let threads = (physical.unwrap_or(1) + 1).to_string();
     let ran = run_with_isa(Some(forced.name().as_ref()), &["doctor", "--threads", &threads]);
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use palmtop::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
+use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
 use crate::ConvertError;
 use crate::json::{self, Section};

@@ -44,7 +44,7 @@ pub enum ConvertError {
     /// The sizes of an architecture that the caller made do not fit each other.
     #[error("architecture: '{key}' {what}")]
     Architecture {
-        /// The entry of [`Config`](palmtop::config::Config), by its key in the file's metadata.
+        /// The entry of [`Config`](palmtop::model::config::Config), by its key in the file's metadata.
         key: &'static str,
         /// What is wrong with it.
         what: String,

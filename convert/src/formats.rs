@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use palmtop::config::{Config, TensorSpec};
+use palmtop::model::config::{Config, TensorSpec};
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::{ConvertError, Recipe};

@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use palmtop::config::{Config, TensorSpec};
 use palmtop::format::Metadata;
+use palmtop::model::config::{Config, TensorSpec};
 use palmtop::model::{Model, TOKENIZER};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;

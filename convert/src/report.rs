@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use palmtop::config::Part;
 use palmtop::format::TensorInfo;
+use palmtop::model::config::Part;
 use serde::Serialize;
 
 use crate::Recipe;

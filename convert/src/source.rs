@@ -1,6 +1,6 @@
 //! Where weights come from, and how the tensors of a `.palm` file are put together from a checkpoint's.
 
-use palmtop::config::{Config, Generation, TensorSpec};
+use palmtop::model::config::{Config, Generation, TensorSpec};
 use palmtop_kernels::layout::LANES;
 
 use crate::ConvertError;

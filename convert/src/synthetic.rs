@@ -4,7 +4,7 @@
 //! the small token embedding over the residual stream, later layers are weak beside it. Every value follows
 //! from seed, tensor and index alone, so a model is the same however it is read.
 
-use palmtop::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
+use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ConvertError;

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
-use palmtop::config::{Config, Part, TensorSpec};
 use palmtop::format::{Checksum, Head, MAGIC, Metadata, Storage, TensorInfo, checksum};
+use palmtop::model::config::{Config, Part, TensorSpec};
 use palmtop_kernels::layout::{
     LANES, MatrixLayout, QuantizedRow, WeightFormat, pack_float_stripe, pack_integer_stripe,
 };

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Tensors, checkpoint, options, set_json};
 use half::{bf16, f16};
-use palmtop::config::{Config, Generation, gate_up_padded};
 use palmtop::format::{PalmFile, Storage};
+use palmtop::model::config::{Config, Generation, gate_up_padded};
 use palmtop_convert::{convert, convert_source, read_config, synthetic};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;

@@ -62,7 +62,8 @@ impl Model {
     /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are decoded.
     fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
         let config = self.0.config();
-        let generation = if config.text.generation == palmtop::config::Generation::Gemma1 { 1 } else { 2 };
+        let generation =
+            if config.text.generation == palmtop::model::config::Generation::Gemma1 { 1 } else { 2 };
         let masks = self.0.mask_codec().map_err(to_python)?.is_some();
         Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks))
     }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::format::FormatError;
-use crate::grammar::GrammarError;
 use crate::image::ImageError;
+use crate::session::grammar::GrammarError;
 use crate::tasks::{MaskCodecError, MaskError, PromptError};
 use crate::tokenizer::TokenizerError;
 

@@ -95,39 +95,23 @@
 //! # }
 //! ```
 
-mod attention;
-mod buffers;
-mod compute;
-pub mod config;
-mod control;
 mod engine;
 pub mod error;
 pub mod format;
-pub mod grammar;
-mod head;
 pub mod image;
-mod kv;
-pub mod machine;
-mod memory;
 pub mod model;
-pub mod plan;
-mod pool;
-mod rope;
-mod sampler;
 pub mod session;
+pub mod system;
 pub mod tasks;
-mod text;
 pub mod tokenizer;
-mod trace;
-mod vision;
-mod weights;
-pub mod work;
 
+pub use engine::limits::Limits;
 pub use error::{Error, Result};
-pub use grammar::{Grammar, GrammarError};
 pub use model::Model;
-pub use plan::{KvFormat, Limits, Plan};
-pub use pool::ThreadHints;
+pub use model::kv_format::KvFormat;
+pub use session::grammar::{Grammar, GrammarError};
+pub use session::plan::Plan;
 pub use session::{
     Answer, CancelToken, GenerateOptions, ImageFeatures, Piece, Sampling, Session, StopReason, Timings,
 };
+pub use system::pool::ThreadHints;

@@ -1,7 +1,7 @@
 //! Tensors, metadata, tokenizers and mask decoders that do not make up a model.
 
-use palmtop::config::Config;
 use palmtop::format::{Metadata, Storage, TensorInfo, Value};
+use palmtop::model::config::Config;
 use palmtop::tasks::{MaskCodec, MaskScratch};
 use palmtop_kernels::layout::WeightFormat;
 

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::FileExt;
 
-use palmtop::config::{Config, Generation};
 use palmtop::format::{FormatError, Head, Metadata, Storage, TensorInfo, Value};
+use palmtop::model::config::{Config, Generation};
 use palmtop::{Error, KvFormat, Limits, Model, Session};
 use palmtop_kernels::layout::WeightFormat;
 use proptest::prelude::*;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palmtop::config::Config;
 use palmtop::image::{ImageLimits, decode_file};
+use palmtop::model::config::Config;
 use palmtop::session::{Traced, TracedValues};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};

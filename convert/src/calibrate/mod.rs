@@ -13,7 +13,7 @@ mod runner;
 
 use std::collections::BTreeMap;
 
-use palmtop::config::{Config, Part, TensorSpec};
+use palmtop::model::config::{Config, Part, TensorSpec};
 use palmtop_kernels::Kernels;
 use palmtop_kernels::layout::{LANES, MatrixLayout, QuantizedRow, WeightFormat};
 use rayon::prelude::*;

@@ -2,19 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::control::{CancelToken, Control};
-use crate::grammar::Grammar;
-use crate::sampler::Sampling;
-
-/// What the image encoder saw in a picture: `[patches, hidden]` f32, ready for the decoder.
-///
-/// Encode once, ask many times.
-pub struct ImageFeatures {
-    pub(crate) values: Vec<f32>,
-    pub(crate) encoded: bool,
-    /// Width and height in pixels.
-    pub(crate) picture: (u32, u32),
-}
+use crate::engine::control::{CancelToken, Control};
+use crate::session::grammar::Grammar;
+use crate::session::sampler::Sampling;
 
 /// How to answer.
 #[derive(Clone, Debug)]
@@ -128,22 +118,5 @@ impl Answer {
         self.token_ends.clear();
         self.stop = StopReason::TokenLimit;
         self.prompt_tokens = 0;
-    }
-}
-
-impl ImageFeatures {
-    /// `[patches, hidden]`, row-major.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// False until a picture has been encoded into it.
-    pub fn is_encoded(&self) -> bool {
-        self.encoded
-    }
-
-    /// Width and height in pixels of the picture, upright: what boxes and masks are placed in. Zeros before the first one.
-    pub fn picture_size(&self) -> (u32, u32) {
-        self.picture
     }
 }

@@ -2,10 +2,10 @@
 //! matrix.
 
 use super::{GenerateOptions, ImageFeatures, Session};
+use crate::engine::cpu::text::Span;
+use crate::engine::trace::{Trace, Traced};
 use crate::error::{Error, Result};
 use crate::image::RgbView;
-use crate::text::Span;
-use crate::trace::{Trace, Traced};
 
 impl Session {
     /// Runs a prompt and a given answer through the decoder. `on_logits(i, logits)` sees, for every `i` from 0 to

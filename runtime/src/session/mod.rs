@@ -2,33 +2,37 @@
 
 mod exchange;
 mod given;
+pub mod grammar;
+pub mod plan;
+mod sampler;
 mod sizes;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use crate::control::CancelToken;
-use crate::control::Control;
-use crate::engine::Engine;
+pub use crate::engine::control::CancelToken;
+use crate::engine::control::Control;
+use crate::engine::cpu::Engine;
+use crate::engine::cpu::text::Span;
+use crate::engine::cpu::vision;
+pub use crate::engine::features::ImageFeatures;
+use crate::engine::head::HeadPart;
+use crate::engine::limits::Limits;
+use crate::engine::trace::Trace;
+pub use crate::engine::trace::{Traced, TracedValues};
 use crate::error::{Error, Result};
-use crate::grammar::{self, Grammar};
-use crate::head::HeadPart;
 use crate::image::{Frame, Normaliser, Resizer, RgbView};
-use crate::memory::zeroed;
 use crate::model::Model;
-use crate::plan::{Limits, Plan};
-use crate::pool::ThreadHints;
-pub use crate::sampler::Sampling;
-use crate::sampler::{Choice, Sampler};
-use crate::text::Span;
+pub use crate::session::sampler::Sampling;
+use crate::session::sampler::{Choice, Sampler};
+use crate::system::memory::zeroed;
+use crate::system::pool::ThreadHints;
 use crate::tokenizer::{Detokenizer, EncodeScratch};
-use crate::trace::Trace;
-pub use crate::trace::{Traced, TracedValues};
-use crate::vision;
-pub use exchange::{Answer, GenerateOptions, ImageFeatures, Piece, StopReason, Timings};
+pub use exchange::{Answer, GenerateOptions, Piece, StopReason, Timings};
+use grammar::Grammar;
+use plan::Plan;
 use sizes::Sizes;
-pub(crate) use sizes::plan;
 
 /// All memory and threads that answering needs; made once, used for picture after picture.
 ///

@@ -3,17 +3,18 @@
 use palmtop_kernels::layout::LANES;
 
 use super::{Answer, Sequence};
-use crate::buffers::BufferSizes;
-use crate::engine::EngineSizes;
+use crate::engine::cpu::EngineSizes;
+use crate::engine::cpu::buffers::BufferSizes;
+use crate::engine::cpu::kv::KvShape;
+use crate::engine::cpu::text::Span;
+use crate::engine::head::HeadPart;
+use crate::engine::limits::Limits;
 use crate::error::{Error, Result};
-use crate::head::HeadPart;
 use crate::image::Resizer;
-use crate::kv::KvShape;
-use crate::machine;
 use crate::model::Model;
-use crate::plan::{Limits, Plan};
-use crate::sampler::Sampler;
-use crate::text::Span;
+use crate::session::plan::Plan;
+use crate::session::sampler::Sampler;
+use crate::system::machine;
 use crate::tokenizer::EncodeScratch;
 
 /// Bytes of a prompt's text per token of the limit; a longer text does not fit either way.
@@ -94,7 +95,9 @@ impl Sizes {
     }
 }
 
-/// See [`Model::plan`].
-pub(crate) fn plan(model: &Model, limits: &Limits) -> Result<Plan> {
-    Sizes::new(model, limits)?.plan(model, limits)
+impl Model {
+    /// The memory of a session with these limits, before any is taken.
+    pub fn plan(&self, limits: &Limits) -> Result<Plan> {
+        Sizes::new(self, limits)?.plan(self, limits)
+    }
 }

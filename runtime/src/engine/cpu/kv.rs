@@ -4,10 +4,11 @@ use half::f16;
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{Kernels, KeysValues, KvScales, Scores};
 
-use crate::config::HEAD_DIM_MAX;
 use crate::error::Result;
-use crate::memory::Aligned;
-use crate::pool::Disjoint;
+use crate::model::config::HEAD_DIM_MAX;
+use crate::model::kv_format::KvElement;
+use crate::system::memory::Aligned;
+use crate::system::pool::Disjoint;
 
 /// Keys and values of some number of *slots*: one per sequence, layer and key-value head.
 ///
@@ -29,30 +30,10 @@ pub(crate) struct KvShape {
     pub element: KvElement,
 }
 
-/// What the numbers of keys and values are kept as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum KvElement {
-    F32,
-    F16,
-    /// i8, and an f32 scale for a key's or a value's numbers of one head.
-    Int8,
-}
-
 enum Elements {
     F32(Aligned<f32>),
     F16(Aligned<u16>),
     Int8 { integers: Aligned<i8>, scales: Aligned<f32> },
-}
-
-impl KvElement {
-    /// What a head's key, or its value, of one position takes.
-    pub fn bytes(self, head_dim: usize) -> usize {
-        match self {
-            Self::F32 => 4 * head_dim,
-            Self::F16 => 2 * head_dim,
-            Self::Int8 => head_dim + size_of::<f32>(),
-        }
-    }
 }
 
 impl KvShape {

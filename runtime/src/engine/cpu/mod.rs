@@ -1,16 +1,24 @@
 //! What computes: a model, the memory of a session, and threads. The graph is written in `vision` and `text`.
 
+pub(crate) mod attention;
+pub(crate) mod buffers;
+pub(crate) mod compute;
+pub(crate) mod kv;
+mod rope;
+pub(crate) mod text;
+pub(crate) mod vision;
+
 use std::sync::Arc;
 
 use palmtop_kernels::Kernels;
 
-use crate::buffers::{BufferSizes, Buffers};
-use crate::compute::{Compute, Scratch};
+use crate::engine::cpu::buffers::{BufferSizes, Buffers};
+use crate::engine::cpu::compute::{Compute, Scratch};
+use crate::engine::cpu::kv::{KvArena, KvShape};
+use crate::engine::cpu::rope::Rope;
 use crate::error::{Error, Result};
-use crate::kv::{KvArena, KvShape};
 use crate::model::Model;
-use crate::pool::{ThreadHints, ThreadPool};
-use crate::rope::Rope;
+use crate::system::pool::{ThreadHints, ThreadPool};
 
 /// A model with the memory to run it.
 pub(crate) struct Engine {

@@ -10,7 +10,7 @@ use memmap2::MmapMut;
 use palmtop_kernels::Kernels;
 
 use crate::error::{Error, Result};
-use crate::pool::{Disjoint, ThreadPool};
+use crate::system::pool::{Disjoint, ThreadPool};
 
 /// Most memory that is read for a measurement: more than caches hold.
 const READ_BYTES_MAX: usize = 2 << 30;

@@ -2,18 +2,19 @@
 
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
-use crate::attention::{Heads, Tile};
-use crate::buffers::{Buffers, attends_in_integers, blocks};
-use crate::compute::{Compute, Gate, Staged, Then, What};
-use crate::control::Control;
-use crate::engine::Engine;
+use crate::engine::control::Control;
+use crate::engine::cpu::Engine;
+use crate::engine::cpu::attention::Tile;
+use crate::engine::cpu::buffers::{Buffers, attends_in_integers, blocks};
+use crate::engine::cpu::compute::{Compute, Gate, Staged, Then, What};
+use crate::engine::cpu::kv::KvArena;
+use crate::engine::trace::Trace;
 use crate::error::Result;
 use crate::format::PalmFile;
-use crate::kv::KvArena;
 use crate::model::Model;
-use crate::pool::Disjoint;
-use crate::trace::Trace;
-use crate::weights::{LayerNorm, Matrix, VisionLayer};
+use crate::model::config::Heads;
+use crate::model::weights::{LayerNorm, Matrix, VisionLayer};
+use crate::system::pool::Disjoint;
 
 /// Encodes the patches that stand in `buffers.patches`, `[patches, 3·p·p]`; writes `[patches, decoder width]`.
 pub(crate) fn encode(

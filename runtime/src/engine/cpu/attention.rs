@@ -8,43 +8,12 @@ use palmtop_kernels::generic::attention_int8::{KEYS, ROWS_MAX as INT8_ROWS_MAX};
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, ChunkShape, Int8KeysValues, Kernels, Scores};
 
-use crate::compute::Compute;
+use crate::engine::cpu::compute::Compute;
+use crate::engine::cpu::kv::KvArena;
 use crate::error::Result;
-use crate::kv::KvArena;
-use crate::memory::Aligned;
-use crate::pool::Disjoint;
-
-/// How heads stand in rows of queries, keys and values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    pub heads: usize,
-    /// Heads that share a key-value head follow each other.
-    pub kv_heads: usize,
-    pub head_dim: usize,
-}
-
-impl Heads {
-    /// Numbers of a row: queries of all heads, then keys, then values of all key-value heads.
-    pub fn stride(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-
-    /// Numbers of an attended row.
-    pub fn width(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Query heads that share keys.
-    pub fn group(&self) -> usize {
-        self.heads / self.kv_heads
-    }
-
-    /// Where the keys and the values of a key-value head stand in a row.
-    fn key_value(&self, kv_head: usize) -> (usize, usize) {
-        let key = (self.heads + kv_head) * self.head_dim;
-        (key, key + self.kv_heads * self.head_dim)
-    }
-}
+use crate::model::config::Heads;
+use crate::system::memory::Aligned;
+use crate::system::pool::Disjoint;
 
 /// A few query rows of one key-value head: row `r` is head `r mod group` of position `r / group`.
 pub(crate) struct Tile<'a> {

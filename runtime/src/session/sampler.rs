@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use palmtop_kernels::Kernels;
 
 use crate::error::Result;
-use crate::memory::zeroed;
+use crate::system::memory::zeroed;
 
 /// How the next token is chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]

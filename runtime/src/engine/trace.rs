@@ -2,8 +2,8 @@
 
 use std::fmt::Arguments;
 
-use crate::compute::Staged;
-use crate::weights::Matrix;
+use crate::engine::cpu::compute::Staged;
+use crate::model::weights::Matrix;
 
 /// A value seen by [`Session::trace`](crate::session::Session::trace) or
 /// [`Session::observe`](crate::session::Session::observe).

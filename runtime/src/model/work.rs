@@ -1,8 +1,9 @@
 //! How much work a picture and a token are: what times are held against.
 
-use crate::config::Config;
-use crate::plan::KvFormat;
-use crate::weights::{Matrix, Weights};
+use crate::model::Model;
+use crate::model::config::Config;
+use crate::model::kv_format::KvFormat;
+use crate::model::weights::{Matrix, Weights};
 
 /// Multiply-adds and bytes that a model's answers take, counted from its architecture.
 ///
@@ -46,12 +47,20 @@ impl Work {
     }
 }
 
+impl Model {
+    /// How much work a picture and a token are, for a prefix of so many tokens (those of the picture included, as in
+    /// [`Answer::prompt_tokens`](crate::Answer::prompt_tokens)).
+    pub fn work(&self, prefix_tokens: usize, kv: KvFormat) -> Work {
+        Work::of(self.config(), self.weights(), prefix_tokens, kv)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use palmtop_kernels::layout::WeightFormat;
 
     use super::*;
-    use crate::config::{Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
+    use crate::model::config::{Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
     /// SigLIP So400m/14 for pictures of this size.
     fn so400m(image_size: usize) -> VisionConfig {

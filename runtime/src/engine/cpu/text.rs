@@ -3,19 +3,19 @@
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, PANEL, Scores};
 
-use crate::attention::Tile;
-use crate::buffers::{Buffers, attends_in_integers, blocks};
-use crate::compute::{Gate, Then, What};
-use crate::config::TextConfig;
-use crate::control::Control;
-use crate::engine::Engine;
+use crate::engine::control::Control;
+use crate::engine::cpu::Engine;
+use crate::engine::cpu::attention::Tile;
+use crate::engine::cpu::buffers::{Buffers, attends_in_integers, blocks};
+use crate::engine::cpu::compute::{Gate, Then, What};
+use crate::engine::head::HeadPart;
+use crate::engine::trace::Trace;
 use crate::error::Result;
 use crate::format::PalmFile;
-use crate::head::HeadPart;
-use crate::kv::KvElement;
-use crate::pool::Disjoint;
-use crate::trace::Trace;
-use crate::weights::{Matrix, Plain, TextLayer};
+use crate::model::config::TextConfig;
+use crate::model::kv_format::KvElement;
+use crate::model::weights::{Matrix, Plain, TextLayer};
+use crate::system::pool::Disjoint;
 
 /// Panels of the head that are multiplied at once at least: fewer are not worth the waking of threads.
 const HEAD_PANELS_MIN: usize = 64;

@@ -5,11 +5,11 @@ use std::ops::Range;
 use palmtop_kernels::layout::{CHUNK_MAX, LANES, PackedMatrix, chunk_of};
 use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
-use crate::attention;
+use crate::engine::cpu::attention;
 use crate::error::Result;
-use crate::memory::Aligned;
-use crate::pool::{Disjoint, ThreadPool};
-use crate::weights::Matrix;
+use crate::model::weights::Matrix;
+use crate::system::memory::Aligned;
+use crate::system::pool::{Disjoint, ThreadPool};
 
 /// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
 pub(crate) const BLOCK_ROWS: usize = 512;

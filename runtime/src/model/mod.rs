@@ -1,19 +1,20 @@
 //! A model: mapped weights, architecture and tokenizer, shared and read-only.
 
+pub mod config;
+pub mod kv_format;
+pub(crate) mod weights;
+pub mod work;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::format::{FormatError, PalmFile, Storage};
-use crate::memory::zeroed;
-use crate::plan::{KvFormat, Limits, Plan};
-use crate::session::{self, ImageFeatures};
+use crate::model::config::Config;
+use crate::model::weights::Weights;
 use crate::tasks::{MaskCodec, MaskTensor};
 use crate::tokenizer::{Tokenizer, TokenizerLayout};
-use crate::weights::Weights;
-use crate::work::Work;
 
 /// Name of the tensor that holds the tokenizer table.
 pub const TOKENIZER: &str = "tokenizer";
@@ -113,23 +114,6 @@ impl Model {
             Some(MaskTensor { shape: info.shape.clone(), data })
         })?;
         Ok(Some(codec))
-    }
-
-    /// The memory of a session with these limits, before any is taken.
-    pub fn plan(&self, limits: &Limits) -> Result<Plan> {
-        session::plan(self, limits)
-    }
-
-    /// Memory for the features of one picture, for any session of this model.
-    pub fn new_features(&self) -> Result<ImageFeatures> {
-        let values = zeroed(self.config.vision.patches() * self.config.text.hidden)?;
-        Ok(ImageFeatures { values, encoded: false, picture: (0, 0) })
-    }
-
-    /// How much work a picture and a token are, for a prefix of so many tokens (those of the picture included, as in
-    /// [`Answer::prompt_tokens`](crate::Answer::prompt_tokens)).
-    pub fn work(&self, prefix_tokens: usize, kv: KvFormat) -> Work {
-        Work::of(&self.config, &self.weights, prefix_tokens, kv)
     }
 
     pub(crate) fn weights(&self) -> &Weights {

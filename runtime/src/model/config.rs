@@ -1,6 +1,5 @@
 //! The architecture of a model: sizes, constants and the tensors that follow from them.
 
-use crate::attention::Heads;
 use crate::format::{FormatError, Metadata, Value};
 
 /// Which Gemma decodes.
@@ -106,6 +105,38 @@ impl TextConfig {
 
     pub(crate) fn attention_heads(&self) -> Heads {
         Heads { heads: self.heads, kv_heads: self.kv_heads, head_dim: self.head_dim }
+    }
+}
+
+/// How heads stand in rows of queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heads {
+    pub heads: usize,
+    /// Heads that share a key-value head follow each other.
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// Numbers of a row: queries of all heads, then keys, then values of all key-value heads.
+    pub fn stride(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
+    /// Numbers of an attended row.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Query heads that share keys.
+    pub fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Where the keys and the values of a key-value head stand in a row.
+    pub fn key_value(&self, kv_head: usize) -> (usize, usize) {
+        let key = (self.heads + kv_head) * self.head_dim;
+        (key, key + self.kv_heads * self.head_dim)
     }
 }
 

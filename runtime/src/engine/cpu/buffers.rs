@@ -3,14 +3,15 @@
 use palmtop_kernels::generic::attention_int8::{HEAD_DIM_MAX, KEYS};
 use palmtop_kernels::layout::LANES;
 
-use crate::attention::{self, Heads, Int8Kv, Int8KvSizes};
-use crate::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
-use crate::config::Config;
+use crate::engine::cpu::attention::{self, Int8Kv, Int8KvSizes};
+use crate::engine::cpu::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
+use crate::engine::cpu::kv::{KvArena, KvShape};
+use crate::engine::limits::Limits;
 use crate::error::Result;
-use crate::kv::{KvArena, KvElement, KvShape};
-use crate::memory::Aligned;
-use crate::plan::Limits;
-use crate::weights::{Matrix, Weights};
+use crate::model::config::{Config, Heads};
+use crate::model::kv_format::KvElement;
+use crate::model::weights::{Matrix, Weights};
+use crate::system::memory::Aligned;
 
 /// Activations; the image encoder and the decoder use the same memory, one after the other.
 pub(crate) struct Buffers {

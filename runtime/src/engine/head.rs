@@ -6,7 +6,7 @@ use palmtop_kernels::PANEL_STRIPES;
 use palmtop_kernels::layout::LANES;
 
 use crate::error::Result;
-use crate::memory::zeroed;
+use crate::system::memory::zeroed;
 
 /// The stripes of the head that are multiplied.
 pub(crate) struct HeadPart {

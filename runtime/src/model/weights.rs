@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use palmtop_kernels::layout::{MatrixLayout, PackedMatrix, WeightFormat};
 
-use crate::config::{Config, Generation, gate_up_padded};
 use crate::format::{FormatError, PalmFile, Storage};
+use crate::model::config::{Config, Generation, gate_up_padded};
 
 /// A packed matrix of the file.
 #[derive(Clone, Debug)]

@@ -1,0 +1,5 @@
+//! The machine: its limits, memory that may be refused, and threads.
+
+pub mod machine;
+pub(crate) mod memory;
+pub(crate) mod pool;
