@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::model::config::Part;
+use palmtop::model::tensors::Part;
 use palmtop::{GenerateOptions, Limits, Model, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_convert::{

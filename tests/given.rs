@@ -109,7 +109,7 @@ fn the_inputs_of_every_matrix_are_shown_and_lead_to_its_outputs() {
         let config = model.config();
         let shown: BTreeSet<&str> = seen.keys().filter_map(|name| name.strip_suffix(".input")).collect();
         let tensors = config.tensors();
-        let matrices = tensors.iter().filter(|t| t.matrix.is_some());
+        let matrices = tensors.iter().filter(|t| t.matrix().is_some());
         assert_eq!(shown, matrices.clone().map(|t| t.name.as_str()).collect());
         let prefix = seen["text.embed"].1.len() / config.text.hidden - 3;
         for matrix in matrices {

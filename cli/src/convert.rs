@@ -1,7 +1,7 @@
 //! `palmtop convert`: a checkpoint folder becomes a model file.
 
 use palmtop::format::PalmFile;
-use palmtop::model::config::Part;
+use palmtop::model::tensors::Part;
 use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Formats, Options, Recipe};
 use palmtop_kernels::layout::WeightFormat;
 

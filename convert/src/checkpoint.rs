@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use palmtop::model::tensors::{HEAD, classic};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{ConvertError, TensorProblems};
 use crate::files::open_regular;
 use crate::json;
-use crate::names;
 use crate::source::WeightSource;
 
 /// The mapped weights of a checkpoint, found by their classic names.
@@ -80,7 +80,7 @@ impl Checkpoint {
             }
         }
         for (name, entry) in &self.tensors {
-            if !needed.contains_key(name.as_str()) && name != names::HEAD && !names::is_derived(name) {
+            if !needed.contains_key(name.as_str()) && name != HEAD && !is_derived(name) {
                 problems.unknown.push(entry.name.clone());
             }
         }
@@ -90,7 +90,7 @@ impl Checkpoint {
 
     /// Checks that a head, if the checkpoint has one, is a copy of the embedding (a classic name).
     pub fn check_head(&self, embedding: &str) -> Result<(), ConvertError> {
-        let (Some(head), Some(embed)) = (self.tensors.get(names::HEAD), self.tensors.get(embedding)) else {
+        let (Some(head), Some(embed)) = (self.tensors.get(HEAD), self.tensors.get(embedding)) else {
             return Ok(());
         };
         if head.shape != embed.shape {
@@ -106,7 +106,7 @@ impl Checkpoint {
         let difference = (0..values.div_ceil(BLOCK)).into_par_iter().map(|block| {
             let (start, n) = (block * BLOCK, BLOCK.min(values - block * BLOCK));
             let (mut a, mut b) = (vec![0.0; n], vec![0.0; n]);
-            self.read(names::HEAD, start, &mut a)?;
+            self.read(HEAD, start, &mut a)?;
             self.read(embedding, start, &mut b)?;
             Ok((0..n).find(|&i| a[i] != b[i]).map(|i| start + i))
         });
@@ -145,7 +145,7 @@ impl Checkpoint {
             let shard = self.shards.len() - 1;
             let absent = tensors
                 .iter()
-                .find(|t| self.tensors.get(&names::classic(t)).is_none_or(|entry| entry.shard != shard));
+                .find(|t| self.tensors.get(&classic(t)).is_none_or(|entry| entry.shard != shard));
             if let Some(tensor) = absent {
                 return Err(wrong(format!("tensor '{tensor}' is said to be in {file} and is not")));
             }
@@ -175,7 +175,7 @@ impl Checkpoint {
                 start: at + start,
                 end: at + end,
             };
-            let name = names::classic(&name);
+            let name = classic(&name);
             if let Some(other) = self.tensors.get(&name) {
                 let place = |entry: &Entry, path: &Path| {
                     format!("{}' in '{}", entry.name, path.file_name().unwrap_or_default().display())
@@ -237,6 +237,11 @@ impl WeightSource for Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Buffers that older versions of transformers saved though they follow from the sizes.
+fn is_derived(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".embeddings.position_ids")
 }
 
 /// True for a file name without any folder: an index must not lead out of its checkpoint.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use palmtop::model::config::{Config, TensorSpec};
+use palmtop::model::config::Config;
+use palmtop::model::tensors::TensorSpec;
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::{ConvertError, Recipe};
@@ -26,7 +27,7 @@ impl From<Recipe> for Formats {
 impl Formats {
     /// The format of a matrix; none for what is no matrix.
     pub fn of(&self, tensor: &TensorSpec) -> Option<WeightFormat> {
-        let part = tensor.matrix?;
+        let part = tensor.matrix()?;
         Some(self.exceptions.get(&tensor.name).copied().unwrap_or(self.recipe.format(part)))
     }
 
@@ -50,7 +51,7 @@ impl Formats {
     /// An error for exceptions that the architecture has no matrix for.
     pub(crate) fn check(&self, config: &Config) -> Result<(), ConvertError> {
         let tensors = config.tensors();
-        let matrices = || tensors.iter().filter(|t| t.matrix.is_some()).map(|t| t.name.as_str());
+        let matrices = || tensors.iter().filter(|t| t.matrix().is_some()).map(|t| t.name.as_str());
         match self.exceptions.keys().find(|name| !matrices().any(|m| m == *name)) {
             None => Ok(()),
             Some(name) => Err(ConvertError::Recipe {

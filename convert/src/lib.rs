@@ -13,7 +13,6 @@ mod files;
 mod formats;
 mod json;
 mod mask_codec;
-mod names;
 pub mod npz;
 mod progress;
 mod quantize;
@@ -29,7 +28,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use palmtop::format::Metadata;
-use palmtop::model::config::{Config, TensorSpec};
+use palmtop::model::config::Config;
+use palmtop::model::tensors::TensorSpec;
 use palmtop::model::{Model, TOKENIZER};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;
@@ -46,7 +46,7 @@ pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
 use calibrate::{Calibrator, Runner};
-use source::EMBEDDING;
+use palmtop::model::tensors::EMBEDDING;
 use write::{Contents, Verbatim};
 
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
@@ -180,7 +180,7 @@ fn calibrated(
 ) -> Result<Written, ConvertError> {
     let (source, config) = (contents.source, contents.config);
     let int4 = |formats: &Formats| {
-        let of = |t: &TensorSpec| (t.matrix.is_some_and(calibrate::has_feedback)).then(|| formats.of(t))?;
+        let of = |t: &TensorSpec| (t.matrix().is_some_and(calibrate::has_feedback)).then(|| formats.of(t))?;
         let all = config.tensors().into_iter().filter(|t| of(t) == Some(WeightFormat::Int4));
         all.map(|t| t.name).collect::<BTreeSet<_>>()
     };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use palmtop::model::config::Part;
+use palmtop::model::tensors::Part;
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::ConvertError;

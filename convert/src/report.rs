@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use palmtop::format::TensorInfo;
-use palmtop::model::config::Part;
+use palmtop::model::tensors::Part;
 use serde::Serialize;
 
 use crate::Recipe;

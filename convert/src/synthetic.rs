@@ -8,7 +8,8 @@ use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenI
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ConvertError;
-use crate::source::{EMBEDDING, WeightSource};
+use crate::source::WeightSource;
+use palmtop::model::tensors::EMBEDDING;
 
 /// A source of random weights.
 pub struct Synthetic {

@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use palmtop::format::{Checksum, Head, MAGIC, Metadata, Storage, TensorInfo, checksum};
-use palmtop::model::config::{Config, Part, TensorSpec};
+use palmtop::model::config::Config;
+use palmtop::model::tensors::{Part, TensorSpec};
 use palmtop_kernels::layout::{
     LANES, MatrixLayout, QuantizedRow, WeightFormat, pack_float_stripe, pack_integer_stripe,
 };
@@ -98,7 +99,7 @@ pub(crate) fn write(
         reports.push(out.verbatim(tensor, entry())?);
     }
     for spec in contents.config.tensors() {
-        let factor = match (spec.matrix, &mut calibrator) {
+        let factor = match (spec.matrix(), &mut calibrator) {
             (Some(part), Some(calibrator))
                 if contents.formats.of(&spec) == Some(WeightFormat::Int4) && has_feedback(part) =>
             {
@@ -182,8 +183,8 @@ impl Output<'_> {
     ) -> Result<TensorReport, ConvertError> {
         self.go_on()?;
         self.progress.message(&spec.name);
-        let assembly = Assembly::new(contents.config, spec);
-        let (Some(part), Some(format)) = (spec.matrix, contents.formats.of(spec)) else {
+        let assembly = Assembly(&spec.source);
+        let (Some(part), Some(format)) = (spec.matrix(), contents.formats.of(spec)) else {
             self.plain(&assembly.read_all(contents.source)?, entry)?;
             return Ok(TensorReport::new(entry, None, None));
         };
@@ -267,7 +268,7 @@ type Buffers = (Vec<f32>, [QuantizedRow; LANES], FeedbackScratch);
 
 fn pack_stripe(
     layout: &MatrixLayout,
-    assembly: &Assembly,
+    assembly: &Assembly<'_>,
     source: &dyn WeightSource,
     factor: Option<&Factor>,
     stripe: usize,

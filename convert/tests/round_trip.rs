@@ -142,7 +142,7 @@ fn every_checkpoint_converts_to_every_format() {
             for spec in config.tensors() {
                 let t = palm.tensor(&spec.name).unwrap();
                 assert_eq!(t.shape, spec.shape);
-                let format = spec.matrix.map(|part| options.recipe.format(part));
+                let format = spec.matrix().map(|part| options.recipe.format(part));
                 assert_eq!(t.storage, format.map_or(Storage::F32, Storage::Packed), "{name} {recipe}");
                 let error = report.tensors.iter().find(|r| r.name == spec.name).unwrap().relative_error;
                 let bound = match t.storage {

@@ -83,7 +83,7 @@ fn hollow(config: &Config, format: WeightFormat) -> Option<Written> {
     let (info, table) = Parts::tiny().tensor("tokenizer").clone();
     let mut tensors = vec![info];
     for spec in config.tensors() {
-        let storage = spec.matrix.map_or(Storage::F32, |_| Storage::Packed(format));
+        let storage = spec.matrix().map_or(Storage::F32, |_| Storage::Packed(format));
         tensors.push(TensorInfo::new(spec.name, storage, &spec.shape)?);
     }
     let mut head = Head { metadata, tensors };

@@ -13,7 +13,8 @@ mod runner;
 
 use std::collections::BTreeMap;
 
-use palmtop::model::config::{Config, Part, TensorSpec};
+use palmtop::model::config::Config;
+use palmtop::model::tensors::{Part, TensorSpec};
 use palmtop_kernels::Kernels;
 use palmtop_kernels::layout::{LANES, MatrixLayout, QuantizedRow, WeightFormat};
 use rayon::prelude::*;
@@ -67,7 +68,7 @@ pub(crate) struct Calibrator<'a> {
 
 impl<'a> Calibrator<'a> {
     pub fn new(runner: Runner<'a>, config: &Config) -> Result<Self, ConvertError> {
-        let matrices = config.tensors().into_iter().filter(|t| t.matrix.is_some());
+        let matrices = config.tensors().into_iter().filter(|t| t.matrix().is_some());
         Ok(Self {
             runner,
             kernels: Kernels::select().map_err(ConvertError::Calibration)?,
@@ -147,7 +148,7 @@ impl<'a> Calibrator<'a> {
         };
         let (mut weights, mut pinned_bytes, mut free) = (0, 0, Vec::new());
         for tensor in config.tensors() {
-            let (Some(part), Some(format)) = (tensor.matrix, formats.of(&tensor)) else { continue };
+            let (Some(part), Some(format)) = (tensor.matrix(), formats.of(&tensor)) else { continue };
             weights += tensor.shape.iter().product::<usize>();
             if pinned(&tensor, part) {
                 pinned_bytes += bytes(&tensor, format);
@@ -172,7 +173,7 @@ impl<'a> Calibrator<'a> {
         let mut candidates = Vec::new();
         for (tensor, part) in &free {
             let factor = self.factor(&tensor.name)?.expect("it is wanted");
-            let errors = relative_errors(source, config, tensor, *part, &factor)?;
+            let errors = relative_errors(source, tensor, *part, &factor)?;
             let share = self.runner.streams.share(&tensor.name);
             let costs = errors.map(|e| e * share);
             sensitivities.insert(tensor.name.clone(), Sensitivity { int4: costs[0], int8: costs[1] });
@@ -201,12 +202,11 @@ impl<'a> Calibrator<'a> {
 /// Squared error of the outputs over their power, in int4 and in int8, on some of the rows.
 fn relative_errors(
     source: &dyn WeightSource,
-    config: &Config,
     tensor: &TensorSpec,
     part: Part,
     factor: &Factor,
 ) -> Result<[f64; 2], ConvertError> {
-    let assembly = Assembly::new(config, tensor);
+    let assembly = Assembly(&tensor.source);
     let [outputs, cols] = [tensor.shape[0], tensor.shape[1]];
     let stripes = outputs.div_ceil(LANES);
     let samples = stripes.min(STRIPES_SAMPLED);

@@ -44,7 +44,7 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// Patches, and so image tokens.
+    /// Patches of a picture.
     pub fn patches(&self) -> usize {
         (self.image_size / self.patch_size).pow(2)
     }
@@ -97,7 +97,33 @@ pub struct TextConfig {
     pub windows: Vec<Option<usize>>,
 }
 
+/// What a layer of the decoder does otherwise than another, or than those of another family.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerFacts {
+    /// How many last positions a generated token sees, itself included; `None` for all.
+    pub window: Option<usize>,
+    /// Base of the rotary position embedding.
+    pub rope_theta: f64,
+    /// Attention and MLP have a norm behind them too, before their results join the residual stream.
+    pub post_norms: bool,
+    /// Scores are multiplied by this.
+    pub query_scale: f64,
+    /// Soft-cap of attention scores, if any.
+    pub attention_softcap: Option<f64>,
+}
+
 impl TextConfig {
+    /// What layer `index` does.
+    pub fn layer(&self, index: usize) -> LayerFacts {
+        LayerFacts {
+            window: self.windows[index],
+            rope_theta: self.rope_theta,
+            post_norms: self.generation == Generation::Gemma2,
+            query_scale: 1.0 / self.query_scalar.sqrt(),
+            attention_softcap: self.attention_softcap,
+        }
+    }
+
     /// Outputs of the fused query, key and value projection.
     pub fn qkv(&self) -> usize {
         self.attention_heads().stride()
@@ -164,84 +190,10 @@ pub struct TokenIds {
     pub image: u32,
 }
 
-/// The part of the model to which a tensor belongs; recipes choose a weight format per part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Patch embedding: small, at the very start, fed with pixels.
-    PatchEmbedding,
-    /// Image encoder.
-    Vision,
-    /// The linear map from image features to the decoder's width.
-    Projector,
-    /// Decoder layers.
-    Text,
-    /// Token embedding and head, which are one matrix.
-    Embedding,
-}
-
-/// A tensor that the architecture needs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorSpec {
-    /// Name in the `.palm` file.
-    pub name: String,
-    /// Dimensions, outermost first; a matrix is `[outputs, inputs]`.
-    pub shape: Vec<usize>,
-    /// Packed matrix of this part, or plain f32 if `None`.
-    pub matrix: Option<Part>,
-}
-
 impl Config {
-    /// All tensors in the order in which answering about a picture reads them.
-    pub fn tensors(&self) -> Vec<TensorSpec> {
-        let (v, t) = (&self.vision, &self.text);
-        let mut out = Vec::new();
-        let plain = |out: &mut Vec<TensorSpec>, name: String, shape: &[usize]| {
-            out.push(TensorSpec { name, shape: shape.to_vec(), matrix: None });
-        };
-        let matrix = |out: &mut Vec<TensorSpec>, name: String, part, rows, cols| {
-            out.push(TensorSpec { name, shape: vec![rows, cols], matrix: Some(part) });
-        };
-        let o = &mut out;
-        matrix(o, "vision.patch_embed.weight".into(), Part::PatchEmbedding, v.hidden, v.patch_values());
-        plain(o, "vision.patch_embed.bias".into(), &[v.hidden]);
-        plain(o, "vision.position".into(), &[v.patches(), v.hidden]);
-        for i in 0..v.layers {
-            let at = |name: &str| format!("vision.layer.{i}.{name}");
-            plain(o, at("norm1.weight"), &[v.hidden]);
-            plain(o, at("norm1.bias"), &[v.hidden]);
-            matrix(o, at("attn.qkv.weight"), Part::Vision, 3 * v.hidden, v.hidden);
-            plain(o, at("attn.qkv.bias"), &[3 * v.hidden]);
-            matrix(o, at("attn.out.weight"), Part::Vision, v.hidden, v.hidden);
-            plain(o, at("attn.out.bias"), &[v.hidden]);
-            plain(o, at("norm2.weight"), &[v.hidden]);
-            plain(o, at("norm2.bias"), &[v.hidden]);
-            matrix(o, at("mlp.fc1.weight"), Part::Vision, v.intermediate, v.hidden);
-            plain(o, at("mlp.fc1.bias"), &[v.intermediate]);
-            matrix(o, at("mlp.fc2.weight"), Part::Vision, v.hidden, v.intermediate);
-            plain(o, at("mlp.fc2.bias"), &[v.hidden]);
-        }
-        plain(o, "vision.norm.weight".into(), &[v.hidden]);
-        plain(o, "vision.norm.bias".into(), &[v.hidden]);
-        matrix(o, "projector.weight".into(), Part::Projector, t.hidden, v.hidden);
-        plain(o, "projector.bias".into(), &[t.hidden]);
-        for i in 0..t.layers {
-            let at = |name: &str| format!("text.layer.{i}.{name}");
-            plain(o, at("attn.pre_norm"), &[t.hidden]);
-            matrix(o, at("attn.qkv.weight"), Part::Text, t.qkv(), t.hidden);
-            matrix(o, at("attn.out.weight"), Part::Text, t.hidden, t.heads * t.head_dim);
-            if t.generation == Generation::Gemma2 {
-                plain(o, at("attn.post_norm"), &[t.hidden]);
-            }
-            plain(o, at("mlp.pre_norm"), &[t.hidden]);
-            matrix(o, at("mlp.gate_up.weight"), Part::Text, 2 * gate_up_padded(t.intermediate), t.hidden);
-            matrix(o, at("mlp.down.weight"), Part::Text, t.hidden, t.intermediate);
-            if t.generation == Generation::Gemma2 {
-                plain(o, at("mlp.post_norm"), &[t.hidden]);
-            }
-        }
-        plain(o, "text.norm".into(), &[t.hidden]);
-        matrix(o, "text.embed".into(), Part::Embedding, t.vocab, t.hidden);
-        out
+    /// Rows that a picture takes in the decoder's input: here one for each of its patches.
+    pub fn image_rows(&self) -> usize {
+        self.vision.patches()
     }
 
     /// Writes the architecture into a file's metadata.

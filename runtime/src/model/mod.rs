@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod kv_format;
+pub mod tensors;
 pub(crate) mod weights;
 pub mod work;
 

@@ -29,20 +29,18 @@ impl Work {
         // Every row with every row, once for the scores and once for the values.
         let attention = |rows: u64, width: usize| 2 * rows * rows * width as u64;
 
-        let encoder = weights.vision.iter().flat_map(|l| [&l.qkv, &l.out, &l.fc1, &l.fc2]);
-        let encoder = encoder.chain([&weights.patch_embed, &weights.projector]);
-        let encode_macs =
-            patches * encoder.map(macs).sum::<u64>() + v.layers as u64 * attention(patches, v.hidden);
+        let encode_macs = patches * weights.encoder_matrices().map(macs).sum::<u64>()
+            + v.layers as u64 * attention(patches, v.hidden);
 
-        let decoder = || weights.text.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up, &l.down]);
         let prefix = prefix_tokens as u64;
-        let prefill_macs = prefix * decoder().map(macs).sum::<u64>()
+        let prefill_macs = prefix * weights.decoder_matrices().map(macs).sum::<u64>()
             + t.layers as u64 * attention(prefix, t.heads * t.head_dim)
             + macs(&weights.embed);
 
         let vectors = 2 * prefix * (t.layers * t.kv_heads) as u64;
         let kv_bytes = vectors * kv.element(weights).bytes(t.head_dim) as u64;
-        let token_bytes = decoder().chain([&weights.embed]).map(|m| m.bytes() as u64).sum::<u64>() + kv_bytes;
+        let token = weights.decoder_matrices().chain([&weights.embed]);
+        let token_bytes = token.map(|m| m.bytes() as u64).sum::<u64>() + kv_bytes;
         Self { encode_macs, prefill_macs, token_bytes, prefix_tokens }
     }
 }

@@ -65,8 +65,10 @@ impl BufferSizes {
         let block = BLOCK_ROWS.min(rows);
         let attended_width = t.heads * t.head_dim;
         let (mut staged, mut gated) = (StagedSizes::default(), StagedSizes::default());
-        weights.matrices().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
-        weights.gated_matrices().for_each(|m| gated.cover(m.format().is_integer(), block, m.cols()));
+        weights.matrices_from_rows().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
+        weights
+            .matrices_from_activations()
+            .for_each(|m| gated.cover(m.format().is_integer(), block, m.cols()));
         let mut int8_kv = Int8KvSizes::default();
         let (heads, prefix) = (v.attention_heads(), patches.saturating_add(limits.prompt_tokens));
         if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
@@ -95,7 +97,7 @@ impl BufferSizes {
             int8_kv,
             scratch: ScratchSizes {
                 rows: block,
-                width: weights.matrices().map(|m| m.cols()).max().unwrap_or(0),
+                width: weights.matrices_from_rows().map(|m| m.cols()).max().unwrap_or(0),
                 attention: attention::ScratchSizes {
                     head_dim: v.head_dim().max(t.head_dim),
                     keys: (patches + limits.prompt_tokens + limits.new_tokens).next_multiple_of(LANES),
