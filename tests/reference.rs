@@ -24,7 +24,7 @@ fn keeping(model: &Converted, kv: KvFormat) -> Session {
 
 fn trace(session: &mut Session, vector: &Vector) -> BTreeMap<String, Tensor> {
     let tokens = vector.tensors["gen.tokens"].values.len();
-    palmtop_tests::trace(session, &vector.image, &vector.prompt, tokens)
+    palmtop_tests::trace(session, &vector.images[0], &vector.prompt, tokens)
 }
 
 /// What a trace does not show: the picture before normalising, the kinds of tokens, the margins.
@@ -129,7 +129,8 @@ fn answers_read_as_transformers_decodes_them() {
         let mut session = session(&converted(name, uniform(WeightFormat::F32)));
         let mut features = session.new_features().expect("memory for features");
         for vector in vectors(name) {
-            let picture = decode_file(&vector.image, &ImageLimits::default()).expect("a readable picture");
+            let picture =
+                decode_file(&vector.images[0], &ImageLimits::default()).expect("a readable picture");
             let mut options = GenerateOptions::default();
             options.stop_at_eos = false;
             options.max_new_tokens = Some(vector.tensors["gen.tokens"].values.len());

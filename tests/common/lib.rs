@@ -151,12 +151,12 @@ pub fn cosine(a: &[f64], b: &[f64]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// A reference vector: what transformers computed for a checkpoint, a picture and a prompt.
+/// A reference vector: what transformers computed for a checkpoint, pictures and a prompt.
 pub struct Vector {
     /// Folder and name.
     pub name: String,
-    /// The picture.
-    pub image: PathBuf,
+    /// The pictures, in the order in which they stand in the prompt.
+    pub images: Vec<PathBuf>,
     /// The prompt.
     pub prompt: String,
     /// The answer, special tokens left out.
@@ -165,9 +165,18 @@ pub struct Vector {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// All reference vectors of a checkpoint.
+/// All reference vectors of a checkpoint about one picture.
 pub fn vectors(checkpoint: &str) -> Vec<Vector> {
-    let dir = data().join("vectors").join(checkpoint);
+    read_vectors(checkpoint)
+}
+
+/// All reference vectors of a checkpoint with several pictures in one prompt; they have only some of the traced values.
+pub fn several(checkpoint: &str) -> Vec<Vector> {
+    read_vectors(&format!("several/{checkpoint}"))
+}
+
+fn read_vectors(folder: &str) -> Vec<Vector> {
+    let dir = data().join("vectors").join(folder);
     let mut out: Vec<Vector> = std::fs::read_dir(&dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
         .map(|entry| entry.expect("a folder's entry").path())
@@ -175,12 +184,16 @@ pub fn vectors(checkpoint: &str) -> Vec<Vector> {
         .map(|path| {
             let json = std::fs::read(path.with_extension("json")).expect("a description beside each vector");
             let json: serde_json::Value = serde_json::from_slice(&json).expect("readable JSON");
-            let text = |key: &str| json[key].as_str().expect("a text").to_owned();
+            let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+            let images = match json["images"].as_array() {
+                Some(several) => several.iter().map(text).collect(),
+                None => vec![text(&json["image"])],
+            };
             Vector {
-                name: format!("{checkpoint}/{}", path.file_stem().unwrap().to_string_lossy()),
-                image: data().join("images").join(text("image")),
-                prompt: text("prompt"),
-                text: text("decoded_skip_special"),
+                name: format!("{folder}/{}", path.file_stem().unwrap().to_string_lossy()),
+                images: images.into_iter().map(|image| data().join("images").join(image)).collect(),
+                prompt: text(&json["prompt"]),
+                text: text(&json["decoded_skip_special"]),
                 tensors: tensors(&path),
             }
         })
