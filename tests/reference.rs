@@ -7,10 +7,9 @@ use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, KvFormat, Limits, Session};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors};
-
-const CHECKPOINTS: [&str; 7] =
-    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+use palmtop_tests::{
+    CHECKPOINTS, Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors,
+};
 
 fn session(model: &Converted) -> Session {
     keeping(model, KvFormat::Auto)

@@ -20,6 +20,13 @@ pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
 }
 
+/// The reference checkpoints.
+pub const CHECKPOINTS: [&str; 7] =
+    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+
+/// Those with reference vectors of [`several`] pictures in one prompt.
+pub const CHECKPOINTS_SEVERAL: [&str; 3] = ["tiny1", "tiny2", "tiny2-wide"];
+
 /// A checkpoint folder as the hub would have it: weights and configuration, with the tokenizer beside them.
 pub fn checkpoint(name: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder for temporary files");
