@@ -7,10 +7,9 @@ use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, KvFormat, Limits, Session};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors};
-
-const CHECKPOINTS: [&str; 7] =
-    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+use palmtop_tests::{
+    CHECKPOINTS, Converted, Tensor, Vector, converted, cosine, relative_error, uniform, vectors,
+};
 
 fn session(model: &Converted) -> Session {
     keeping(model, KvFormat::Auto)
@@ -24,7 +23,7 @@ fn keeping(model: &Converted, kv: KvFormat) -> Session {
 
 fn trace(session: &mut Session, vector: &Vector) -> BTreeMap<String, Tensor> {
     let tokens = vector.tensors["gen.tokens"].values.len();
-    palmtop_tests::trace(session, &vector.image, &vector.prompt, tokens)
+    palmtop_tests::trace(session, &vector.images[0], &vector.prompt, tokens)
 }
 
 /// What a trace does not show: the picture before normalising, the kinds of tokens, the margins.
@@ -129,7 +128,8 @@ fn answers_read_as_transformers_decodes_them() {
         let mut session = session(&converted(name, uniform(WeightFormat::F32)));
         let mut features = session.new_features().expect("memory for features");
         for vector in vectors(name) {
-            let picture = decode_file(&vector.image, &ImageLimits::default()).expect("a readable picture");
+            let picture =
+                decode_file(&vector.images[0], &ImageLimits::default()).expect("a readable picture");
             let mut options = GenerateOptions::default();
             options.stop_at_eos = false;
             options.max_new_tokens = Some(vector.tensors["gen.tokens"].values.len());

@@ -20,6 +20,13 @@ pub fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
 }
 
+/// The reference checkpoints.
+pub const CHECKPOINTS: [&str; 7] =
+    ["tiny1", "tiny1-f16", "tiny1-f32", "tiny1-sharded", "tiny2", "tiny2-f32", "tiny2-wide"];
+
+/// Those with reference vectors of [`several`] pictures in one prompt.
+pub const CHECKPOINTS_SEVERAL: [&str; 3] = ["tiny1", "tiny2", "tiny2-wide"];
+
 /// A checkpoint folder as the hub would have it: weights and configuration, with the tokenizer beside them.
 pub fn checkpoint(name: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder for temporary files");
@@ -151,12 +158,12 @@ pub fn cosine(a: &[f64], b: &[f64]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// A reference vector: what transformers computed for a checkpoint, a picture and a prompt.
+/// A reference vector: what transformers computed for a checkpoint, pictures and a prompt.
 pub struct Vector {
     /// Folder and name.
     pub name: String,
-    /// The picture.
-    pub image: PathBuf,
+    /// The pictures, in the order in which they stand in the prompt.
+    pub images: Vec<PathBuf>,
     /// The prompt.
     pub prompt: String,
     /// The answer, special tokens left out.
@@ -165,9 +172,18 @@ pub struct Vector {
     pub tensors: BTreeMap<String, Tensor>,
 }
 
-/// All reference vectors of a checkpoint.
+/// All reference vectors of a checkpoint about one picture.
 pub fn vectors(checkpoint: &str) -> Vec<Vector> {
-    let dir = data().join("vectors").join(checkpoint);
+    read_vectors(checkpoint)
+}
+
+/// All reference vectors of a checkpoint with several pictures in one prompt; they have only some of the traced values.
+pub fn several(checkpoint: &str) -> Vec<Vector> {
+    read_vectors(&format!("several/{checkpoint}"))
+}
+
+fn read_vectors(folder: &str) -> Vec<Vector> {
+    let dir = data().join("vectors").join(folder);
     let mut out: Vec<Vector> = std::fs::read_dir(&dir)
         .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
         .map(|entry| entry.expect("a folder's entry").path())
@@ -175,12 +191,16 @@ pub fn vectors(checkpoint: &str) -> Vec<Vector> {
         .map(|path| {
             let json = std::fs::read(path.with_extension("json")).expect("a description beside each vector");
             let json: serde_json::Value = serde_json::from_slice(&json).expect("readable JSON");
-            let text = |key: &str| json[key].as_str().expect("a text").to_owned();
+            let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+            let images = match json["images"].as_array() {
+                Some(several) => several.iter().map(text).collect(),
+                None => vec![text(&json["image"])],
+            };
             Vector {
-                name: format!("{checkpoint}/{}", path.file_stem().unwrap().to_string_lossy()),
-                image: data().join("images").join(text("image")),
-                prompt: text("prompt"),
-                text: text("decoded_skip_special"),
+                name: format!("{folder}/{}", path.file_stem().unwrap().to_string_lossy()),
+                images: images.into_iter().map(|image| data().join("images").join(image)).collect(),
+                prompt: text(&json["prompt"]),
+                text: text(&json["decoded_skip_special"]),
                 tensors: tensors(&path),
             }
         })

@@ -1,14 +1,20 @@
-"""Writes what transformers computes for a PaliGemma checkpoint, a picture and a prompt, under the names of docs/trace.md.
+"""Writes what transformers computes for a checkpoint, pictures and a prompt, under the names of docs/trace.md.
 
     python trace_with_transformers.py CHECKPOINT_DIR PICTURE "caption en" -o trace.safetensors -n 16
+    python trace_with_transformers.py CHECKPOINT_DIR FIRST SECOND "answer en which is brighter?" -o trace.safetensors
+
+Several pictures become one prompt: the rows of all of them, picture after picture, then begin-of-sequence, prompt and
+newline. Values that are named to `--leave-out` (shell patterns) are not written.
 
 Everything runs in f32, greedily; the end-of-sequence token does not stop it. Besides the traced values the file holds
-`resized` (u8, the picture before normalising), `token_type_ids`, and `gen.margin` (the lead of each token over the
-next). A .json file beside it names the prompt, the versions and the answer.
+`resized` (u8, the pictures before normalising), `token_type_ids`, and `gen.margin` (the lead of each token over the
+next). A .json file beside it names the prompt, the pictures, the versions and the answer.
 
-Needs torch, transformers (5.23 made the vectors here), safetensors and pillow; f32 weights of the model must fit memory.
+Needs torch, transformers (5.23 and 5.24 made the vectors here), safetensors and pillow; f32 weights of the model must
+fit memory.
 """
 import argparse
+import fnmatch
 import json
 import pathlib
 
@@ -22,7 +28,7 @@ from transformers import PaliGemmaForConditionalGeneration, PaliGemmaProcessor
 
 
 class Watcher:
-    """Keeps the first input or output of modules, without the batch dimension."""
+    """Keeps the first input or output of modules, all rows of it: in the encoder the batch is the pictures."""
 
     def __init__(self):
         self.values = {}
@@ -37,15 +43,16 @@ class Watcher:
         module.register_forward_pre_hook(hook, with_kwargs=True)
 
     def keep(self, name, value):
-        self.values.setdefault(name, value.detach()[0].float().contiguous().clone())
+        self.values.setdefault(name, value.detach().flatten(0, 1).float().contiguous().clone())
 
 
 @torch.no_grad()
-def trace(checkpoint, picture, prompt, tokens):
+def trace(checkpoint, pictures, prompt, tokens):
     processor = PaliGemmaProcessor.from_pretrained(checkpoint)
     model = PaliGemmaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    image = Image.open(picture).convert("RGB")
-    inputs = processor(images=image, text="<image>" + prompt, return_tensors="pt")
+    images = [Image.open(picture).convert("RGB") for picture in pictures]
+    # A list for each prompt, of which there is one.
+    inputs = processor(images=[images], text=["<image>" * len(images) + prompt], return_tensors="pt")
     inputs.pop("labels", None)
 
     tower, decoder, watcher = model.model.vision_tower, model.model.language_model, Watcher()
@@ -71,20 +78,27 @@ def trace(checkpoint, picture, prompt, tokens):
     best = logits.topk(2, -1).values
 
     size = processor.image_processor.size
-    resized = image.resize((size["width"], size["height"]), resample=processor.image_processor.resample)
+    size, resample = (size["width"], size["height"]), processor.image_processor.resample
+    resized = [torch.from_numpy(np.array(image.resize(size, resample=resample))) for image in images]
+
+    def one_or_all(values):
+        """One picture has no dimension of pictures."""
+        return values[0] if len(images) == 1 else values
+
     values = watcher.values | {
         "input_ids": inputs["input_ids"][0],
         "token_type_ids": inputs["token_type_ids"][0],
-        "resized": torch.from_numpy(np.array(resized)),
-        "pixel_values": inputs["pixel_values"][0].float(),
+        "resized": one_or_all(torch.stack(resized)),
+        "pixel_values": one_or_all(inputs["pixel_values"].float()),
         "logits.prefill": logits[0].clone(),
         "gen.tokens": chosen,
         "gen.logits": logits,
         "gen.margin": best[:, 0] - best[:, 1],
     }
+    names = [pathlib.Path(picture).name for picture in pictures]
     about = {
         "checkpoint": pathlib.Path(checkpoint).name,
-        "image": pathlib.Path(picture).name,
+        **({"image": names[0]} if len(names) == 1 else {"images": names}),
         "prompt": prompt,
         "tokens": chosen.tolist(),
         "decoded_skip_special": processor.decode(chosen.tolist(), skip_special_tokens=True),
@@ -98,12 +112,15 @@ def trace(checkpoint, picture, prompt, tokens):
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("checkpoint")
-    arguments.add_argument("picture")
+    arguments.add_argument("pictures", nargs="+", metavar="picture")
     arguments.add_argument("prompt")
     arguments.add_argument("-o", "--output", type=pathlib.Path, required=True)
     arguments.add_argument("-n", "--tokens", type=int, default=16)
+    arguments.add_argument("--leave-out", action="append", default=[], metavar="PATTERN")
     given = arguments.parse_args()
-    values, about = trace(given.checkpoint, given.picture, given.prompt, given.tokens)
+    values, about = trace(given.checkpoint, given.pictures, given.prompt, given.tokens)
+    left_out = {name for name in values for pattern in given.leave_out if fnmatch.fnmatch(name, pattern)}
+    values = {name: value for name, value in values.items() if name not in left_out}
     save_file(values, given.output)
     given.output.with_suffix(".json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     print(about["decoded_skip_special"])
