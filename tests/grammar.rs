@@ -445,7 +445,7 @@ fn a_grammar_of_another_vocabulary_is_refused() {
     let mut seen = Seen::new(&model, &limits(1, 1));
     let foreign = following(&Grammar::tokens(&wider, [2180]).unwrap());
     let refusal = refused_answer(seen.try_ask(&PROMPTS[..1], &foreign));
-    assert_eq!(refusal, GrammarError::OtherModel { found: 2192, expected: 2176 });
+    assert_eq!(refusal, GrammarError::OtherModel);
 }
 
 #[test]

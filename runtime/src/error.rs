@@ -45,8 +45,11 @@ pub enum Error {
     #[error(transparent)]
     Mask(#[from] MaskError),
     /// The caller asked for something that this model or session cannot do.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// The kernels that were asked for cannot run.
     #[error("{0}")]
-    InvalidArgument(String),
+    Kernels(String),
     /// The operating system refused.
     #[error("cannot use {}", path.display())]
     Io {
@@ -64,7 +67,117 @@ pub enum Error {
     /// No threads can be started.
     #[error("cannot start threads: {0}")]
     Threads(#[source] std::io::Error),
-    /// The call was cancelled, or its deadline passed, before it was done.
+    /// The call was cancelled before it was done.
     #[error("cancelled")]
     Cancelled,
+    /// The call's deadline passed before it was done.
+    #[error("the deadline passed")]
+    DeadlinePassed,
+}
+
+/// What a caller asked for that a model or a session cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// A field of [`Limits`](crate::Limits) that no session can have.
+    #[error("{name} is {value}: choose {least} to {most}")]
+    Limit {
+        /// Which.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// The least that there can be.
+        least: usize,
+        /// The most that there can be.
+        most: usize,
+    },
+    /// No prompts, or more than the session answers together.
+    #[error("{prompts} prompts at once, where the session takes 1 to {most}")]
+    Prompts {
+        /// Prompts that were given.
+        prompts: usize,
+        /// The session's batch.
+        most: usize,
+    },
+    /// More pictures in a prompt than the session has room for, or none.
+    #[error("{pictures} pictures in a prompt, where the session takes 1 to {most}")]
+    Pictures {
+        /// Pictures that were given.
+        pictures: usize,
+        /// The session's limit.
+        most: usize,
+    },
+    /// An answer that is longer than the session has room for, or empty.
+    #[error("{tokens} new tokens, where the session takes 1 to {most}")]
+    NewTokens {
+        /// Tokens that were asked for.
+        tokens: usize,
+        /// The session's limit.
+        most: usize,
+    },
+    /// An answer given for teacher forcing is longer than the session has room for.
+    #[error("an answer of {tokens} tokens, where the session takes up to {most}")]
+    ForcedTokens {
+        /// Tokens that were given.
+        tokens: usize,
+        /// The session's limit.
+        most: usize,
+    },
+    /// A token that the model does not have.
+    #[error("the answer has token {token}, where the model knows {vocab}")]
+    NoSuchToken {
+        /// The token.
+        token: u32,
+        /// Tokens of the model.
+        vocab: usize,
+    },
+    /// A prompt's text is longer than any of so many tokens.
+    #[error(
+        "the prompt has {bytes} bytes, more than this session's {tokens_max} prompt tokens can hold: shorten it, or make \
+         a session with a larger limit of prompt tokens"
+    )]
+    PromptBytes {
+        /// Bytes of the text.
+        bytes: usize,
+        /// The session's limit of tokens.
+        tokens_max: usize,
+    },
+    /// A prompt has more tokens than the session has room for.
+    #[error(
+        "the prompt has {tokens} tokens, more than this session's {tokens_max}: shorten it, or make a session with a \
+         larger limit of prompt tokens"
+    )]
+    PromptTokens {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// The session's limit.
+        tokens_max: usize,
+    },
+    /// A prompt spells the token that stands for rows of a picture.
+    #[error("the prompt has the image token in its text; the picture always stands before the prompt")]
+    ImageTokenInPrompt,
+    /// No picture has been encoded into the image features.
+    #[error("no picture has been encoded into these image features")]
+    NoPicture,
+    /// The image features are another model's.
+    #[error("the image features were made for another model: encode the picture with this session")]
+    FeaturesOfAnotherModel,
+    /// All sequences of the session are taken.
+    #[error("all {batch} sequences of the session are taken: end one, or make a session with a larger batch")]
+    NoFreeSequence {
+        /// The session's batch.
+        batch: usize,
+    },
+    /// The sequence has been ended, or is another session's.
+    #[error("the session has no such sequence: it has been ended, or is another session's")]
+    NoSuchSequence,
+    /// Sequences that were begun are still running.
+    #[error("{running} sequences of the session are still running: step until they are done, or end them")]
+    StillRunning {
+        /// How many.
+        running: usize,
+    },
+    /// A part of a file that does not lie in it.
+    #[error("{0}")]
+    FilePart(String),
 }

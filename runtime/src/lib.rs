@@ -105,13 +105,14 @@ pub mod system;
 pub mod tasks;
 pub mod tokenizer;
 
+pub use engine::features::ImageFeatures;
 pub use engine::limits::Limits;
-pub use error::{Error, Result};
+pub use error::{Error, Result, UsageError};
 pub use model::Model;
 pub use model::kv_format::KvFormat;
 pub use session::grammar::{Grammar, GrammarError};
 pub use session::plan::Plan;
 pub use session::{
-    Answer, CancelToken, GenerateOptions, ImageFeatures, Piece, Sampling, Session, StopReason, Timings,
+    Answer, CancelToken, GenerateOptions, Piece, Request, Sampling, SequenceId, Session, StopReason, Timings,
 };
 pub use system::pool::ThreadHints;

@@ -42,21 +42,45 @@ impl CancelToken {
     }
 }
 
-/// What the graph looks at between layers.
+/// Why a call stops before it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    Cancelled,
+    DeadlinePassed,
+}
+
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancelled => Self::Cancelled,
+            Stop::DeadlinePassed => Self::DeadlinePassed,
+        }
+    }
+}
+
+/// What an engine looks at between layers.
+pub(crate) trait Watch {
+    /// Why the call is to stop, if it is.
+    fn stop(&self) -> Option<Stop>;
+
+    /// An error once the call is to stop.
+    fn check(&self) -> Result<()> {
+        self.stop().map_or(Ok(()), |stop| Err(stop.into()))
+    }
+}
+
+/// A cancellation or a deadline, whichever is seen first.
 #[derive(Clone, Copy)]
 pub(crate) struct Control<'a> {
     pub cancel: &'a CancelToken,
     pub deadline: Option<Instant>,
 }
 
-impl Control<'_> {
-    /// True once the call is to stop.
-    pub fn stops(&self) -> bool {
-        self.cancel.is_cancelled() || self.deadline.is_some_and(|d| Instant::now() >= d)
-    }
-
-    /// An error once the call is to stop.
-    pub fn check(&self) -> Result<()> {
-        if self.stops() { Err(Error::Cancelled) } else { Ok(()) }
+impl Watch for Control<'_> {
+    fn stop(&self) -> Option<Stop> {
+        if self.cancel.is_cancelled() {
+            return Some(Stop::Cancelled);
+        }
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(Stop::DeadlinePassed)
     }
 }

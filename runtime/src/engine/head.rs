@@ -1,4 +1,4 @@
-//! Which of the head's outputs a step needs. All of them are a fifth of what a token reads.
+//! Which rows of the LM head a pass needs. All of them are a fifth of what a token reads.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use palmtop_kernels::PANEL_STRIPES;
 use palmtop_kernels::layout::LANES;
 
 use crate::error::Result;
-use crate::system::memory::zeroed;
+use crate::system::memory::Reserve;
 
 /// The stripes of the head that are multiplied.
 pub(crate) struct HeadPart {
@@ -27,14 +27,10 @@ impl HeadPart {
         vocab.div_ceil(LANES).div_ceil(64)
     }
 
-    pub fn bytes(vocab: usize) -> usize {
-        8 * Self::words(vocab) + size_of::<Range<u32>>() * Self::runs_max(vocab)
-    }
-
     /// Room for any part of a head of `vocab` rows; all of it at first.
-    pub fn new(vocab: usize) -> Result<Self> {
-        let runs = Vec::with_capacity(Self::runs_max(vocab));
-        Ok(Self { all: true, marked: zeroed(Self::words(vocab))?, runs })
+    pub fn new(reserve: &mut Reserve, vocab: usize) -> Result<Self> {
+        let marked = reserve.filled(Self::words(vocab), 0)?;
+        Ok(Self { all: true, marked, runs: reserve.list(Self::runs_max(vocab))? })
     }
 
     /// Everything is needed.
@@ -76,7 +72,7 @@ mod tests {
     use super::*;
 
     fn runs(sets: &[&[u32]]) -> Vec<Range<u32>> {
-        let mut part = HeadPart::new(16 * 200).unwrap();
+        let mut part = HeadPart::new(&mut Reserve::taking(false), 16 * 200).unwrap();
         part.select([&[5, 3000][..]].into_iter());
         let room = part.runs.capacity();
         part.select(sets.iter().copied());
@@ -100,7 +96,7 @@ mod tests {
 
     #[test]
     fn without_sets_everything_is_needed() {
-        let mut part = HeadPart::new(40).unwrap();
+        let mut part = HeadPart::new(&mut Reserve::taking(false), 40).unwrap();
         assert_eq!(part.runs(), None);
         part.select([&[39, 0][..]].into_iter());
         assert_eq!(part.runs(), Some(&[0..1, 2..3][..]));

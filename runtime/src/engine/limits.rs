@@ -1,6 +1,9 @@
-//! What a session may be asked for.
+//! What a session may be asked for, and the numbers of rows that follow from it.
 
+use crate::error::{Result, UsageError};
+use crate::model::config::Config;
 use crate::model::kv_format::KvFormat;
+use crate::system::machine;
 
 /// What a session must be able to do; its memory follows from this, to the byte.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,12 +15,21 @@ pub struct Limits {
     pub prompt_tokens: usize,
     /// Tokens of an answer.
     pub new_tokens: usize,
+    /// Pictures of one prompt.
+    pub pictures: usize,
+    /// Tokens of a draft that are checked in one pass over the weights; 0 if there are no drafts. Each takes a row of logits
+    /// for every prompt of the batch.
+    pub draft_tokens: usize,
     /// Pixels of the longer side of a picture.
     pub image_side: usize,
     /// How keys and values are kept.
     pub kv: KvFormat,
     /// Threads that compute; `None` for one per physical core.
     pub threads: Option<usize>,
+    /// Write to every page of memory when the session is made, so that the system backs it then: what a session needs is
+    /// there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as they are
+    /// first used.
+    pub touch_memory: bool,
 }
 
 impl Default for Limits {
@@ -26,9 +38,73 @@ impl Default for Limits {
             batch: 1,
             prompt_tokens: 256,
             new_tokens: 256,
+            pictures: 1,
+            draft_tokens: 0,
             image_side: 16384,
             kv: KvFormat::Auto,
             threads: None,
+            touch_memory: true,
         }
+    }
+}
+
+/// No session is planned beyond these.
+const TOKENS_MAX: usize = 1 << 20;
+const BATCH_MAX: usize = 1 << 10;
+const PICTURES_MAX: usize = 1 << 10;
+const DRAFT_MAX: usize = 1 << 10;
+const THREADS_MAX: usize = 1 << 10;
+const IMAGE_SIDE_MAX: usize = u16::MAX as usize;
+
+/// Tokens of a sequence that can wait to be computed in one pass: the last one chosen, and those behind it that a grammar
+/// leaves no choice of.
+pub(crate) const QUEUE_MAX: usize = 16;
+
+/// How far a session reaches, in rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// Sequences.
+    pub batch: usize,
+    /// Rows of the longest prefix.
+    pub prefix: usize,
+    /// Rows that go through the decoder in one pass.
+    pub rows: usize,
+    /// Rows that go through the LM head in one pass.
+    pub logits: usize,
+    /// Positions that a sequence can reach.
+    pub positions: usize,
+    pub threads: usize,
+    pub kv: KvFormat,
+}
+
+impl Extent {
+    /// # Errors
+    /// [`UsageError::Limit`] for a limit that no session can have.
+    pub fn new(config: &Config, limits: &Limits) -> Result<Self> {
+        let within = |name: &'static str, value: usize, least: usize, most: usize| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(UsageError::Limit { name, value, least, most })
+        };
+        within("the batch", limits.batch, 1, BATCH_MAX)?;
+        within("the limit of prompt tokens", limits.prompt_tokens, 1, TOKENS_MAX)?;
+        within("the limit of new tokens", limits.new_tokens, 1, TOKENS_MAX)?;
+        within("the limit of pictures of a prompt", limits.pictures, 1, PICTURES_MAX)?;
+        within("the limit of draft tokens", limits.draft_tokens, 0, DRAFT_MAX)?;
+        within("the longest image side", limits.image_side, 1, IMAGE_SIDE_MAX)?;
+        let threads = limits.threads.unwrap_or_else(machine::default_threads);
+        within("the number of threads", threads, 1, THREADS_MAX)?;
+        // At most 2¹⁰ pictures of 2¹⁶ rows: nothing here can overflow.
+        let prefix = limits.pictures * config.image_rows() + limits.prompt_tokens;
+        Ok(Self {
+            batch: limits.batch,
+            prefix,
+            rows: prefix.max(limits.batch * (QUEUE_MAX + limits.draft_tokens)),
+            logits: limits.batch * (1 + limits.draft_tokens),
+            positions: prefix + limits.new_tokens,
+            threads,
+            kv: limits.kv,
+        })
     }
 }

@@ -2,9 +2,6 @@
 
 use std::fmt::Arguments;
 
-use crate::engine::cpu::compute::Staged;
-use crate::model::weights::Matrix;
-
 /// A value seen by [`Session::trace`](crate::session::Session::trace) or
 /// [`Session::observe`](crate::session::Session::observe).
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +67,13 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Shows rows that a matrix is about to be multiplied with, rounded as it sees them.
-    pub fn inputs(&mut self, name: Arguments<'_>, matrix: &Matrix, staged: &Staged) {
+    /// Shows rows that a matrix of this name and so many inputs is about to be multiplied with, rounded as it sees them.
+    pub fn inputs(&mut self, name: Arguments<'_>, cols: usize, values: impl FnOnce() -> Vec<f32>) {
         if let Some(sink) = self.sink.as_mut().filter(|_| self.inputs) {
-            let values = staged.to_f32(matrix.format().is_integer());
-            let shape = [values.len() / matrix.cols(), matrix.cols()];
+            let values = values();
             sink(Traced {
                 name: &format!("{name}.input"),
-                shape: &shape,
+                shape: &[values.len() / cols, cols],
                 values: TracedValues::F32(&values),
             });
         }

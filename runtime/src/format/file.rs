@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use palmtop_kernels::layout::{MatrixLayout, PackedMatrix};
 
 use super::{ALIGN, FormatError, Head, Metadata, Storage, TensorInfo, checksum};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, UsageError};
 
 /// A `.palm` file, open for reading.
 ///
@@ -66,11 +66,12 @@ impl PalmFile {
         }
         let behind = metadata.len().checked_sub(offset).filter(|behind| length.unwrap_or(0) <= *behind);
         let Some(behind) = behind else {
-            return Err(Error::InvalidArgument(format!(
+            return Err(UsageError::FilePart(format!(
                 "the model would begin at byte {offset} and have {} bytes, but the file has only {}",
                 length.map_or("some".to_owned(), |l| l.to_string()),
                 metadata.len()
-            )));
+            ))
+            .into());
         };
         let length = length.unwrap_or(behind);
         let bytes = if offset.is_multiple_of(ALIGN) {

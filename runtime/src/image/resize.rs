@@ -11,6 +11,8 @@
 
 use super::pixels::CHANNELS;
 use super::{Frame, ImageError};
+use crate::error::Result;
+use crate::system::memory::Reserve;
 
 /// Fraction bits of a weight: a byte times a weight and its sign fit in 32 bits.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -51,30 +53,54 @@ impl Resizer {
     /// Allocates [`bytes_for`](Self::bytes_for) the same sizes.
     ///
     /// # Errors
-    /// If a size is zero or above 65536.
-    pub fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self, ImageError> {
-        let sizes = Sizes::new(out_width, out_height, side_in_max)?;
-        Ok(Self {
-            out_width,
-            out_height,
-            side_in_max,
-            columns_width_in: 0,
-            columns: vec![Window::default(); sizes.columns],
-            column_weights: vec![0; sizes.column_weights],
-            row_weights: vec![0; sizes.row_weights],
-            weights_f64: vec![0.0; sizes.weights_f64],
-            ring: vec![0; sizes.ring],
-            sums: vec![0; sizes.sums],
-            converted: vec![0; sizes.converted],
-        })
+    /// If a size is zero or above 65536, or the memory cannot be had.
+    pub fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self> {
+        Self::reserved(&mut Reserve::taking(false), out_width, out_height, side_in_max)
     }
 
     /// Bytes on the heap of a resizer of these sizes, exactly.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn bytes_for(out_width: u32, out_height: u32, side_in_max: u32) -> Result<usize, ImageError> {
-        Ok(Sizes::new(out_width, out_height, side_in_max)?.bytes())
+    /// If a size is zero or above 65536.
+    pub fn bytes_for(out_width: u32, out_height: u32, side_in_max: u32) -> Result<usize> {
+        let mut reserve = Reserve::counting();
+        Self::reserved(&mut reserve, out_width, out_height, side_in_max)?;
+        Ok(reserve.total())
+    }
+
+    /// The same, from a reserve.
+    pub(crate) fn reserved(
+        reserve: &mut Reserve,
+        out_width: u32,
+        out_height: u32,
+        side_in_max: u32,
+    ) -> Result<Self> {
+        for (what, side) in
+            [("width", out_width), ("height", out_height), ("longest source side", side_in_max)]
+        {
+            if !(1..=SIDE_MAX).contains(&side) {
+                return Err(ImageError::InvalidArgument(format!(
+                    "a {what} of {side} pixels cannot be resized: it must be from 1 to {SIDE_MAX}"
+                ))
+                .into());
+            }
+        }
+        // Where memory cannot be addressed, the reserve says so.
+        let row = out_width as usize * CHANNELS;
+        let (taps_x, taps_y) = (taps_max(side_in_max, out_width), taps_max(side_in_max, out_height));
+        Ok(Self {
+            out_width,
+            out_height,
+            side_in_max,
+            columns_width_in: 0,
+            columns: reserve.filled(out_width as usize, Window::default())?,
+            column_weights: reserve.filled(row.saturating_mul(taps_x), 0)?,
+            row_weights: reserve.filled(taps_y, 0)?,
+            weights_f64: reserve.filled(taps_x.max(taps_y), 0.0)?,
+            ring: reserve.filled(row.saturating_mul(taps_y), 0)?,
+            sums: reserve.filled(row, 0)?,
+            converted: reserve.filled(side_in_max as usize * CHANNELS, 0)?,
+        })
     }
 
     /// Width of the output in pixels.
@@ -232,59 +258,6 @@ impl Resizer {
 impl std::fmt::Debug for Resizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Resizer(to {}x{}, from sides up to {})", self.out_width, self.out_height, self.side_in_max)
-    }
-}
-
-/// Elements of each buffer of a [`Resizer`].
-struct Sizes {
-    columns: usize,
-    column_weights: usize,
-    row_weights: usize,
-    weights_f64: usize,
-    ring: usize,
-    sums: usize,
-    converted: usize,
-}
-
-impl Sizes {
-    fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self, ImageError> {
-        for (what, side) in
-            [("width", out_width), ("height", out_height), ("longest source side", side_in_max)]
-        {
-            if !(1..=SIDE_MAX).contains(&side) {
-                return Err(ImageError::InvalidArgument(format!(
-                    "a {what} of {side} pixels cannot be resized: it must be from 1 to {SIDE_MAX}"
-                )));
-            }
-        }
-        let columns = out_width as usize;
-        let (taps_x, taps_y) = (taps_max(side_in_max, out_width), taps_max(side_in_max, out_height));
-        let (Some(column_weights), Some(ring)) = (
-            columns.checked_mul(CHANNELS).and_then(|n| n.checked_mul(taps_x)),
-            columns.checked_mul(CHANNELS).and_then(|n| n.checked_mul(taps_y)),
-        ) else {
-            return Err(ImageError::InvalidArgument(format!(
-                "resizing sides of {side_in_max} to {out_width}x{out_height} pixels needs more memory than this \
-                 machine can address"
-            )));
-        };
-        Ok(Self {
-            columns,
-            column_weights,
-            row_weights: taps_y,
-            weights_f64: taps_x.max(taps_y),
-            ring,
-            sums: columns * CHANNELS,
-            converted: side_in_max as usize * CHANNELS,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        self.columns * size_of::<Window>()
-            + (self.column_weights + self.row_weights + self.sums) * size_of::<i32>()
-            + self.weights_f64 * size_of::<f64>()
-            + self.ring
-            + self.converted
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::format::{FormatError, PalmFile, Storage};
+use crate::format::{Checksum, FormatError, PalmFile, Storage};
 use crate::model::config::Config;
 use crate::model::weights::Weights;
 use crate::tasks::{MaskCodec, MaskTensor};
@@ -26,6 +26,7 @@ pub struct Model {
     config: Config,
     weights: Weights,
     tokenizer: TokenizerLayout,
+    fingerprint: u64,
 }
 
 impl Model {
@@ -76,7 +77,8 @@ impl Model {
             let rows = config.text.vocab;
             return Err(wrong(format!("has {pieces} pieces where the embedding has {rows} rows")).into());
         }
-        Ok(Arc::new(Self { file, config, weights, tokenizer }))
+        let fingerprint = fingerprint(&file, &config);
+        Ok(Arc::new(Self { file, config, weights, tokenizer, fingerprint }))
     }
 
     fn tokenizer_bytes(file: &PalmFile) -> Result<&[u8], FormatError> {
@@ -117,7 +119,23 @@ impl Model {
         Ok(Some(codec))
     }
 
+    /// Tells models apart that compute other numbers: the same for every opening of one file.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
     }
+}
+
+/// A checksum of what a model computes with: its architecture, and the checksums that the file's head states of its tensors.
+fn fingerprint(file: &PalmFile, config: &Config) -> u64 {
+    let mut sum = Checksum::default();
+    sum.update(format!("{config:?}").as_bytes());
+    for tensor in file.tensors() {
+        sum.update(tensor.name.as_bytes());
+        sum.update(&tensor.checksum.to_le_bytes());
+    }
+    sum.finish()
 }

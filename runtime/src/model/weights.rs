@@ -20,6 +20,12 @@ pub(crate) struct Matrix {
 pub(crate) struct Plain(Range<usize>);
 
 impl Matrix {
+    /// A matrix of which only sizes can be had.
+    #[cfg(test)]
+    pub fn without_a_file(layout: MatrixLayout) -> Self {
+        Self { layout, place: 0..0 }
+    }
+
     pub fn format(&self) -> WeightFormat {
         self.layout.format
     }
@@ -137,7 +143,7 @@ impl Visitor for Unbound {
     fn matrix(&mut self, spec: TensorSpec) -> Result<Matrix, Self::Error> {
         let layout =
             MatrixLayout::new(self.0, spec.shape[0], spec.shape[1]).expect("a matrix that fits into memory");
-        Ok(Matrix { layout, place: 0..0 })
+        Ok(Matrix::without_a_file(layout))
     }
 
     fn plain(&mut self, _: TensorSpec) -> Result<Plain, Self::Error> {

@@ -2,9 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::control::{CancelToken, Control};
+use crate::engine::control::{CancelToken, Control, Stop};
+use crate::engine::features::ImageFeatures;
 use crate::session::grammar::Grammar;
 use crate::session::sampler::Sampling;
+
+/// What is asked: pictures, and a prompt about them.
+///
+/// In the decoder's input the rows of all pictures come first, picture after picture and nothing between them, then the prompt:
+/// so PaliGemma was trained for frames of a video and for pairs of pictures.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Image features of this session's model, at most [`Limits::pictures`](crate::Limits::pictures).
+    pub pictures: &'a [&'a ImageFeatures],
+    /// What stands between `<bos>` and the final newline, which is added.
+    pub prompt: &'a str,
+    /// Token ids that the answer may turn out to be, such as the last answer about the same scene. Up to
+    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens) of them are checked in one pass over the weights. The answer is
+    /// the one without a draft, to the bit; only its time depends on the draft.
+    pub draft: &'a [u32],
+}
 
 /// How to answer.
 #[derive(Clone, Debug)]
@@ -20,7 +37,7 @@ pub struct GenerateOptions {
     pub stop_at_eos: bool,
     /// Stops encoding, prefill and decoding.
     pub cancel: CancelToken,
-    /// Like a cancellation at this time.
+    /// Stops them too, once this time has come.
     pub deadline: Option<Instant>,
 }
 
@@ -46,7 +63,7 @@ impl GenerateOptions {
 /// A part of an answer as it arises.
 #[derive(Clone, Copy, Debug)]
 pub struct Piece<'a> {
-    /// Which of the prompts it answers.
+    /// Which of the prompts it answers; for a sequence that was begun, [`SequenceId::index`](super::SequenceId::index).
     pub prompt: usize,
     /// The token; `None` for the last piece, which gives what was held back.
     pub token: Option<u32>,
@@ -71,8 +88,26 @@ pub struct Answer {
     pub token_ends: Vec<usize>,
     /// Why it ended.
     pub stop: StopReason,
-    /// Tokens of the prompt, image tokens included.
+    /// Rows of pictures and tokens of the prompt; 0 if it was stopped before they were computed.
     pub prompt_tokens: usize,
+    /// Tokens that were right in the draft, and so cost no pass of their own.
+    pub accepted_draft_tokens: usize,
+}
+
+impl StopReason {
+    /// True if the answer was broken off from outside, and may go on where it ends.
+    pub fn is_broken_off(self) -> bool {
+        matches!(self, Self::Callback | Self::Cancelled | Self::DeadlinePassed)
+    }
+}
+
+impl From<Stop> for StopReason {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancelled => Self::Cancelled,
+            Stop::DeadlinePassed => Self::DeadlinePassed,
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -83,8 +118,12 @@ pub enum StopReason {
     /// The limit of new tokens was reached.
     #[default]
     TokenLimit,
-    /// It was cancelled, its deadline passed, or the callback said stop.
+    /// The callback said stop.
+    Callback,
+    /// It was cancelled: [`GenerateOptions::cancel`].
     Cancelled,
+    /// Its deadline passed: [`GenerateOptions::deadline`].
+    DeadlinePassed,
 }
 
 /// How long the steps of the last calls took.
@@ -93,11 +132,13 @@ pub enum StopReason {
 pub struct Timings {
     /// Resizing, patches and image encoder of the last [`Session::encode`](super::Session::encode).
     pub encode: Duration,
-    /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits.
+    /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits; of sequences
+    /// that were begun, since no other was running.
     pub prefill: Duration,
     /// Decoding of all tokens behind the first.
     pub decode: Duration,
-    /// Decoding steps; each gives one token for every prompt of the batch that has not ended.
+    /// Passes over the weights behind the prefills; each gives a token, or as many as a draft had right, for every prompt of
+    /// the batch that has not ended.
     pub decode_steps: usize,
 }
 
@@ -118,5 +159,6 @@ impl Answer {
         self.token_ends.clear();
         self.stop = StopReason::TokenLimit;
         self.prompt_tokens = 0;
+        self.accepted_draft_tokens = 0;
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use palmtop_kernels::Kernels;
 
 use crate::error::Result;
-use crate::system::memory::zeroed;
+use crate::system::memory::Reserve;
 
 /// How the next token is chosen. The default is greedy.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -35,12 +35,8 @@ pub(crate) struct Choice {
 }
 
 impl Sampler {
-    pub fn bytes(vocab: usize) -> usize {
-        vocab * 8
-    }
-
-    pub fn new(vocab: usize) -> Result<Self> {
-        Ok(Self { order: zeroed(vocab)?, weights: zeroed(vocab)?, random: 0 })
+    pub fn new(reserve: &mut Reserve, vocab: usize) -> Result<Self> {
+        Ok(Self { order: reserve.filled(vocab, 0)?, weights: reserve.filled(vocab, 0.0)?, random: 0 })
     }
 
     /// Starts the random numbers of an answer.
@@ -168,7 +164,11 @@ mod tests {
         let mut logits = vec![0.0; 5000];
         logits[3000] = 2.0;
         logits[4000] = 2.0;
-        let choice = Sampler::new(5000).unwrap().choose(&kernels(), &logits, &Sampling::default());
+        let choice = Sampler::new(&mut Reserve::taking(false), 5000).unwrap().choose(
+            &kernels(),
+            &logits,
+            &Sampling::default(),
+        );
         assert_eq!(choice.token, 3000);
         let e = 2f64.exp();
         assert!((f64::from(choice.probability) - e / (2.0 * e + 4998.0)).abs() < 1e-7);
@@ -176,10 +176,20 @@ mod tests {
 
     #[test]
     fn logits_of_nothing_but_nan_still_give_a_token() {
-        let choice = Sampler::new(10).unwrap().choose(&kernels(), &[f32::NAN; 10], &Sampling::default());
+        let choice = Sampler::new(&mut Reserve::taking(false), 10).unwrap().choose(
+            &kernels(),
+            &[f32::NAN; 10],
+            &Sampling::default(),
+        );
         assert!(choice.token < 10);
         let how = Sampling { temperature: 1.0, top_k: 3, top_p: 0.5, seed: 1 };
-        assert!(Sampler::new(10).unwrap().choose(&kernels(), &[f32::NAN; 10], &how).token < 10);
+        assert!(
+            Sampler::new(&mut Reserve::taking(false), 10)
+                .unwrap()
+                .choose(&kernels(), &[f32::NAN; 10], &how)
+                .token
+                < 10
+        );
     }
 
     #[test]
@@ -194,7 +204,7 @@ mod tests {
         for tokens in [&all[..], &all[17..40], &[0, 2999], &[5, 900, 901, 2000]] {
             let some: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
             for how in hows {
-                let mut sampler = Sampler::new(3000).unwrap();
+                let mut sampler = Sampler::new(&mut Reserve::taking(false), 3000).unwrap();
                 sampler.seed(how.seed);
                 let got = sampler.choose_among(&kernels(), &mut logits.clone(), tokens, &how);
                 sampler.seed(how.seed);
@@ -202,7 +212,12 @@ mod tests {
                 assert_eq!((got.token, got.probability), (want.token, want.probability));
             }
         }
-        let alone = Sampler::new(3).unwrap().choose_among(&kernels(), &mut [f32::NAN; 3], &[1], &hows[1]);
+        let alone = Sampler::new(&mut Reserve::taking(false), 3).unwrap().choose_among(
+            &kernels(),
+            &mut [f32::NAN; 3],
+            &[1],
+            &hows[1],
+        );
         assert_eq!((alone.token, alone.probability), (0, 1.0));
     }
 
@@ -210,7 +225,7 @@ mod tests {
     fn draws_follow_the_probabilities() {
         let logits: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
         let count = |how: Sampling| {
-            let mut sampler = Sampler::new(4).unwrap();
+            let mut sampler = Sampler::new(&mut Reserve::taking(false), 4).unwrap();
             sampler.seed(how.seed);
             let mut counts = [0; 4];
             (0..20000).for_each(|_| counts[sampler.choose(&kernels(), &logits, &how).token as usize] += 1);

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+/// The stack of every thread that a pool starts. Kernels and graph use a few KiB of it; the rest is for the system's own, such
+/// as unwinding a panic.
+pub(crate) const STACK_BYTES: usize = 512 << 10;
 /// How often an idle thread looks for work before it sleeps: some 50 µs.
 const SPINS: u32 = 4000;
 /// How often the caller looks for the last tasks before it offers its core to them.
@@ -64,7 +67,9 @@ impl ThreadPool {
         let mut pool = Self { shared, workers: Vec::with_capacity(threads), epoch: 0 };
         for index in 1..threads.max(1) {
             let (shared, hints) = (pool.shared.clone(), hints.clone());
-            let worker = std::thread::Builder::new().name(format!("palmtop-{index}")).spawn(move || {
+            let builder =
+                std::thread::Builder::new().name(format!("palmtop-{index}")).stack_size(STACK_BYTES);
+            let worker = builder.spawn(move || {
                 // A panic of the caller's function must not keep `with_hints` waiting for this thread.
                 let _ = catch_unwind(AssertUnwindSafe(|| hints.follow(index)));
                 drop(hints);

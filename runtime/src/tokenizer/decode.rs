@@ -2,6 +2,8 @@
 
 use super::table::Tokenizer;
 use super::{TokenizerError, format};
+use crate::error::Result;
+use crate::system::memory::Reserve;
 
 /// Turns ids into text as they come.
 ///
@@ -22,6 +24,11 @@ impl Detokenizer {
     /// tokens are not special and stay.
     pub fn with_capacity(ids_max: usize, skip_special_tokens: bool) -> Self {
         Self { skip_special_tokens, run: Vec::with_capacity(ids_max) }
+    }
+
+    /// The same for up to `ids_max` ids without special tokens, from a reserve.
+    pub(crate) fn reserved(reserve: &mut Reserve, ids_max: usize) -> Result<Self> {
+        Ok(Self { skip_special_tokens: true, run: reserve.list(ids_max)? })
     }
 
     /// Forgets what was held back, ready for another list.

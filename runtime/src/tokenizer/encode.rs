@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 
 use super::table::Tokenizer;
 use super::{TokenizerError, format};
+use crate::error::Result;
+use crate::system::memory::Reserve;
 
 /// Memory for [`Tokenizer::encode`], made once for texts up to a length.
 #[derive(Debug)]
@@ -15,25 +17,24 @@ pub struct EncodeScratch {
 }
 
 impl EncodeScratch {
-    /// Memory for texts of up to `text_bytes_max` bytes; see [`EncodeScratch::memory_bytes`] for how much.
+    /// Memory for texts of up to `text_bytes_max` bytes: 55 bytes for each of them.
     pub fn with_capacity(text_bytes_max: usize) -> Self {
-        // Positions in the normalised text are u32.
-        let text_bytes_max = text_bytes_max.min(u32::MAX as usize / format::BLANK.len_utf8());
-        Self {
-            text_bytes_max,
-            normalized: String::with_capacity(text_bytes_max.saturating_mul(format::BLANK.len_utf8())),
-            merger: Merger {
-                symbols: Vec::with_capacity(text_bytes_max),
-                candidates: BinaryHeap::with_capacity(text_bytes_max.saturating_mul(2)),
-            },
-        }
+        let taken = Self::reserved(&mut Reserve::taking(false), text_bytes_max);
+        taken.unwrap_or_else(|_| panic!("no memory to encode texts of {text_bytes_max} bytes"))
     }
 
-    /// Bytes that [`EncodeScratch::with_capacity`] allocates: 55 for each byte of text.
-    pub const fn memory_bytes(text_bytes_max: usize) -> usize {
-        let per_text_byte =
-            format::BLANK.len_utf8() + size_of::<Symbol>() + 2 * size_of::<Reverse<Candidate>>();
-        text_bytes_max.saturating_mul(per_text_byte)
+    /// The same memory, from a reserve.
+    pub(crate) fn reserved(reserve: &mut Reserve, text_bytes_max: usize) -> Result<Self> {
+        // Positions in the normalised text are u32.
+        let text_bytes_max = text_bytes_max.min(u32::MAX as usize / format::BLANK.len_utf8());
+        Ok(Self {
+            text_bytes_max,
+            normalized: reserve.text(text_bytes_max.saturating_mul(format::BLANK.len_utf8()))?,
+            merger: Merger {
+                symbols: reserve.list(text_bytes_max)?,
+                candidates: BinaryHeap::from(reserve.list(text_bytes_max.saturating_mul(2))?),
+            },
+        })
     }
 
     /// The longest text that it has room for.

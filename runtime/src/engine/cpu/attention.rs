@@ -1,46 +1,45 @@
 //! Attention over many rows, shared by the image encoder and the decoder: rows of queries, keys and values in, rows of
-//! attended values out. Which arithmetic it runs in is the caller's choice: floats over a [`KvArena`], or integers
+//! attended values out. Which arithmetic it runs in is the caller's choice: floats over a [`KvCache`], or integers
 //! over [`Int8Kv`] where all rows see the same keys.
 
 use std::ops::Range;
 
 use palmtop_kernels::generic::attention_int8::{KEYS, ROWS_MAX as INT8_ROWS_MAX};
 use palmtop_kernels::layout::LANES;
-use palmtop_kernels::{ATTENTION_ROWS_MAX, ChunkShape, Int8KeysValues, Kernels, Scores};
+use palmtop_kernels::{ChunkShape, Int8KeysValues, Kernels, Scores};
 
-use crate::engine::cpu::compute::Compute;
-use crate::engine::cpu::kv::KvArena;
+use super::compute::Compute;
+use super::kv_cache::KvCache;
+use super::scratch::AttentionScratch;
 use crate::error::Result;
 use crate::model::config::Heads;
-use crate::system::memory::Aligned;
+use crate::system::memory::{Aligned, Reserve};
 use crate::system::pool::Disjoint;
 
-/// A few query rows of one key-value head: row `r` is head `r mod group` of position `r / group`.
+/// A few query rows of one key-value head: query row `q` is head `q mod group` of row `q / group`.
 pub(crate) struct Tile<'a> {
     pub heads: Heads,
     pub kv_head: usize,
-    pub rows: Range<usize>,
-    /// Rows of queries, keys and values, from position 0 on.
+    pub queries: Range<usize>,
+    /// Rows of queries, keys and values.
     pub qkv: &'a [f32],
-    /// Where attended rows go, from the same position on.
+    /// Where the same rows go once they have attended.
     pub attended: &'a Disjoint<'a, f32>,
-    /// The row of `attended` that belongs to position 0.
-    pub first: usize,
 }
 
 impl Tile<'_> {
-    /// Position and head of a row.
-    fn place(&self, row: usize) -> (usize, usize) {
+    /// Row and head of a query row.
+    fn place(&self, query: usize) -> (usize, usize) {
         let group = self.heads.group();
-        (row / group, self.kv_head * group + row % group)
+        (query / group, self.kv_head * group + query % group)
     }
 
     /// Collects the queries.
     fn gather(&self, queries: &mut [f32]) {
         let head_dim = self.heads.head_dim;
-        for (row, q) in self.rows.clone().zip(queries.chunks_mut(head_dim)) {
-            let (position, head) = self.place(row);
-            q.copy_from_slice(&self.qkv[position * self.heads.stride() + head * head_dim..][..head_dim]);
+        for (query, q) in self.queries.clone().zip(queries.chunks_mut(head_dim)) {
+            let (row, head) = self.place(query);
+            q.copy_from_slice(&self.qkv[row * self.heads.stride() + head * head_dim..][..head_dim]);
         }
     }
 
@@ -50,82 +49,32 @@ impl Tile<'_> {
     /// No other thread uses these rows of these heads meanwhile.
     unsafe fn scatter(&self, outputs: &[f32]) {
         let head_dim = self.heads.head_dim;
-        for (row, out) in self.rows.clone().zip(outputs.chunks(head_dim.next_multiple_of(LANES))) {
-            let (position, head) = self.place(row);
-            let at = (self.first + position) * self.heads.width() + head * head_dim;
+        for (query, out) in self.queries.clone().zip(outputs.chunks(head_dim.next_multiple_of(LANES))) {
+            let (row, head) = self.place(query);
+            let at = row * self.heads.width() + head * head_dim;
             // SAFETY: by the caller's promise.
             unsafe { self.attended.get(at..at + head_dim) }.copy_from_slice(&out[..head_dim]);
         }
     }
 
-    /// Attends in floats, to a range of a slot's keys; at most [`ATTENTION_ROWS_MAX`] rows.
+    /// Attends in floats, to a range of a slot's keys; at most [`palmtop_kernels::ATTENTION_ROWS_MAX`] rows.
     ///
     /// # Safety
     /// No other thread uses these rows of these heads meanwhile.
     pub unsafe fn float(
         &self,
         kernels: &Kernels,
-        kv: &KvArena,
+        kv: &KvCache,
         slot: usize,
         keys: Range<usize>,
         how: Scores,
-        scratch: &mut Scratch,
+        scratch: &mut AttentionScratch,
     ) {
         self.gather(&mut scratch.queries);
         let memory = (&scratch.queries[..], &mut scratch.scores[..], &mut scratch.outputs[..]);
-        kv.attend(kernels, slot, keys, how, self.rows.len(), memory);
+        kv.attend(kernels, slot, keys, how, self.queries.len(), memory);
         // SAFETY: by the caller's promise.
         unsafe { self.scatter(&scratch.outputs) };
-    }
-}
-
-/// A thread's memory for attention.
-pub(crate) struct Scratch {
-    queries: Aligned<f32>,
-    scores: Aligned<f32>,
-    outputs: Aligned<f32>,
-    int8: Box<palmtop_kernels::Int8Scratch>,
-}
-
-/// Sizes of a [`Scratch`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ScratchSizes {
-    /// Widest attention head.
-    pub head_dim: usize,
-    /// Most keys.
-    pub keys: usize,
-}
-
-const TILE_ROWS_MAX: usize =
-    if ATTENTION_ROWS_MAX > INT8_ROWS_MAX { ATTENTION_ROWS_MAX } else { INT8_ROWS_MAX };
-
-impl ScratchSizes {
-    fn queries(&self) -> usize {
-        TILE_ROWS_MAX * self.head_dim
-    }
-
-    fn scores(&self) -> usize {
-        ATTENTION_ROWS_MAX * self.keys
-    }
-
-    fn outputs(&self) -> usize {
-        TILE_ROWS_MAX * self.head_dim.next_multiple_of(LANES)
-    }
-
-    pub fn bytes(&self) -> usize {
-        [self.queries(), self.scores(), self.outputs()].map(Aligned::<f32>::bytes).iter().sum::<usize>()
-            + size_of::<palmtop_kernels::Int8Scratch>()
-    }
-}
-
-impl Scratch {
-    pub fn new(sizes: &ScratchSizes) -> Result<Self> {
-        Ok(Self {
-            queries: Aligned::zeroed(sizes.queries())?,
-            scores: Aligned::zeroed(sizes.scores())?,
-            outputs: Aligned::zeroed(sizes.outputs())?,
-            int8: Box::default(),
-        })
     }
 }
 
@@ -154,21 +103,15 @@ impl Int8KvSizes {
         self.scales = self.scales.max(chunks.saturating_mul(shape.scales()));
         self.means = self.means.max(heads.kv_heads.saturating_mul(heads.head_dim));
     }
-
-    pub fn bytes(&self) -> usize {
-        Aligned::<i8>::bytes(self.bytes)
-            .saturating_add(Aligned::<f32>::bytes(self.scales).saturating_mul(2))
-            .saturating_add(Aligned::<f32>::bytes(self.means))
-    }
 }
 
 impl Int8Kv {
-    pub fn new(sizes: &Int8KvSizes) -> Result<Self> {
+    pub fn new(reserve: &mut Reserve, sizes: &Int8KvSizes) -> Result<Self> {
         Ok(Self {
-            bytes: Aligned::zeroed(sizes.bytes)?,
-            scales: Aligned::zeroed(sizes.scales)?,
-            sums: Aligned::zeroed(sizes.scales)?,
-            means: Aligned::zeroed(sizes.means)?,
+            bytes: reserve.aligned(sizes.bytes)?,
+            scales: reserve.aligned(sizes.scales)?,
+            sums: reserve.aligned(sizes.scales)?,
+            means: reserve.aligned(sizes.means)?,
         })
     }
 
@@ -188,12 +131,12 @@ impl Int8Kv {
         let (kernels, attended, kv) = (compute.kernels, Disjoint::new(attended), &*self);
         compute.pool.run(&mut compute.scratch, heads.kv_heads * tiles, |task, scratch| {
             let (kv_head, tile) = (task / tiles, task % tiles);
-            let rows = tile * INT8_ROWS_MAX..rows.min((tile + 1) * INT8_ROWS_MAX);
-            let tile = Tile { heads, kv_head, rows, qkv, attended: &attended, first: 0 };
-            let Scratch { queries, outputs, int8, .. } = &mut scratch.attention;
+            let queries = tile * INT8_ROWS_MAX..rows.min((tile + 1) * INT8_ROWS_MAX);
+            let tile = Tile { heads, kv_head, queries, qkv, attended: &attended };
+            let AttentionScratch { queries, outputs, int8, .. } = &mut scratch.attention;
             tile.gather(queries);
             let keys_values = kv.head(heads, kv_head, positions);
-            kernels.attention_int8(queries, tile.rows.len(), keys_values, how, int8, outputs);
+            kernels.attention_int8(queries, tile.queries.len(), keys_values, how, int8, outputs);
             // SAFETY: every task has its own rows of its own heads.
             unsafe { tile.scatter(outputs) };
         });

@@ -1,17 +1,22 @@
-//! The activation arena: sizes first, then the memory, so that a plan is exact.
+//! Activations and what goes with them: all memory of the engine but weights and the KV cache.
 
 use palmtop_kernels::generic::attention_int8::{HEAD_DIM_MAX, KEYS};
 use palmtop_kernels::layout::LANES;
 
-use crate::engine::cpu::attention::{self, Int8Kv, Int8KvSizes};
-use crate::engine::cpu::compute::{BLOCK_ROWS, ScratchSizes, Staged, StagedSizes};
-use crate::engine::cpu::kv::{KvArena, KvShape};
-use crate::engine::limits::Limits;
+use super::attention::{Int8Kv, Int8KvSizes};
+use super::kv_cache::{KvCache, KvShape};
+use super::rows::{RowLimits, Rows};
+use super::scratch::ScratchSizes;
+use super::staged::{Staged, StagedSizes};
+use crate::engine::limits::Extent;
 use crate::error::Result;
 use crate::model::config::{Config, Heads};
 use crate::model::kv_format::KvElement;
 use crate::model::weights::{Matrix, Weights};
-use crate::system::memory::Aligned;
+use crate::system::memory::{Aligned, Reserve};
+
+/// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
+const BLOCK_ROWS: usize = 512;
 
 /// Activations; the image encoder and the decoder use the same memory, one after the other.
 pub(crate) struct Buffers {
@@ -23,114 +28,74 @@ pub(crate) struct Buffers {
     pub attended: Aligned<f32>,
     /// The patches of a picture.
     pub patches: Aligned<f32>,
-    /// What a branch of a Gemma 2 layer gives before its norm, for a block of rows.
+    /// What a branch gives before the norm behind it, for a block of rows.
     pub branch: Aligned<f32>,
-    /// `[batch, vocab]`
+    /// `[logit rows, vocab]`
     pub logits: Aligned<f32>,
     /// Input of the matrix at hand.
     pub staged: Staged,
     /// Input of the second matrix of an MLP.
-    pub gated: Staged,
+    pub activated: Staged,
     /// Keys and values of an encoder layer that attends in floats.
-    pub vision_kv: KvArena,
+    pub vision_kv: KvCache,
     /// Keys and values of a layer that attends in integers.
     pub int8_kv: Int8Kv,
-}
-
-/// Numbers of elements of [`Buffers`], and sizes of what goes with them.
-#[derive(Clone, Debug)]
-pub(crate) struct BufferSizes {
-    hidden: usize,
-    qkv: usize,
-    attended: usize,
-    patches: usize,
-    branch: usize,
-    logits: usize,
-    staged: StagedSizes,
-    gated: StagedSizes,
-    vision_kv: KvShape,
-    int8_kv: Int8KvSizes,
-    pub scratch: ScratchSizes,
-}
-
-impl BufferSizes {
-    pub fn new(config: &Config, weights: &Weights, limits: &Limits) -> Self {
-        let (v, t) = (&config.vision, &config.text);
-        // A file may state any sizes: where the address space ends, the plan is refused.
-        let times = usize::saturating_mul;
-        let patches = v.patches();
-        // Rows that go through the decoder at once: a prefix, or one token of each sequence.
-        let text_rows = (patches + limits.prompt_tokens).max(limits.batch);
-        let rows = patches.max(text_rows);
-        let block = BLOCK_ROWS.min(rows);
-        let attended_width = t.heads * t.head_dim;
-        let (mut staged, mut gated) = (StagedSizes::default(), StagedSizes::default());
-        weights.matrices_from_rows().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
-        weights
-            .matrices_from_activations()
-            .for_each(|m| gated.cover(m.format().is_integer(), block, m.cols()));
-        let mut int8_kv = Int8KvSizes::default();
-        let (heads, prefix) = (v.attention_heads(), patches.saturating_add(limits.prompt_tokens));
-        if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
-            int8_kv.cover(&heads, patches);
-        }
-        let float = weights.vision.iter().any(|l| !attends_in_integers(&l.qkv, &heads, patches));
-        let heads = t.attention_heads();
-        if weights.text.iter().any(|l| attends_in_integers(&l.qkv, &heads, prefix)) {
-            int8_kv.cover(&heads, prefix);
-        }
-        Self {
-            hidden: times(patches, v.hidden).max(times(text_rows, t.hidden)),
-            qkv: times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())),
-            attended: times(patches, v.hidden).max(times(text_rows, attended_width)),
-            patches: times(patches, v.patch_values()),
-            branch: times(block, t.hidden),
-            logits: times(limits.batch, t.vocab),
-            staged,
-            gated,
-            vision_kv: KvShape {
-                slots: if float { v.heads } else { 0 },
-                head_dim: v.head_dim(),
-                capacity: patches.next_multiple_of(LANES),
-                element: KvElement::F32,
-            },
-            int8_kv,
-            scratch: ScratchSizes {
-                rows: block,
-                width: weights.matrices_from_rows().map(|m| m.cols()).max().unwrap_or(0),
-                attention: attention::ScratchSizes {
-                    head_dim: v.head_dim().max(t.head_dim),
-                    keys: (patches + limits.prompt_tokens + limits.new_tokens).next_multiple_of(LANES),
-                },
-            },
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        let floats = [self.hidden, self.qkv, self.attended, self.patches, self.branch, self.logits];
-        let floats = floats.into_iter().map(Aligned::<f32>::bytes).fold(0, usize::saturating_add);
-        floats
-            .saturating_add(self.staged.bytes())
-            .saturating_add(self.gated.bytes())
-            .saturating_add(self.vision_kv.bytes())
-            .saturating_add(self.int8_kv.bytes())
-    }
+    /// How the decoder's rows lie.
+    pub rows: Rows,
 }
 
 impl Buffers {
-    pub fn new(sizes: &BufferSizes) -> Result<Self> {
+    pub fn new(reserve: &mut Reserve, config: &Config, weights: &Weights, extent: &Extent) -> Result<Self> {
+        let (v, t) = (&config.vision, &config.text);
+        // A file may state any sizes: where the address space ends, the plan is refused.
+        let times = usize::saturating_mul;
+        let (patches, text_rows) = (v.patches(), extent.rows);
+        let block = BLOCK_ROWS.min(patches.max(text_rows));
+        let (mut staged, mut activated) = (StagedSizes::default(), StagedSizes::default());
+        weights.matrices_from_rows().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
+        let second = weights.matrices_from_activations();
+        second.for_each(|m| activated.cover(m.format().is_integer(), block, m.cols()));
+        let mut int8_kv = Int8KvSizes::default();
+        let heads = v.attention_heads();
+        if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
+            int8_kv.cover(&heads, patches);
+        }
+        let in_floats = weights.vision.iter().any(|l| !attends_in_integers(&l.qkv, &heads, patches));
+        let heads = t.attention_heads();
+        if weights.text.iter().any(|l| attends_in_integers(&l.qkv, &heads, extent.prefix)) {
+            int8_kv.cover(&heads, extent.prefix);
+        }
+        let vision_kv = KvShape {
+            slots: if in_floats { v.heads } else { 0 },
+            head_dim: v.head_dim(),
+            capacity: patches.next_multiple_of(LANES),
+            element: KvElement::F32,
+        };
+        let rows =
+            RowLimits { rows: text_rows, spans: extent.batch, group: heads.group(), logits: extent.logits };
         Ok(Self {
-            hidden: Aligned::zeroed(sizes.hidden)?,
-            qkv: Aligned::zeroed(sizes.qkv)?,
-            attended: Aligned::zeroed(sizes.attended)?,
-            patches: Aligned::zeroed(sizes.patches)?,
-            branch: Aligned::zeroed(sizes.branch)?,
-            logits: Aligned::zeroed(sizes.logits)?,
-            staged: Staged::new(&sizes.staged)?,
-            gated: Staged::new(&sizes.gated)?,
-            vision_kv: KvArena::new(sizes.vision_kv)?,
-            int8_kv: Int8Kv::new(&sizes.int8_kv)?,
+            hidden: reserve.aligned(times(patches, v.hidden).max(times(text_rows, t.hidden)))?,
+            qkv: reserve.aligned(times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())))?,
+            attended: reserve.aligned(times(patches, v.hidden).max(times(text_rows, heads.width())))?,
+            patches: reserve.aligned(times(patches, v.patch_values()))?,
+            branch: reserve.aligned(times(block, t.hidden))?,
+            logits: reserve.aligned(times(extent.logits, t.vocab))?,
+            staged: Staged::new(reserve, &staged)?,
+            activated: Staged::new(reserve, &activated)?,
+            vision_kv: KvCache::new(reserve, vision_kv)?,
+            int8_kv: Int8Kv::new(reserve, &int8_kv)?,
+            rows: Rows::new(reserve, rows)?,
         })
+    }
+}
+
+/// What each thread needs beside these buffers.
+pub(crate) fn scratch_sizes(config: &Config, weights: &Weights, extent: &Extent) -> ScratchSizes {
+    ScratchSizes {
+        rows: BLOCK_ROWS.min(config.vision.patches().max(extent.rows)),
+        width: weights.matrices_from_rows().map(Matrix::cols).max().unwrap_or(0),
+        head_dim: config.vision.head_dim().max(config.text.head_dim),
+        keys: extent.positions.next_multiple_of(LANES),
     }
 }
 

@@ -2,21 +2,14 @@
 
 use std::ops::Range;
 
-use palmtop_kernels::layout::{CHUNK_MAX, LANES, PackedMatrix, chunk_of};
+use palmtop_kernels::layout::{LANES, PackedMatrix, chunk_of};
 use palmtop_kernels::{Kernels, PANEL, PANEL_STRIPES, PanelScratch, QuantizedRows};
 
-use crate::engine::cpu::attention;
-use crate::error::Result;
+use super::scratch::{Scratch, UNIT};
+use super::staged::Staged;
 use crate::model::weights::Matrix;
-use crate::system::memory::Aligned;
 use crate::system::pool::{Disjoint, ThreadPool};
 
-/// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
-pub(crate) const BLOCK_ROWS: usize = 512;
-
-/// Columns that a task makes of every row between the matrices of an MLP: whole chunks of the second one's input.
-const UNIT: usize = CHUNK_MAX;
-const _: () = assert!(UNIT >= PANEL);
 /// Fewer rows are not shared between tasks.
 const GROUP_ROWS_MIN: usize = 48;
 
@@ -27,131 +20,17 @@ pub(crate) struct Compute {
     pub scratch: Vec<Scratch>,
 }
 
-/// What a thread needs for itself.
-pub(crate) struct Scratch {
-    panel: Aligned<[f32; PANEL]>,
-    unpacked: Box<PanelScratch>,
-    /// Rows of what comes through a gate.
-    unit: Aligned<f32>,
-    /// A row of activations.
-    pub row: Aligned<f32>,
-    pub attention: attention::Scratch,
-}
-
-/// Sizes of a [`Scratch`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ScratchSizes {
-    /// Rows of a matrix product, at most [`BLOCK_ROWS`].
-    pub rows: usize,
-    /// Widest row of activations.
-    pub width: usize,
-    pub attention: attention::ScratchSizes,
-}
-
-impl ScratchSizes {
-    pub fn bytes(&self) -> usize {
-        Aligned::<[f32; PANEL]>::bytes(self.rows)
-            + size_of::<PanelScratch>()
-            + Aligned::<f32>::bytes(self.rows * UNIT)
-            + Aligned::<f32>::bytes(self.width)
-            + self.attention.bytes()
-    }
-}
-
-impl Scratch {
-    pub fn new(sizes: &ScratchSizes) -> Result<Self> {
-        Ok(Self {
-            panel: Aligned::zeroed(sizes.rows)?,
-            unit: Aligned::zeroed(sizes.rows * UNIT)?,
-            unpacked: Box::default(),
-            row: Aligned::zeroed(sizes.width)?,
-            attention: attention::Scratch::new(&sizes.attention)?,
-        })
-    }
-}
-
-/// Rows of activations in the form that a matrix multiplies with: int8 for integer weights, f32 for float ones.
-pub(crate) struct Staged {
-    q: Aligned<i8>,
-    scales: Aligned<f32>,
-    sums: Aligned<i32>,
-    floats: Aligned<f32>,
-    rows: usize,
-    cols: usize,
-}
-
-/// Sizes of a [`Staged`].
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StagedSizes {
-    /// Integers, over all rows and chunks.
-    pub integers: usize,
-    /// Chunks, over all rows.
-    pub chunks: usize,
-    /// Values that stay f32, over all rows.
-    pub floats: usize,
-}
-
-impl StagedSizes {
-    /// Makes room for `rows` rows of input to a matrix.
-    pub fn cover(&mut self, integer: bool, rows: usize, cols: usize) {
-        if integer {
-            let chunks = rows * cols.div_ceil(chunk_of(cols));
-            self.chunks = self.chunks.max(chunks);
-            self.integers = self.integers.max(chunks * chunk_of(cols));
-        } else {
-            self.floats = self.floats.max(rows * cols);
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        Aligned::<i8>::bytes(self.integers)
-            + 2 * Aligned::<f32>::bytes(self.chunks)
-            + Aligned::<f32>::bytes(self.floats)
-    }
-}
-
-impl Staged {
-    pub fn new(sizes: &StagedSizes) -> Result<Self> {
-        Ok(Self {
-            q: Aligned::zeroed(sizes.integers)?,
-            scales: Aligned::zeroed(sizes.chunks)?,
-            sums: Aligned::zeroed(sizes.chunks)?,
-            floats: Aligned::zeroed(sizes.floats)?,
-            rows: 0,
-            cols: 0,
-        })
-    }
-
-    /// The rows, one behind the other, as a matrix of integers or of floats sees them.
-    pub fn to_f32(&self, integer: bool) -> Vec<f32> {
-        let (rows, cols) = (self.rows, self.cols);
-        if !integer {
-            return self.floats[..rows * cols].to_vec();
-        }
-        let chunk = chunk_of(cols);
-        let mut out = vec![0.0; rows * cols];
-        for (m, row) in out.chunks_mut(cols).enumerate() {
-            for (c, values) in row.chunks_mut(chunk).enumerate() {
-                let i = c * rows + m;
-                let q = &self.q[i * chunk..];
-                values.iter_mut().zip(q).for_each(|(v, &q)| *v = self.scales[i] * f32::from(q));
-            }
-        }
-        out
-    }
-}
-
-/// Where a product `c` (rows × outputs) goes, and what becomes of it on the way.
-pub(crate) struct Then<'a> {
+/// Where a product `c` (rows × outputs) goes, and its epilogue.
+pub(crate) struct Output<'a> {
     pub out: &'a mut [f32],
     /// From a row of `out` to the next.
     pub stride: usize,
-    pub what: What<'a>,
+    pub epilogue: Epilogue<'a>,
 }
 
-/// What becomes of a product `c`.
+/// What is done to a product `c` as it is written.
 #[derive(Clone, Copy)]
-pub(crate) enum What<'a> {
+pub(crate) enum Epilogue<'a> {
     /// `out = c`
     Store,
     /// `out = c + bias`
@@ -162,21 +41,21 @@ pub(crate) enum What<'a> {
     Add,
 }
 
-/// What lies between the two matrices of an MLP.
+/// The activation between the two matrices of an MLP.
 #[derive(Clone, Copy)]
-pub(crate) enum Gate<'a> {
+pub(crate) enum Activation<'a> {
     /// `gelu(c + bias)`
     BiasGelu(&'a [f32]),
     /// Outputs alternate between 16 gates and 16 ups: `gelu(gate) · up`.
-    GeluMul,
+    GatedGelu,
 }
 
-impl Gate<'_> {
+impl Activation<'_> {
     /// Values of a full panel.
     fn width(self) -> usize {
         match self {
             Self::BiasGelu(_) => PANEL,
-            Self::GeluMul => PANEL / 2,
+            Self::GatedGelu => PANEL / 2,
         }
     }
 
@@ -184,7 +63,7 @@ impl Gate<'_> {
     fn apply(self, kernels: &Kernels, c: &[f32; PANEL], from: usize, out: &mut [f32]) {
         match self {
             Self::BiasGelu(bias) => kernels.bias_gelu(&c[..out.len()], &bias[from..from + out.len()], out),
-            Self::GeluMul => kernels.gelu_mul(c, out),
+            Self::GatedGelu => kernels.gelu_mul(c, out),
         }
     }
 }
@@ -199,8 +78,7 @@ impl Compute {
         fill: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         let (kernels, cols) = (self.kernels, matrix.cols());
-        (staged.rows, staged.cols) = (rows, cols);
-        let writer = StagedWriter::new(staged, matrix.format().is_integer());
+        let writer = staged.writer(matrix, rows);
         self.pool.run(&mut self.scratch, rows, |m, scratch| {
             let row = &mut scratch.row[..cols];
             fill(m, row);
@@ -216,8 +94,8 @@ impl Compute {
     }
 
     /// Multiplies the staged rows with a matrix. Threads share the outputs, never a sum.
-    pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, then: Then<'_>) {
-        self.matmul_part(w, staged, then, 0..w.layout().stripes().div_ceil(PANEL_STRIPES));
+    pub fn matmul(&mut self, w: &PackedMatrix<'_>, staged: &Staged, output: Output<'_>) {
+        self.matmul_part(w, staged, output, 0..w.layout().stripes().div_ceil(PANEL_STRIPES));
     }
 
     /// Like [`matmul`](Self::matmul), for some of the panels, of which each has [`PANEL`] outputs.
@@ -225,13 +103,13 @@ impl Compute {
         &mut self,
         w: &PackedMatrix<'_>,
         staged: &Staged,
-        then: Then<'_>,
+        output: Output<'_>,
         panels: Range<usize>,
     ) {
         let stripes = w.layout().stripes();
         // SAFETY: panels follow each other.
         unsafe {
-            self.matmul_panels(w, staged, then, panels.len(), |panel| {
+            self.matmul_panels(w, staged, output, panels.len(), |panel| {
                 panel_of(panels.start + panel, stripes)
             });
         }
@@ -243,13 +121,13 @@ impl Compute {
         &mut self,
         w: &PackedMatrix<'_>,
         staged: &Staged,
-        then: Then<'_>,
+        output: Output<'_>,
         runs: &[Range<u32>],
     ) {
         assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start), "runs ascend and do not overlap");
         // SAFETY: runs do not overlap, as just checked.
         unsafe {
-            self.matmul_panels(w, staged, then, runs.len(), |panel| {
+            self.matmul_panels(w, staged, output, runs.len(), |panel| {
                 runs[panel].start as usize..runs[panel].end as usize
             });
         }
@@ -263,15 +141,15 @@ impl Compute {
         &mut self,
         w: &PackedMatrix<'_>,
         staged: &Staged,
-        then: Then<'_>,
+        output: Output<'_>,
         panels: usize,
         stripes: impl Fn(usize) -> Range<usize> + Sync,
     ) {
-        let (rows, n) = (staged.rows, w.rows());
+        let (rows, n) = (staged.rows(), w.rows());
         let product = Product::new(self.kernels, w, staged);
         // More tasks than threads, so that a slow core takes fewer; few enough that a task reads a long stretch.
         let tasks = panels.min(self.pool.threads() * 16);
-        let out = Disjoint::new(then.out);
+        let out = Disjoint::new(output.out);
         self.pool.run(&mut self.scratch, tasks, |task, scratch| {
             for panel in task * panels / tasks..(task + 1) * panels / tasks {
                 let part = stripes(panel);
@@ -279,46 +157,51 @@ impl Compute {
                 product.panel(part, 0..rows, &mut scratch.unpacked, &mut scratch.panel);
                 for (m, c) in scratch.panel[..rows].iter().enumerate() {
                     // SAFETY: by the caller's promise, panels have their own columns of every row.
-                    let out =
-                        unsafe { out.get(m * then.stride + columns.start..m * then.stride + columns.end) };
-                    then.what.write(c, columns.clone(), out);
+                    let out = unsafe {
+                        out.get(m * output.stride + columns.start..m * output.stride + columns.end)
+                    };
+                    output.epilogue.write(c, columns.clone(), out);
                 }
             }
         });
     }
 
-    /// Multiplies the staged rows with the first matrix of an MLP and makes what comes through the gate the input of the
-    /// second one. The values between them, several times as wide as all else, never leave the caches as floats: a task
+    /// Multiplies the staged rows with the first matrix of an MLP and makes what comes through the activation the input of
+    /// the second one. The values between them, several times as wide as all else, never leave the caches as floats: a task
     /// makes a chunk of every row, and quantizes it.
-    pub fn matmul_gated(
+    pub fn matmul_activated(
         &mut self,
         w: &PackedMatrix<'_>,
         staged: &Staged,
-        gate: Gate<'_>,
+        activation: Activation<'_>,
         next: &Matrix,
         output: &mut Staged,
     ) {
-        let (rows, cols, kernels) = (staged.rows, next.cols(), self.kernels);
-        (output.rows, output.cols) = (rows, cols);
+        let (rows, cols, kernels) = (staged.rows(), next.cols(), self.kernels);
         let product = Product::new(kernels, w, staged);
         let stripes = w.layout().stripes();
         let chunk = chunk_of(cols);
-        let unit = chunk.max(gate.width());
+        let unit = chunk.max(activation.width());
         let units = cols.div_ceil(unit);
         // Where there are few units, several tasks share one, each for its own rows; each unpacks the weights again, so not
         // for few rows.
         let groups = (self.pool.threads() * 4).div_ceil(units).min(rows.div_ceil(GROUP_ROWS_MIN)).max(1);
-        let output = StagedWriter::new(output, next.format().is_integer());
+        let output = output.writer(next, rows);
         self.pool.run(&mut self.scratch, units * groups, |task, scratch| {
             let (u, group) = (task / groups, task % groups);
             let rows = group * rows / groups..(group + 1) * rows / groups;
             let columns = u * unit..cols.min((u + 1) * unit);
-            for from in columns.clone().step_by(gate.width()) {
-                let part = panel_of(from / gate.width(), stripes);
+            for from in columns.clone().step_by(activation.width()) {
+                let part = panel_of(from / activation.width(), stripes);
                 product.panel(part, rows.clone(), &mut scratch.unpacked, &mut scratch.panel);
-                let to = columns.end.min(from + gate.width());
+                let to = columns.end.min(from + activation.width());
                 for (c, values) in scratch.panel[..rows.len()].iter().zip(scratch.unit.chunks_mut(UNIT)) {
-                    gate.apply(&kernels, c, from, &mut values[from - columns.start..to - columns.start]);
+                    activation.apply(
+                        &kernels,
+                        c,
+                        from,
+                        &mut values[from - columns.start..to - columns.start],
+                    );
                 }
             }
             for (m, values) in rows.zip(scratch.unit.chunks(UNIT)) {
@@ -326,54 +209,6 @@ impl Compute {
                 unsafe { output.put(&kernels, m, columns.start, &values[..columns.len()]) };
             }
         });
-    }
-}
-
-/// Rows of a staged input, written by several threads.
-struct StagedWriter<'a> {
-    q: Disjoint<'a, i8>,
-    scales: Disjoint<'a, f32>,
-    sums: Disjoint<'a, i32>,
-    floats: Disjoint<'a, f32>,
-    rows: usize,
-    cols: usize,
-    integer: bool,
-}
-
-impl<'a> StagedWriter<'a> {
-    fn new(staged: &'a mut Staged, integer: bool) -> Self {
-        Self {
-            q: Disjoint::new(&mut staged.q),
-            scales: Disjoint::new(&mut staged.scales),
-            sums: Disjoint::new(&mut staged.sums),
-            floats: Disjoint::new(&mut staged.floats),
-            rows: staged.rows,
-            cols: staged.cols,
-            integer,
-        }
-    }
-
-    /// Makes `values` the columns from `from` on, the first of a chunk, of row `m`.
-    ///
-    /// # Safety
-    /// No other thread writes to these columns of this row meanwhile.
-    unsafe fn put(&self, kernels: &Kernels, m: usize, from: usize, values: &[f32]) {
-        if !self.integer {
-            let at = m * self.cols + from;
-            // SAFETY: by the caller's promise.
-            unsafe { self.floats.get(at..at + values.len()) }.copy_from_slice(values);
-            return;
-        }
-        let chunk = chunk_of(self.cols);
-        debug_assert!(from.is_multiple_of(chunk));
-        for (c, values) in (from / chunk..).zip(values.chunks(chunk)) {
-            let i = c * self.rows + m;
-            // SAFETY: by the caller's promise.
-            let (q, scale, sum) = unsafe {
-                (self.q.get(i * chunk..(i + 1) * chunk), self.scales.get(i..i + 1), self.sums.get(i..i + 1))
-            };
-            (scale[0], sum[0]) = kernels.quantize_chunk(values, q);
-        }
     }
 }
 
@@ -392,15 +227,10 @@ struct Product<'a> {
 
 impl<'a> Product<'a> {
     fn new(kernels: Kernels, w: &PackedMatrix<'a>, staged: &'a Staged) -> Self {
-        let rows = staged.rows;
-        assert_eq!(staged.cols, w.cols(), "the staged rows fit the matrix");
+        assert_eq!(staged.cols(), w.cols(), "the staged rows fit the matrix");
         let integer = w.layout().format.is_integer();
-        let quantized = integer.then(|| {
-            let (chunks, chunk) = (rows * w.layout().chunks(), w.layout().chunk());
-            let (scales, sums) = (&staged.scales[..chunks], &staged.sums[..chunks]);
-            QuantizedRows::new(&staged.q[..chunks * chunk], scales, sums, rows, chunk)
-        });
-        let floats = if integer { &[] } else { &staged.floats[..rows * staged.cols] };
+        let quantized = integer.then(|| staged.quantized());
+        let floats = if integer { &[] } else { staged.floats() };
         Self { kernels, w: *w, quantized, floats }
     }
 
@@ -428,16 +258,16 @@ impl<'a> Product<'a> {
     }
 }
 
-impl What<'_> {
+impl Epilogue<'_> {
     /// Writes a row of a panel, `columns` of the whole row.
     fn write(self, c: &[f32; PANEL], columns: Range<usize>, out: &mut [f32]) {
         match self {
-            What::Store => out.copy_from_slice(&c[..out.len()]),
-            What::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
-            What::Bias(bias) => {
+            Epilogue::Store => out.copy_from_slice(&c[..out.len()]),
+            Epilogue::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
+            Epilogue::Bias(bias) => {
                 out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o = c + b);
             }
-            What::AddBias(bias) => {
+            Epilogue::AddBias(bias) => {
                 out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o += c + b);
             }
         }
@@ -452,7 +282,10 @@ mod tests {
         MatrixLayout, QuantizedRow, WeightFormat, pack_float_stripe, pack_integer_stripe,
     };
 
+    use super::super::scratch::ScratchSizes;
+    use super::super::staged::StagedSizes;
     use super::*;
+    use crate::system::memory::Reserve;
 
     /// Numbers of no pattern.
     fn noise(i: usize) -> u64 {
@@ -498,31 +331,27 @@ mod tests {
             let w = PackedMatrix::new(layout, bytemuck::cast_slice(&bytes)).unwrap();
             let mut sizes = StagedSizes::default();
             sizes.cover(format.is_integer(), ROWS, k);
-            let scratch = ScratchSizes {
-                rows: ROWS,
-                width: k,
-                attention: attention::ScratchSizes { head_dim: 16, keys: 16 },
-            };
+            let scratch = ScratchSizes { rows: ROWS, width: k, head_dim: 16, keys: 16 };
+            let reserve = &mut Reserve::taking(false);
             for threads in [1, 3] {
                 let mut compute = Compute {
                     kernels: Kernels::select().unwrap(),
                     pool: ThreadPool::new(threads).unwrap(),
-                    scratch: (0..threads).map(|_| Scratch::new(&scratch).unwrap()).collect(),
+                    scratch: (0..threads).map(|_| Scratch::new(reserve, &scratch).unwrap()).collect(),
                 };
-                let mut staged = Staged::new(&sizes).unwrap();
-                (staged.rows, staged.cols) = (ROWS, k);
-                let writer = StagedWriter::new(&mut staged, format.is_integer());
+                let mut staged = Staged::new(reserve, &sizes).unwrap();
+                let writer = staged.writer(&Matrix::without_a_file(layout), ROWS);
                 for m in 0..ROWS {
                     let x: Vec<f32> = (0..k).map(|i| noise(m * k + i + 99) as f32 / 1e7 - 0.8).collect();
                     // SAFETY: there is no other thread.
                     unsafe { writer.put(&compute.kernels, m, 0, &x) };
                 }
                 let mut all = vec![0.0; ROWS * n];
-                compute.matmul(&w, &staged, Then { out: &mut all, stride: n, what: What::Store });
+                compute.matmul(&w, &staged, Output { out: &mut all, stride: n, epilogue: Epilogue::Store });
                 for runs in [&[0..1][..], &[0..4, 4..5, 7..9, 12..16, 19..21], &[3..7, 20..21], &[]] {
                     let mut some = vec![f32::MAX; ROWS * n];
-                    let then = Then { out: &mut some, stride: n, what: What::Store };
-                    compute.matmul_stripes(&w, &staged, then, runs);
+                    let output = Output { out: &mut some, stride: n, epilogue: Epilogue::Store };
+                    compute.matmul_stripes(&w, &staged, output, runs);
                     for (i, (some, all)) in some.iter().zip(&all).enumerate() {
                         let stripe = (i % n / LANES) as u32;
                         let selected = runs.iter().any(|run| run.contains(&stripe));

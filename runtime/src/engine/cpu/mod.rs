@@ -1,71 +1,46 @@
-//! What computes: a model, the memory of a session, and threads. The graph is written in `vision` and `text`.
+//! The engine on the CPU. The graph is written in `vision` and `text`; what they are made of has files of its own.
 
-pub(crate) mod attention;
-pub(crate) mod buffers;
-pub(crate) mod compute;
-pub(crate) mod kv;
+mod attention;
+mod buffers;
+mod compute;
+mod engine;
+mod kv_cache;
 mod rope;
-pub(crate) mod text;
-pub(crate) mod vision;
+mod rows;
+mod scratch;
+mod staged;
+mod text;
+mod vision;
 
-use std::sync::Arc;
+use super::Engine;
+use super::control::Watch;
+use super::head::HeadPart;
+use super::span::Batch;
+use super::trace::Trace;
+use crate::error::Result;
+pub(crate) use engine::{CpuEngine, Memory};
 
-use palmtop_kernels::Kernels;
-
-use crate::engine::cpu::buffers::{BufferSizes, Buffers};
-use crate::engine::cpu::compute::{Compute, Scratch};
-use crate::engine::cpu::kv::{KvArena, KvShape};
-use crate::engine::cpu::rope::Rope;
-use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::system::pool::{ThreadHints, ThreadPool};
-
-/// A model with the memory to run it.
-pub(crate) struct Engine {
-    pub model: Arc<Model>,
-    pub compute: Compute,
-    pub buffers: Buffers,
-    pub kv: KvArena,
-    pub rope: Rope,
-}
-
-/// Sizes of an [`Engine`].
-pub(crate) struct EngineSizes {
-    pub buffers: BufferSizes,
-    pub kv: KvShape,
-    /// Positions that a sequence can reach.
-    pub positions: usize,
-    pub threads: usize,
-}
-
-impl EngineSizes {
-    /// Bytes of the activations, positions' table included.
-    pub fn activation_bytes(&self, head_dim: usize) -> usize {
-        self.buffers.bytes().saturating_add(Rope::bytes(head_dim, self.positions))
+impl Engine for CpuEngine {
+    fn patches(&mut self) -> &mut [f32] {
+        &mut self.buffers.patches
     }
 
-    /// Bytes of all threads' scratch memory.
-    pub fn thread_bytes(&self) -> usize {
-        self.threads.saturating_mul(self.buffers.scratch.bytes() + size_of::<Scratch>())
+    fn encode(&mut self, features: &mut [f32], watch: &dyn Watch, trace: &mut Trace<'_>) -> Result<()> {
+        vision::encode(self, features, watch, trace)
     }
-}
 
-impl Engine {
-    /// Allocates everything and starts the threads.
-    pub fn new(model: &Arc<Model>, sizes: &EngineSizes, threads: &ThreadHints) -> Result<Self> {
-        let t = &model.config().text;
-        let scratch =
-            (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
-        Ok(Self {
-            compute: Compute {
-                kernels: Kernels::select().map_err(Error::InvalidArgument)?,
-                pool: ThreadPool::with_hints(sizes.threads, threads).map_err(Error::Threads)?,
-                scratch,
-            },
-            buffers: Buffers::new(&sizes.buffers)?,
-            kv: KvArena::new(sizes.kv)?,
-            rope: Rope::new(t.head_dim, t.rope_theta, sizes.positions),
-            model: model.clone(),
-        })
+    fn forward(
+        &mut self,
+        batch: Batch<'_>,
+        head: &HeadPart,
+        watch: &dyn Watch,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
+        text::forward(self, batch, head, watch, trace)
+    }
+
+    fn logits(&mut self, row: usize) -> &mut [f32] {
+        let vocab = self.model.config().text.vocab;
+        &mut self.buffers.logits[row * vocab..(row + 1) * vocab]
     }
 }

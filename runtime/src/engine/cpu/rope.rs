@@ -1,28 +1,33 @@
 //! Rotary position embedding: a table of sines and cosines, the same on every machine.
 
+use crate::error::Result;
+use crate::system::memory::Reserve;
+
 /// Cosines and sines for every position that a session can reach.
 pub(crate) struct Rope {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    theta: f64,
 }
 
 impl Rope {
-    /// Bytes of a table.
-    pub fn bytes(head_dim: usize, positions: usize) -> usize {
-        2 * 4 * positions * (head_dim / 2)
+    /// The base of the angles.
+    pub fn theta(&self) -> f64 {
+        self.theta
     }
 
     /// Angles are rounded to f32 step by step, as transformers' `GemmaRotaryEmbedding` rounds them; sines and
     /// cosines come from `libm`'s software, since those of the systems differ in their last bits.
-    pub fn new(head_dim: usize, theta: f64, positions: usize) -> Self {
+    pub fn new(reserve: &mut Reserve, head_dim: usize, theta: f64, positions: usize) -> Result<Self> {
         let half = head_dim / 2;
         let frequency = |i: usize| {
             let exponent = (2 * i) as f32 / head_dim as f32;
             1.0 / libm::pow(theta, f64::from(exponent)) as f32
         };
-        let (mut cos, mut sin) = (Vec::with_capacity(positions * half), Vec::with_capacity(positions * half));
-        for position in 0..positions {
+        let numbers = positions.saturating_mul(half);
+        let (mut cos, mut sin) = (reserve.list(numbers)?, reserve.list(numbers)?);
+        for position in 0..if reserve.counts_only() { 0 } else { positions } {
             for i in 0..half {
                 // Positions count from 1, as in transformers; only their differences matter.
                 let angle = f64::from((position + 1) as f32 * frequency(i));
@@ -30,7 +35,7 @@ impl Rope {
                 sin.push(libm::sin(angle) as f32);
             }
         }
-        Self { cos, sin, half }
+        Ok(Self { cos, sin, half, theta })
     }
 
     /// Rotates a head's query or key in place: pairs are a dimension of the first half and its twin in the second.

@@ -1,14 +1,17 @@
-//! The decoder, Gemma 1 or 2: rows of hidden values in, logits out.
+//! The decoder, Gemma 1 or 2: rows of embeddings and image features in, logits out.
+
+use std::ops::Range;
 
 use palmtop_kernels::layout::LANES;
-use palmtop_kernels::{ATTENTION_ROWS_MAX, PANEL, Scores};
+use palmtop_kernels::{PANEL, Scores};
 
-use crate::engine::control::Control;
-use crate::engine::cpu::Engine;
-use crate::engine::cpu::attention::Tile;
-use crate::engine::cpu::buffers::{Buffers, attends_in_integers, blocks};
-use crate::engine::cpu::compute::{Gate, Then, What};
+use super::attention::Tile;
+use super::buffers::{Buffers, attends_in_integers, blocks};
+use super::compute::{Activation, Epilogue, Output};
+use super::engine::CpuEngine;
+use crate::engine::control::Watch;
 use crate::engine::head::HeadPart;
+use crate::engine::span::{Batch, Sees, Span};
 use crate::engine::trace::Trace;
 use crate::error::Result;
 use crate::format::PalmFile;
@@ -17,103 +20,127 @@ use crate::model::kv_format::KvElement;
 use crate::model::weights::{Matrix, Plain, TextLayer};
 use crate::system::pool::Disjoint;
 
-/// Panels of the head that are multiplied at once at least: fewer are not worth the waking of threads.
+/// Panels of the LM head that are multiplied at once at least: fewer are not worth the waking of threads.
 const HEAD_PANELS_MIN: usize = 64;
-
-/// Rows of one sequence that are computed together and see each other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    /// Which sequence's keys and values.
-    pub sequence: usize,
-    /// Position of the first row; later rows follow it.
-    pub position: usize,
-    /// Rows. All of them see every key up to the last row's own.
-    pub rows: usize,
-    /// A prefix sees all of itself, whatever the sliding window.
-    pub prefix: bool,
-}
 
 /// Which of the buffers holds the input of a matrix.
 #[derive(Clone, Copy)]
 enum Input {
     Staged,
-    Gated,
+    Activated,
 }
 
-impl Engine {
-    /// Writes a row of the residual stream: a token's embedding times √width.
-    pub fn embed(&mut self, row: usize, token: u32) {
-        let t = &self.model.config().text;
-        let out = &mut self.buffers.hidden[row * t.hidden..(row + 1) * t.hidden];
-        self.model.weights().embed.of(self.model.file()).dequantize_row(token as usize, out);
-        let scale = (t.hidden as f64).sqrt() as f32;
-        out.iter_mut().for_each(|x| *x *= scale);
+/// A layer, and all that it needs to know of the model.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    index: usize,
+    weights: &'a TextLayer,
+    file: &'a PalmFile,
+    config: &'a TextConfig,
+}
+
+/// See [`Engine::forward`](crate::engine::Engine::forward).
+pub(super) fn forward(
+    engine: &mut CpuEngine,
+    batch: Batch<'_>,
+    head: &HeadPart,
+    watch: &dyn Watch,
+    trace: &mut Trace<'_>,
+) -> Result<()> {
+    let model = engine.model.clone();
+    let (config, file, weights) = (&model.config().text, model.file(), model.weights());
+    let windowed = (0..config.layers).any(|i| config.layer(i).window.is_some());
+    let (image_rows, group) = (model.config().image_rows(), config.attention_heads().group());
+    engine.buffers.rows.arrange(batch.spans, image_rows, group, windowed);
+    engine.embed(batch);
+    let (rows, width) = (engine.buffers.rows.places().len(), config.hidden);
+    trace.f32(format_args!("text.embed"), &[rows, width], &engine.buffers.hidden[..rows * width]);
+    for (index, weights) in weights.text.iter().enumerate() {
+        watch.check()?;
+        let layer = Layer { index, weights, file, config };
+        engine.attention(layer, batch.spans, trace);
+        for block in blocks(rows) {
+            engine.mlp(layer, block, trace);
+        }
+        trace.f32(format_args!("text.layer.{index}"), &[rows, width], &engine.buffers.hidden[..rows * width]);
+    }
+    watch.check()?;
+    engine.lm_head(head, watch, trace)
+}
+
+impl CpuEngine {
+    /// Writes the rows of the residual stream: image features as they are, a token's embedding times √width.
+    fn embed(&mut self, batch: Batch<'_>) {
+        let width = self.model.config().text.hidden;
+        let embedding = self.model.weights().embed.of(self.model.file());
+        let scale = (width as f64).sqrt() as f32;
+        let mut hidden = &mut self.buffers.hidden[..];
+        let (mut pictures, mut tokens) = (batch.pictures.iter(), batch.tokens.iter());
+        for span in batch.spans {
+            for features in pictures.by_ref().take(span.pictures) {
+                let (out, rest) = hidden.split_at_mut(features.values.len());
+                out.copy_from_slice(&features.values);
+                hidden = rest;
+            }
+            for &token in tokens.by_ref().take(span.tokens) {
+                let (out, rest) = hidden.split_at_mut(width);
+                embedding.dequantize_row(token as usize, out);
+                out.iter_mut().for_each(|x| *x *= scale);
+                hidden = rest;
+            }
+        }
     }
 
-    /// Runs all layers over the rows of the spans, which all have the same number of rows, then the head over the
-    /// last row of each span: logits of span `i` become row `i` of `buffers.logits`. Those that `head` does not select are
-    /// left as they were.
-    pub fn forward(
-        &mut self,
-        spans: &[Span],
-        head: &HeadPart,
-        control: Control<'_>,
-        trace: &mut Trace<'_>,
-    ) -> Result<()> {
+    /// Logits of the rows that are to have them.
+    fn lm_head(&mut self, head: &HeadPart, watch: &dyn Watch, trace: &mut Trace<'_>) -> Result<()> {
         let model = self.model.clone();
         let (t, file, w) = (&model.config().text, model.file(), model.weights());
-        let rows = spans.iter().map(|s| s.rows).sum::<usize>();
-        trace.f32(format_args!("text.embed"), &[rows, t.hidden], &self.buffers.hidden[..rows * t.hidden]);
-        for (i, layer) in w.text.iter().enumerate() {
-            control.check()?;
-            self.attention(file, t, i, layer, spans, rows, trace);
-            for block in blocks(rows) {
-                self.mlp(file, t, i, layer, block, trace);
-            }
-            trace.f32(
-                format_args!("text.layer.{i}"),
-                &[rows, t.hidden],
-                &self.buffers.hidden[..rows * t.hidden],
-            );
-        }
-        control.check()?;
         let (kernels, eps, norm) = (self.compute.kernels, t.norm_eps as f32, w.text_norm.of(file));
-        let Buffers { hidden, staged, logits, qkv, .. } = &mut self.buffers;
+        let Buffers { hidden, staged, logits, rows, .. } = &mut self.buffers;
+        let row = |m: usize| &hidden[m * t.hidden..(m + 1) * t.hidden];
         if trace.is_on() {
-            for (x, out) in hidden[..rows * t.hidden].chunks(t.hidden).zip(qkv.chunks_mut(t.hidden)) {
-                kernels.rms_norm(x, norm, eps, out);
-            }
-            trace.f32(format_args!("text.final_norm"), &[rows, t.hidden], &qkv[..rows * t.hidden]);
+            let all = rows.places().len();
+            let mut normed = vec![0.0; all * t.hidden];
+            let outputs = normed.chunks_mut(t.hidden).enumerate();
+            outputs.for_each(|(m, out)| kernels.rms_norm(row(m), norm, eps, out));
+            trace.f32(format_args!("text.final_norm"), &[all, t.hidden], &normed);
         }
-        if head.runs().is_some_and(<[_]>::is_empty) {
+        if rows.heads().is_empty() || head.runs().is_some_and(<[_]>::is_empty) {
             return Ok(());
         }
-        let per_span = rows / spans.len();
-        self.compute.stage(staged, &w.embed, spans.len(), |i, out| {
-            let last = (i + 1) * per_span - 1;
-            kernels.rms_norm(&hidden[last * t.hidden..(last + 1) * t.hidden], norm, eps, out);
+        let heads = rows.heads();
+        self.compute.stage(staged, &w.embed, heads.len(), |i, out| {
+            kernels.rms_norm(row(heads[i]), norm, eps, out);
         });
-        trace.inputs(format_args!("text.embed"), &w.embed, staged);
-        let logits = &mut logits[..spans.len() * t.vocab];
+        trace.inputs(format_args!("text.embed"), t.hidden, || staged.to_f32());
+        let logits = &mut logits[..heads.len() * t.vocab];
         // The head has the weights of several layers: a call that is to stop need not wait for all of it.
-        let layer = t.hidden * (t.qkv() + t.heads * t.head_dim + 3 * t.intermediate);
+        let layer: usize =
+            w.text.first().map_or(0, |l| l.matrices().map(|m| m.rows() * m.cols()).iter().sum());
         let part = (layer / (t.hidden * PANEL)).max(HEAD_PANELS_MIN);
         let panels = t.vocab.div_ceil(PANEL);
         for start in (0..head.runs().map_or(panels, <[_]>::len)).step_by(part) {
-            control.check()?;
-            let then = Then { out: &mut *logits, stride: t.vocab, what: What::Store };
+            watch.check()?;
+            let output = Output { out: &mut *logits, stride: t.vocab, epilogue: Epilogue::Store };
             let w = &w.embed.of(file);
             match head.runs() {
-                None => self.compute.matmul_part(w, staged, then, start..panels.min(start + part)),
+                None => self.compute.matmul_part(w, staged, output, start..panels.min(start + part)),
                 Some(runs) => {
                     let runs = &runs[start..runs.len().min(start + part)];
-                    self.compute.matmul_stripes(w, staged, then, runs);
+                    self.compute.matmul_stripes(w, staged, output, runs);
                 }
             }
         }
-        let Some(cap) = t.final_softcap.map(|cap| cap as f32) else { return Ok(()) };
-        let n = logits.len();
-        let pieces = Disjoint::new(logits);
+        if let Some(cap) = t.final_softcap {
+            self.softcap_logits(head, cap as f32, t.vocab);
+        }
+        Ok(())
+    }
+
+    /// Applies the soft-cap to the selected logits.
+    fn softcap_logits(&mut self, head: &HeadPart, cap: f32, vocab: usize) {
+        let (kernels, n) = (self.compute.kernels, self.buffers.rows.heads().len() * vocab);
+        let pieces = Disjoint::new(&mut self.buffers.logits[..n]);
         match head.runs() {
             None => {
                 const PIECE: usize = 4096;
@@ -123,137 +150,105 @@ impl Engine {
                 });
             }
             Some(runs) => self.compute.pool.run(&mut self.compute.scratch, runs.len(), |i, _| {
-                let columns = runs[i].start as usize * LANES..t.vocab.min(runs[i].end as usize * LANES);
-                for row in (0..n).step_by(t.vocab) {
+                let columns = runs[i].start as usize * LANES..vocab.min(runs[i].end as usize * LANES);
+                for row in (0..n).step_by(vocab) {
                     // SAFETY: every task has its own columns of every row: `matmul_stripes` has checked the runs.
                     let piece = unsafe { pieces.get(row + columns.start..row + columns.end) };
                     kernels.softcap(piece, cap);
                 }
             }),
         }
-        Ok(())
     }
 
-    /// `hidden += attention(norm(hidden))`, through a second norm in Gemma 2.
-    fn attention(
-        &mut self,
-        file: &PalmFile,
-        t: &TextConfig,
-        layer_index: usize,
-        layer: &TextLayer,
-        spans: &[Span],
-        rows: usize,
-        trace: &mut Trace<'_>,
-    ) {
-        let (head_dim, stride) = (t.head_dim, t.qkv());
+    /// `hidden += attention(norm(hidden))`, through a second norm where the layer has one.
+    fn attention(&mut self, layer: Layer<'_>, spans: &[Span], trace: &mut Trace<'_>) {
+        let Layer { index, weights: w, file, config: t } = layer;
+        let (facts, heads, stride) = (t.layer(index), t.attention_heads(), t.qkv());
+        let rows = self.buffers.rows.places().len();
         for block in blocks(rows) {
-            self.stage_norm(file, t, &layer.qkv, &layer.attention_pre_norm, &block);
-            let name = format_args!("text.layer.{layer_index}.attn.qkv.weight");
-            trace.inputs(name, &layer.qkv, &self.buffers.staged);
+            self.stage_norm(layer, &w.qkv, &w.attention_pre_norm, &block);
+            let staged = &self.buffers.staged;
+            let name = format_args!("text.layer.{index}.attn.qkv.weight");
+            trace.inputs(name, t.hidden, || staged.to_f32());
             let out = &mut self.buffers.qkv[block.start * stride..block.end * stride];
-            self.compute.matmul(
-                &layer.qkv.of(file),
-                &self.buffers.staged,
-                Then { out, stride, what: What::Store },
-            );
+            let output = Output { out, stride, epilogue: Epilogue::Store };
+            self.compute.matmul(&w.qkv.of(file), &self.buffers.staged, output);
         }
-        let per_span = rows / spans.len();
-        let query_width = t.heads * head_dim;
-        let slot = |span: &Span, head: usize| (span.sequence * t.layers + layer_index) * t.kv_heads + head;
-        let (kernels, rope, writer) = (self.compute.kernels, &self.rope, self.kv.writer());
+        self.rotate_and_keep(layer);
+        let how =
+            Scores { scale: facts.query_scale as f32, softcap: facts.attention_softcap.map(|c| c as f32) };
+        // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
+        let whole_prefix = matches!(spans, [Span { position: 0, sees: Sees::Whole, .. }]);
+        let rounds = self.kv.shape.element != KvElement::F32;
+        let Buffers { qkv, attended, int8_kv, rows: layout, .. } = &mut self.buffers;
+        if whole_prefix && rounds && attends_in_integers(&w.qkv, &heads, rows) {
+            int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
+        } else {
+            let (tiles, kernels) = (layout.tiles(), self.compute.kernels);
+            let (kv, attended) = (&self.kv, Disjoint::new(attended));
+            self.compute.pool.run(&mut self.compute.scratch, tiles.len() * t.kv_heads, |task, scratch| {
+                let (kv_head, place) = (task / tiles.len(), &tiles[task % tiles.len()]);
+                let span = &spans[place.span];
+                let row = place.queries.start / heads.group() - place.first;
+                let keys = span.keys(row, place.span_rows, facts.window);
+                let tile = Tile { heads, kv_head, queries: place.queries.clone(), qkv, attended: &attended };
+                let slot = slot(t, span.sequence, index, kv_head);
+                // SAFETY: every task has its own heads of its own rows.
+                unsafe { tile.float(&kernels, kv, slot, keys, how, &mut scratch.attention) };
+            });
+        }
+        let width = heads.width();
+        for block in blocks(rows) {
+            let Buffers { attended, staged, .. } = &mut self.buffers;
+            let input = &attended[block.start * width..];
+            self.compute.stage_rows(staged, &w.out, block.len(), input);
+            trace.inputs(format_args!("text.layer.{index}.attn.out.weight"), width, || staged.to_f32());
+            self.add_branch(layer, &w.out, Input::Staged, w.attention_post_norm.as_ref(), block);
+        }
+    }
+
+    /// Rotates queries and keys by their positions, and writes keys and values into the cache.
+    fn rotate_and_keep(&mut self, layer: Layer<'_>) {
+        let Layer { index, config: t, .. } = layer;
+        let (heads, stride, head_dim) = (t.attention_heads(), t.qkv(), t.head_dim);
+        let query_width = heads.width();
+        let theta = t.layer(index).rope_theta;
+        let rope = self.ropes.iter().find(|rope| rope.theta() == theta).expect("every layer has a table");
+        let (kernels, writer) = (self.compute.kernels, self.kv.writer());
+        let places = self.buffers.rows.places();
         let qkv = Disjoint::new(&mut self.buffers.qkv);
-        self.compute.pool.run(&mut self.compute.scratch, rows, |row, _| {
-            let span = &spans[row / per_span];
-            let position = span.position + row % per_span;
+        self.compute.pool.run(&mut self.compute.scratch, places.len(), |row, _| {
+            let place = places[row];
             // SAFETY: every task has its own row.
             let row = unsafe { qkv.get(row * stride..(row + 1) * stride) };
             let (rotated, values) = row.split_at_mut(query_width + t.kv_heads * head_dim);
-            rotated.chunks_mut(head_dim).for_each(|head| rope.rotate(position, head));
+            rotated.chunks_mut(head_dim).for_each(|head| rope.rotate(place.position, head));
             let keys = rotated[query_width..].chunks(head_dim);
             for (head, (key, value)) in keys.zip(values.chunks(head_dim)).enumerate() {
+                let slot = slot(t, place.sequence, index, head);
                 // SAFETY: every task has its own position of its own sequence.
-                unsafe { writer.put(&kernels, slot(span, head), position, key, value) };
+                unsafe { writer.put(&kernels, slot, place.position, key, value) };
             }
         });
-        let how = Scores {
-            scale: (1.0 / t.query_scalar.sqrt()) as f32,
-            softcap: t.attention_softcap.map(|c| c as f32),
-        };
-        let heads = t.attention_heads();
-        // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
-        let whole_prefix = matches!(spans, [Span { position: 0, prefix: true, .. }]);
-        let rounds = self.kv.shape.element != KvElement::F32;
-        let in_integers = whole_prefix && rounds && attends_in_integers(&layer.qkv, &heads, rows);
-        let Buffers { qkv, attended, int8_kv, .. } = &mut self.buffers;
-        if in_integers {
-            int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
-        } else {
-            // Query heads that share keys, of all rows of a span, are the rows of a tile.
-            let span_rows = per_span * heads.group();
-            let tiles = span_rows.div_ceil(ATTENTION_ROWS_MAX);
-            let (kv, attended) = (&self.kv, Disjoint::new(attended));
-            let tasks = spans.len() * t.kv_heads * tiles;
-            self.compute.pool.run(&mut self.compute.scratch, tasks, |task, scratch| {
-                let (index, kv_head, tile) =
-                    (task / tiles / t.kv_heads, task / tiles % t.kv_heads, task % tiles);
-                let span = &spans[index];
-                let end = span.position + span.rows;
-                let start = match t.windows[layer_index] {
-                    Some(window) if !span.prefix => end.saturating_sub(window),
-                    _ => 0,
-                };
-                let first = index * per_span;
-                let tile = Tile {
-                    heads,
-                    kv_head,
-                    rows: tile * ATTENTION_ROWS_MAX..span_rows.min((tile + 1) * ATTENTION_ROWS_MAX),
-                    qkv: &qkv[first * stride..],
-                    attended: &attended,
-                    first,
-                };
-                // SAFETY: every task has its own heads of its own rows.
-                unsafe {
-                    tile.float(&kernels, kv, slot(span, kv_head), start..end, how, &mut scratch.attention);
-                }
-            });
-        }
-        for block in blocks(rows) {
-            let Buffers { attended, staged, .. } = &mut self.buffers;
-            let input = &attended[block.start * query_width..];
-            self.compute.stage_rows(staged, &layer.out, block.len(), input);
-            trace.inputs(format_args!("text.layer.{layer_index}.attn.out.weight"), &layer.out, staged);
-            self.add_branch(file, t, &layer.out, Input::Staged, layer.attention_post_norm.as_ref(), block);
-        }
     }
 
-    /// `hidden += down(gelu(gate(norm(hidden))) · up(norm(hidden)))` for a block of rows, through a second norm in
-    /// Gemma 2.
-    fn mlp(
-        &mut self,
-        file: &PalmFile,
-        t: &TextConfig,
-        layer_index: usize,
-        layer: &TextLayer,
-        block: std::ops::Range<usize>,
-        trace: &mut Trace<'_>,
-    ) {
-        self.stage_norm(file, t, &layer.gate_up, &layer.mlp_pre_norm, &block);
-        let Buffers { staged, gated, .. } = &mut self.buffers;
-        trace.inputs(format_args!("text.layer.{layer_index}.mlp.gate_up.weight"), &layer.gate_up, staged);
-        self.compute.matmul_gated(&layer.gate_up.of(file), staged, Gate::GeluMul, &layer.down, gated);
-        trace.inputs(format_args!("text.layer.{layer_index}.mlp.down.weight"), &layer.down, gated);
-        self.add_branch(file, t, &layer.down, Input::Gated, layer.mlp_post_norm.as_ref(), block);
+    /// `hidden += down(gelu(gate(norm(hidden))) · up(norm(hidden)))` for a block of rows, through a second
+    /// norm where the layer has one.
+    fn mlp(&mut self, layer: Layer<'_>, block: Range<usize>, trace: &mut Trace<'_>) {
+        let Layer { index, weights: w, file, config: t } = layer;
+        self.stage_norm(layer, &w.gate_up, &w.mlp_pre_norm, &block);
+        let Buffers { staged, activated, .. } = &mut self.buffers;
+        trace.inputs(format_args!("text.layer.{index}.mlp.gate_up.weight"), t.hidden, || staged.to_f32());
+        self.compute.matmul_activated(&w.gate_up.of(file), staged, Activation::GatedGelu, &w.down, activated);
+        trace.inputs(format_args!("text.layer.{index}.mlp.down.weight"), t.intermediate, || {
+            activated.to_f32()
+        });
+        self.add_branch(layer, &w.down, Input::Activated, w.mlp_post_norm.as_ref(), block);
     }
 
     /// Makes the norm of a block of rows the input of a matrix.
-    fn stage_norm(
-        &mut self,
-        file: &PalmFile,
-        t: &TextConfig,
-        matrix: &Matrix,
-        norm: &Plain,
-        block: &std::ops::Range<usize>,
-    ) {
+    fn stage_norm(&mut self, layer: Layer<'_>, matrix: &Matrix, norm: &Plain, block: &Range<usize>) {
+        let Layer { file, config: t, .. } = layer;
         let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
         let Buffers { hidden, staged, .. } = &mut self.buffers;
         let input = &hidden[block.start * t.hidden..block.end * t.hidden];
@@ -265,26 +260,30 @@ impl Engine {
     /// Multiplies the input's rows and adds the result to the residual stream, through `norm` if there is one.
     fn add_branch(
         &mut self,
-        file: &PalmFile,
-        t: &TextConfig,
+        layer: Layer<'_>,
         matrix: &Matrix,
         input: Input,
         norm: Option<&Plain>,
-        block: std::ops::Range<usize>,
+        block: Range<usize>,
     ) {
-        let Buffers { hidden, branch, staged, gated, .. } = &mut self.buffers;
+        let Layer { file, config: t, .. } = layer;
+        let Buffers { hidden, branch, staged, activated, .. } = &mut self.buffers;
         let staged = match input {
             Input::Staged => &*staged,
-            Input::Gated => &*gated,
+            Input::Activated => &*activated,
         };
         let out = &mut hidden[block.start * t.hidden..block.end * t.hidden];
         let stride = t.hidden;
         let Some(norm) = norm else {
-            self.compute.matmul(&matrix.of(file), staged, Then { out, stride, what: What::Add });
+            self.compute.matmul(&matrix.of(file), staged, Output { out, stride, epilogue: Epilogue::Add });
             return;
         };
         let branch = &mut branch[..block.len() * t.hidden];
-        self.compute.matmul(&matrix.of(file), staged, Then { out: branch, stride, what: What::Store });
+        self.compute.matmul(
+            &matrix.of(file),
+            staged,
+            Output { out: branch, stride, epilogue: Epilogue::Store },
+        );
         let (kernels, weight, eps) = (self.compute.kernels, norm.of(file), t.norm_eps as f32);
         let (out, branch) = (Disjoint::new(out), &*branch);
         self.compute.pool.run(&mut self.compute.scratch, block.len(), |m, scratch| {
@@ -295,4 +294,9 @@ impl Engine {
             out.iter_mut().zip(normed).for_each(|(o, x)| *o += *x);
         });
     }
+}
+
+/// The cache's slot of a sequence, a layer and a key-value head.
+fn slot(t: &TextConfig, sequence: usize, layer: usize, kv_head: usize) -> usize {
+    (sequence * t.layers + layer) * t.kv_heads + kv_head
 }

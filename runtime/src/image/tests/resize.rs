@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::{ImageError, Resizer, RgbView};
 use super::{data_dir, generated, vectors};
+use crate::Error;
 
 #[test]
 fn equals_the_processor_on_the_reference_images() {
@@ -70,8 +71,14 @@ fn rows_may_be_apart() {
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
     for (width, height, side) in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (65537, 1, 1), (1, 1, u32::MAX)] {
-        assert!(matches!(Resizer::new(width, height, side), Err(ImageError::InvalidArgument(_))));
-        assert!(matches!(Resizer::bytes_for(width, height, side), Err(ImageError::InvalidArgument(_))));
+        assert!(matches!(
+            Resizer::new(width, height, side),
+            Err(Error::Image(ImageError::InvalidArgument(_)))
+        ));
+        assert!(matches!(
+            Resizer::bytes_for(width, height, side),
+            Err(Error::Image(ImageError::InvalidArgument(_)))
+        ));
     }
     let mut resizer = Resizer::new(4, 4, 10).unwrap();
     let image = generated(11, 2, 1);

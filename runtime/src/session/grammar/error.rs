@@ -73,15 +73,8 @@ pub enum GrammarError {
         tokens_max: usize,
     },
     /// A grammar of another model.
-    #[error(
-        "the grammar was made for a model of {found} tokens, this one has {expected}: make it from this model"
-    )]
-    OtherModel {
-        /// Tokens of the model that the grammar was made for.
-        found: usize,
-        /// Tokens of the model at hand.
-        expected: usize,
-    },
+    #[error("the grammar was made for another model: make it from this model")]
+    OtherModel,
     /// The tokenizer table of the model file is broken.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

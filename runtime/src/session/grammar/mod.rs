@@ -45,8 +45,8 @@ pub use error::GrammarError;
 pub struct Grammar(Arc<Automaton>);
 
 struct Automaton {
-    /// Tokens of the model that it was made for.
-    vocab: usize,
+    /// The model that it was made for: [`Model::fingerprint`].
+    model: u64,
     states: Vec<State>,
     /// Tokens of all states' edges, ascending in each state.
     tokens: Vec<u32>,
@@ -106,7 +106,7 @@ impl Grammar {
         let tokens: Vec<u32> = (0..).zip(allowed).filter_map(|(token, is)| is.then_some(token)).collect();
         let states = vec![State { edges: 0..tokens.len() as u32, determined: false }];
         let next = vec![START; tokens.len()];
-        Ok(Self(Arc::new(Automaton { vocab, states, tokens, next, tokens_max: None })))
+        Ok(Self(Arc::new(Automaton { model: model.fingerprint(), states, tokens, next, tokens_max: None })))
     }
 
     /// Answers that are one of these texts and nothing else.
@@ -164,11 +164,10 @@ impl Grammar {
         self.0.tokens_max
     }
 
-    /// An error unless answers of up to `tokens_max` tokens of a model with `vocab` tokens can follow it.
-    pub(crate) fn check(&self, vocab: usize, tokens_max: usize) -> Result<(), GrammarError> {
-        let found = self.0.vocab;
-        if found != vocab {
-            return Err(GrammarError::OtherModel { found, expected: vocab });
+    /// An error unless answers of up to `tokens_max` tokens of this model can follow it.
+    pub(crate) fn check(&self, model: &Model, tokens_max: usize) -> Result<(), GrammarError> {
+        if self.0.model != model.fingerprint() {
+            return Err(GrammarError::OtherModel);
         }
         match self.0.tokens_max {
             Some(tokens) if tokens > tokens_max => {
@@ -188,9 +187,25 @@ impl Grammar {
         self.0.next[self.edges(state)][index]
     }
 
-    /// The one token that can follow, if all up to the end is certain.
-    pub(crate) fn certain(&self, state: u32) -> Option<u32> {
-        (state != END && self.0.states[state as usize].determined).then(|| self.allowed(state)[0])
+    /// The one token that can follow, and the state behind it, if all up to the end is certain.
+    pub(crate) fn certain(&self, state: u32) -> Option<(u32, u32)> {
+        (state != END && self.0.states[state as usize].determined)
+            .then(|| (self.allowed(state)[0], self.next(state, 0)))
+    }
+
+    /// The one token that can follow, and the state behind it.
+    pub(crate) fn only(&self, state: u32) -> Option<(u32, u32)> {
+        match *self.allowed(state) {
+            [token] => Some((token, self.next(state, 0))),
+            _ => None,
+        }
+    }
+
+    /// The state behind a token, if it can follow.
+    pub(crate) fn follow(&self, state: u32, token: u32) -> Option<u32> {
+        // Nothing follows the end, though the model's own end-of-sequence token may lead there.
+        let allowed = if state == END { &[] } else { self.allowed(state) };
+        allowed.binary_search(&token).ok().map(|index| self.next(state, index)).filter(|&next| next != END)
     }
 
     fn edges(&self, state: u32) -> Range<usize> {
@@ -202,10 +217,10 @@ impl Grammar {
 impl fmt::Debug for Grammar {
     /// Sizes only: sets and choices can be long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Automaton { vocab, states, tokens, tokens_max, .. } = &*self.0;
+        let Automaton { states, tokens, tokens_max, .. } = &*self.0;
         let (states, edges) = (states.len(), tokens.len());
         let mut out = f.debug_struct("Grammar");
-        out.field("vocab", vocab).field("states", &states).field("edges", &edges);
+        out.field("states", &states).field("edges", &edges);
         out.field("tokens_max", tokens_max).finish()
     }
 }
@@ -252,12 +267,12 @@ impl<'a> Sequences<'a> {
         let config = self.model.config();
         let starts = [0].into_iter().chain(self.ends.iter().copied());
         let sequences = starts.zip(&self.ends).map(|(start, &end)| &self.tokens[start..end]).collect();
-        Ok(Grammar(Arc::new(tree(config.text.vocab, config.tokens.eos.clone(), sequences)?)))
+        Ok(Grammar(Arc::new(tree(self.model.fingerprint(), config.tokens.eos.clone(), sequences)?)))
     }
 }
 
 /// The tree of some sequences, none of them empty, and `eos` behind those that begin others.
-fn tree(vocab: usize, mut eos: Vec<u32>, mut sequences: Vec<&[u32]>) -> Result<Automaton, GrammarError> {
+fn tree(model: u64, mut eos: Vec<u32>, mut sequences: Vec<&[u32]>) -> Result<Automaton, GrammarError> {
     let longest = sequences.iter().map(|sequence| sequence.len()).max();
     let tokens_max = Some(longest.ok_or(GrammarError::NoChoices)?);
     sequences.sort_unstable();
@@ -304,7 +319,7 @@ fn tree(vocab: usize, mut eos: Vec<u32>, mut sequences: Vec<&[u32]>) -> Result<A
         let follows = next[start as usize];
         states[i].determined = end - start == 1 && (follows == END || states[follows as usize].determined);
     }
-    Ok(Automaton { vocab, states, tokens, next, tokens_max })
+    Ok(Automaton { model, states, tokens, next, tokens_max })
 }
 
 #[cfg(test)]
@@ -332,7 +347,10 @@ mod tests {
             }
         }
         let only = &all[count..];
-        assert_eq!(grammar.certain(state), (only.len() == 1).then(|| only[0][before.len()]));
+        assert_eq!(
+            grammar.certain(state).map(|(token, _)| token),
+            (only.len() == 1).then(|| only[0][before.len()])
+        );
     }
 
     #[test]

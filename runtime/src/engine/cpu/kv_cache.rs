@@ -1,4 +1,4 @@
-//! The arena of keys and values: fixed in size, laid out as the attention kernel multiplies.
+//! The KV cache: fixed in size, laid out as the attention kernel multiplies.
 
 use half::f16;
 use palmtop_kernels::layout::LANES;
@@ -7,7 +7,7 @@ use palmtop_kernels::{Kernels, KeysValues, KvScales, Scores};
 use crate::error::Result;
 use crate::model::config::HEAD_DIM_MAX;
 use crate::model::kv_format::KvElement;
-use crate::system::memory::Aligned;
+use crate::system::memory::{Aligned, Reserve};
 use crate::system::pool::Disjoint;
 
 /// Keys and values of some number of *slots*: one per sequence, layer and key-value head.
@@ -15,12 +15,12 @@ use crate::system::pool::Disjoint;
 /// In each slot keys stand in blocks of 16, each `[head_dim][16]`, and values in stripes of 16 dimensions, each
 /// `[capacity][16]`: both are then packed matrices (see [`KeysValues`]). Integers have scales beside them, in each slot
 /// one for every key, then one for every value.
-pub(crate) struct KvArena {
+pub(crate) struct KvCache {
     elements: Elements,
     pub shape: KvShape,
 }
 
-/// Sizes of an arena.
+/// Sizes of a cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KvShape {
     pub slots: usize,
@@ -54,25 +54,16 @@ impl KvShape {
     fn numbers(&self) -> (usize, usize) {
         (self.slots.saturating_mul(self.slot_elements()), self.slots.saturating_mul(self.slot_scales()))
     }
-
-    pub fn bytes(&self) -> usize {
-        let (elements, scales) = self.numbers();
-        match self.element {
-            KvElement::F32 => Aligned::<f32>::bytes(elements),
-            KvElement::F16 => Aligned::<u16>::bytes(elements),
-            KvElement::Int8 => Aligned::<i8>::bytes(elements).saturating_add(Aligned::<f32>::bytes(scales)),
-        }
-    }
 }
 
-impl KvArena {
-    pub fn new(shape: KvShape) -> Result<Self> {
+impl KvCache {
+    pub fn new(reserve: &mut Reserve, shape: KvShape) -> Result<Self> {
         let (elements, scales) = shape.numbers();
         let elements = match shape.element {
-            KvElement::F32 => Elements::F32(Aligned::zeroed(elements)?),
-            KvElement::F16 => Elements::F16(Aligned::zeroed(elements)?),
+            KvElement::F32 => Elements::F32(reserve.aligned(elements)?),
+            KvElement::F16 => Elements::F16(reserve.aligned(elements)?),
             KvElement::Int8 => {
-                Elements::Int8 { integers: Aligned::zeroed(elements)?, scales: Aligned::zeroed(scales)? }
+                Elements::Int8 { integers: reserve.aligned(elements)?, scales: reserve.aligned(scales)? }
             }
         };
         Ok(Self { elements, shape })
@@ -131,7 +122,7 @@ impl KvArena {
     }
 }
 
-/// Writes positions of an arena; see [`KvArena::writer`].
+/// Writes positions of a cache; see [`KvCache::writer`].
 pub(crate) struct KvWriter<'a> {
     elements: Writer<'a>,
     shape: KvShape,

@@ -1,0 +1,455 @@
+//! Sequences that begin, go on and end: prefill, and passes in which each running sequence gets its next tokens.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::Session;
+use super::exchange::{Answer, GenerateOptions, Piece, Request};
+use super::sampler::Choice;
+use super::sequence::{AllStop, Phase, SequenceId};
+use crate::engine::control::{Stop, Watch};
+use crate::engine::features::ImageFeatures;
+use crate::engine::head::HeadPart;
+use crate::engine::limits::{Extent, QUEUE_MAX};
+use crate::engine::span::{Batch, Sees, Span};
+use crate::engine::trace::Trace;
+use crate::error::{Error, Result, UsageError};
+use crate::system::memory::Reserve;
+
+/// What the sequences of a pass bring.
+pub(super) struct Pass {
+    spans: Vec<Span>,
+    tokens: Vec<u32>,
+    /// Which sequence each span is of.
+    running: Vec<usize>,
+    /// For every row of logits: the sequence, and where it is in its grammar.
+    states: Vec<(usize, u32)>,
+    /// Which logits tokens are chosen from.
+    pub head: HeadPart,
+}
+
+impl Pass {
+    pub fn new(reserve: &mut Reserve, extent: &Extent, vocab: usize) -> Result<Self> {
+        Ok(Self {
+            spans: reserve.list(extent.batch)?,
+            tokens: reserve.list(extent.rows)?,
+            running: reserve.list(extent.batch)?,
+            states: reserve.list(extent.logits)?,
+            head: HeadPart::new(reserve, vocab)?,
+        })
+    }
+}
+
+/// The caller's ear.
+type OnPiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> ControlFlow<()>;
+
+impl Session {
+    /// Answers up to [`Limits::batch`](crate::Limits::batch) prompts about one picture together; each exactly as it would be
+    /// answered alone. The prompts are what stands between `<bos>` and the final newline, which is added here.
+    ///
+    /// `on_piece` hears every token of every prompt; `Break` stops that prompt's answer. If the call is cancelled or its
+    /// deadline passes, at any time, the answers so far come back; those that were not done are marked with the reason
+    /// ([`StopReason`](super::StopReason)), and those that were not begun are empty, with no
+    /// [`prompt_tokens`](Answer::prompt_tokens). Answers that are not broken off are what [`GenerateOptions::grammar`] allows.
+    ///
+    /// # Errors
+    /// [`Error::Usage`], before anything is computed: for numbers of prompts, tokens and pictures that the session has no room
+    /// for, features that hold no picture or are another model's, and sequences that are still running.
+    /// [`Error::Grammar`] for another model's grammar, or one that needs longer answers.
+    pub fn answer(
+        &mut self,
+        features: &ImageFeatures,
+        prompts: &[&str],
+        options: &GenerateOptions,
+        on_piece: OnPiece<'_>,
+    ) -> Result<&[Answer]> {
+        let pictures = [features];
+        let request = |i: usize| Request { pictures: &pictures, prompt: prompts[i], draft: &[] };
+        self.answer_each(prompts.len(), &request, options, on_piece)
+    }
+
+    /// Like [`answer`](Self::answer), for requests that have pictures of their own, several perhaps, and drafts.
+    pub fn answer_requests(
+        &mut self,
+        requests: &[Request<'_>],
+        options: &GenerateOptions,
+        on_piece: OnPiece<'_>,
+    ) -> Result<&[Answer]> {
+        self.answer_each(requests.len(), &|i| requests[i], options, on_piece)
+    }
+
+    fn answer_each<'a>(
+        &mut self,
+        n: usize,
+        request: &dyn Fn(usize) -> Request<'a>,
+        options: &GenerateOptions,
+        on_piece: OnPiece<'_>,
+    ) -> Result<&[Answer]> {
+        let start = Instant::now();
+        let most = self.limits.batch;
+        if !(1..=most).contains(&n) {
+            return Err(UsageError::Prompts { prompts: n, most }.into());
+        }
+        let limit = self.check_options(options)?;
+        for i in 0..n {
+            self.check_request(&request(i))?;
+        }
+        self.clear()?;
+        let mut prefill = Duration::ZERO;
+        for i in 0..n {
+            let begin = Instant::now();
+            let begun = self.begin_at(i, &request(i), options, limit, on_piece);
+            prefill += begin.elapsed();
+            match begun {
+                Ok(()) => {}
+                Err(Error::Cancelled) => self.break_off(i..n, Stop::Cancelled, on_piece),
+                Err(Error::DeadlinePassed) => self.break_off(i..n, Stop::DeadlinePassed, on_piece),
+                Err(other) => {
+                    self.release();
+                    return Err(other);
+                }
+            }
+        }
+        self.timings.prefill = prefill;
+        loop {
+            match self.pass(on_piece) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    self.release();
+                    return Err(error);
+                }
+            }
+        }
+        self.release();
+        self.timings.decode = start.elapsed().saturating_sub(prefill);
+        Ok(&self.answers[..n])
+    }
+
+    /// Begins a sequence beside those that are running: runs its pictures and its prompt through the decoder, and chooses its
+    /// first token. [`step`](Self::step) goes on with it, [`end`](Self::end) makes room for another.
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer); [`UsageError::NoFreeSequence`] if all of the batch are taken; [`Error::Cancelled`] and
+    /// [`Error::DeadlinePassed`] during the prefill. Nothing has then begun, and other sequences are as they were.
+    pub fn begin(
+        &mut self,
+        request: &Request<'_>,
+        options: &GenerateOptions,
+        on_piece: OnPiece<'_>,
+    ) -> Result<SequenceId> {
+        let limit = self.check_options(options)?;
+        self.check_request(request)?;
+        let free = self.sequences.iter().position(|s| s.phase == Phase::Free);
+        let index = free.ok_or(UsageError::NoFreeSequence { batch: self.limits.batch })?;
+        if !self.sequences.iter().any(|s| s.is_running()) {
+            self.reset_timings();
+        }
+        let begin = Instant::now();
+        self.begin_at(index, request, options, limit, on_piece)?;
+        self.timings.prefill += begin.elapsed();
+        Ok(SequenceId { index, turn: self.sequences[index].turn })
+    }
+
+    /// Runs one pass for all sequences that are running: each gets its next token, or several if its draft was right. Returns how
+    /// many are still running.
+    ///
+    /// A sequence that is cancelled or late is marked and done at the next step; the pass at hand is given up, within a layer,
+    /// once all of its sequences are to stop.
+    pub fn step(&mut self, on_piece: OnPiece<'_>) -> Result<usize> {
+        let start = Instant::now();
+        let running = self.pass(on_piece);
+        self.timings.decode += start.elapsed();
+        running
+    }
+
+    /// The answer of a sequence, as far as it has come.
+    ///
+    /// # Errors
+    /// [`UsageError::NoSuchSequence`]
+    pub fn sequence(&self, id: SequenceId) -> Result<&Answer> {
+        Ok(&self.answers[self.place(id)?])
+    }
+
+    /// True while [`step`](Self::step) goes on with a sequence.
+    ///
+    /// # Errors
+    /// [`UsageError::NoSuchSequence`]
+    pub fn is_running(&self, id: SequenceId) -> Result<bool> {
+        Ok(self.sequences[self.place(id)?].is_running())
+    }
+
+    /// Ends a sequence, whether or not it is done: its place is free for another, and its answer is no longer there.
+    ///
+    /// # Errors
+    /// [`UsageError::NoSuchSequence`]
+    pub fn end(&mut self, id: SequenceId) -> Result<()> {
+        let place = self.place(id)?;
+        self.sequences[place].phase = Phase::Free;
+        Ok(())
+    }
+
+    /// Sequences that can still be begun.
+    pub fn free_sequences(&self) -> usize {
+        self.sequences.iter().filter(|s| s.phase == Phase::Free).count()
+    }
+
+    fn place(&self, id: SequenceId) -> Result<usize, UsageError> {
+        let place = self.sequences.get(id.index).filter(|s| s.turn == id.turn && s.phase != Phase::Free);
+        place.map(|_| id.index).ok_or(UsageError::NoSuchSequence)
+    }
+
+    /// Checks what to do with every request; gives the tokens that an answer may have.
+    fn check_options(&self, options: &GenerateOptions) -> Result<usize> {
+        let limit = options.max_new_tokens.unwrap_or(self.limits.new_tokens);
+        self.check_new_tokens(limit)?;
+        if let Some(grammar) = &options.grammar {
+            grammar.check(&self.model, limit)?;
+        }
+        Ok(limit)
+    }
+
+    fn check_request(&mut self, request: &Request<'_>) -> Result<()> {
+        let (pictures, most) = (request.pictures.len(), self.limits.pictures);
+        if !(1..=most).contains(&pictures) {
+            return Err(UsageError::Pictures { pictures, most }.into());
+        }
+        request.pictures.iter().try_for_each(|picture| picture.check_encoded(&self.model))?;
+        self.prompts.tokenize(&self.model, request.prompt)?;
+        Ok(())
+    }
+
+    /// Forgets all sequences, none of which may be running, and their answers.
+    pub(super) fn clear(&mut self) -> Result<(), UsageError> {
+        let running = self.sequences.iter().filter(|s| s.is_running()).count();
+        if running > 0 {
+            return Err(UsageError::StillRunning { running });
+        }
+        self.release();
+        self.answers.iter_mut().for_each(Answer::clear);
+        self.reset_timings();
+        Ok(())
+    }
+
+    /// Makes all places free. Answers stay.
+    fn release(&mut self) {
+        self.sequences.iter_mut().for_each(|s| s.phase = Phase::Free);
+    }
+
+    fn reset_timings(&mut self) {
+        (self.timings.prefill, self.timings.decode, self.timings.decode_steps) = Default::default();
+    }
+
+    /// Marks the prompts of a range, which have not begun, and ends those that are running.
+    fn break_off(&mut self, unbegun: std::ops::Range<usize>, stop: Stop, on_piece: OnPiece<'_>) {
+        for answer in &mut self.answers[unbegun] {
+            answer.clear();
+            answer.stop = stop.into();
+        }
+        for (i, sequence) in self.sequences.iter_mut().enumerate().filter(|(_, s)| s.is_running()) {
+            sequence.finish(i, stop.into(), &mut self.answers[i], on_piece);
+        }
+    }
+
+    /// Begins a sequence in a free place. A request that has been checked fails only if it is stopped, or by the tokenizer.
+    fn begin_at(
+        &mut self,
+        index: usize,
+        request: &Request<'_>,
+        options: &GenerateOptions,
+        limit: usize,
+        on_piece: OnPiece<'_>,
+    ) -> Result<()> {
+        let grammar = options.grammar.as_ref();
+        select(&mut self.pass.head, [grammar.map(|g| g.allowed(super::grammar::START))].into_iter());
+        self.answers[index].clear();
+        let rows =
+            self.prefill(index, request.pictures, request.prompt, &options.control(), &mut Trace::off())?;
+        self.answers[index].prompt_tokens = rows;
+        let vocab = self.model.config().text.vocab;
+        self.sequences[index].start(rows, options, limit, request.draft, vocab);
+        self.choose(index, 0, on_piece)?;
+        self.queue_certain(index, on_piece)
+    }
+
+    /// Runs pictures and a prompt through the decoder; the logits behind them, as far as they are selected, become row 0.
+    /// Returns their rows.
+    pub(super) fn prefill(
+        &mut self,
+        sequence: usize,
+        pictures: &[&ImageFeatures],
+        prompt: &str,
+        watch: &dyn Watch,
+        trace: &mut Trace<'_>,
+    ) -> Result<usize> {
+        let config = self.model.config();
+        let tokens = self.prompts.tokenize(&self.model, prompt)?;
+        let image_rows = pictures.len() * config.image_rows();
+        if trace.is_on() {
+            let image = std::iter::repeat_n(config.tokens.image, image_rows);
+            let ids: Vec<i64> = image.chain(tokens.iter().copied()).map(i64::from).collect();
+            trace.i64("input_ids", &ids);
+        }
+        let span = Span {
+            sequence,
+            position: 0,
+            pictures: pictures.len(),
+            tokens: tokens.len(),
+            sees: Sees::Whole,
+            logits: 1,
+        };
+        let rows = image_rows + tokens.len();
+        let batch = Batch { spans: &[span], pictures, tokens };
+        self.engine.forward(batch, &self.pass.head, watch, trace)?;
+        Ok(rows)
+    }
+
+    /// Runs tokens of one sequence through the decoder, each seeing itself and what came before; their logits become rows from 0
+    /// on.
+    pub(super) fn extend(
+        &mut self,
+        sequence: usize,
+        position: usize,
+        tokens: &[u32],
+        watch: &dyn Watch,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
+        let n = tokens.len();
+        let span = Span { sequence, position, pictures: 0, tokens: n, sees: Sees::Causal, logits: n };
+        let batch = Batch { spans: &[span], pictures: &[], tokens };
+        self.engine.forward(batch, &self.pass.head, watch, trace)
+    }
+
+    /// One pass for all running sequences; returns how many still are.
+    fn pass(&mut self, on_piece: OnPiece<'_>) -> Result<usize> {
+        let Pass { spans, tokens, running, states, head } = &mut self.pass;
+        (spans.clear(), tokens.clear(), running.clear(), states.clear());
+        for (i, sequence) in self.sequences.iter_mut().enumerate().filter(|(_, s)| s.is_running()) {
+            let answer = &mut self.answers[i];
+            if let Some(stop) = sequence.stop() {
+                sequence.finish(i, stop.into(), answer, on_piece);
+                continue;
+            }
+            let first = tokens.len();
+            tokens.extend_from_slice(&sequence.queue);
+            // A row of logits behind the queue, and one behind every token of the draft that may be right: one fewer than tokens
+            // that the answer can still have.
+            let mut state = sequence.state;
+            states.push((i, state));
+            let checked = self.limits.draft_tokens.min(sequence.limit - answer.tokens.len() - 1);
+            for &token in sequence.drafted(answer).iter().take(checked) {
+                if let Some(grammar) = &sequence.options.grammar {
+                    let Some(next) = grammar.follow(state, token) else { break };
+                    state = next;
+                }
+                tokens.push(token);
+                states.push((i, state));
+            }
+            spans.push(Span {
+                sequence: i,
+                position: sequence.position,
+                pictures: 0,
+                tokens: tokens.len() - first,
+                sees: Sees::Causal,
+                logits: tokens.len() - first - sequence.queue.len() + 1,
+            });
+            running.push(i);
+        }
+        if running.is_empty() {
+            return Ok(0);
+        }
+        let allowed = |&(i, state): &(usize, u32)| {
+            self.sequences[i].options.grammar.as_ref().map(|grammar| grammar.allowed(state))
+        };
+        select(head, states.iter().map(allowed));
+        let batch = Batch { spans, pictures: &[], tokens };
+        let watch = AllStop { sequences: &self.sequences, running };
+        match self.engine.forward(batch, head, &watch, &mut Trace::off()) {
+            Err(Error::Cancelled | Error::DeadlinePassed) => {
+                for &i in &*running {
+                    let sequence = &mut self.sequences[i];
+                    let stop =
+                        sequence.stop().expect("a pass is given up only if all of its sequences are to stop");
+                    sequence.finish(i, stop.into(), &mut self.answers[i], on_piece);
+                }
+                return Ok(0);
+            }
+            other => other?,
+        }
+        self.timings.decode_steps += 1;
+        let mut row = 0;
+        for span in 0..self.pass.spans.len() {
+            let Span { sequence: i, logits, .. } = self.pass.spans[span];
+            self.sequences[i].position += self.sequences[i].queue.len();
+            for n in 0..logits {
+                if n > 0 {
+                    // The token that the last row gave is the draft's, whose row this is.
+                    self.sequences[i].position += 1;
+                    self.answers[i].accepted_draft_tokens += 1;
+                }
+                self.choose(i, row + n, on_piece)?;
+                if !self.sequences[i].is_running() || !self.sequences[i].draft_holds() {
+                    break;
+                }
+            }
+            row += logits;
+            self.queue_certain(i, on_piece)?;
+        }
+        Ok(self.sequences.iter().filter(|s| s.is_running()).count())
+    }
+
+    /// Chooses the next token of sequence `i` from a row of logits, and takes all that follow if they are certain up to the
+    /// answer's end.
+    fn choose(&mut self, i: usize, row: usize, on_piece: OnPiece<'_>) -> Result<()> {
+        let (sequence, answer) = (&mut self.sequences[i], &mut self.answers[i]);
+        let logits = self.engine.logits(row);
+        self.sampler.seed(sequence.random);
+        let sampling = &sequence.options.sampling;
+        let choice = match &sequence.options.grammar {
+            None => self.sampler.choose(&self.kernels, logits, sampling),
+            Some(grammar) => {
+                let allowed = grammar.allowed(sequence.state);
+                let choice = self.sampler.choose_among(&self.kernels, logits, allowed, sampling);
+                let index = choice.token as usize;
+                sequence.state = grammar.next(sequence.state, index);
+                Choice { token: allowed[index], ..choice }
+            }
+        };
+        sequence.random = self.sampler.state();
+        sequence.queue.clear();
+        sequence.queue.push(choice.token);
+        sequence.take(&self.model, i, choice, answer, on_piece)?;
+        while sequence.is_running()
+            && let Some((token, next)) =
+                sequence.options.grammar.as_ref().and_then(|g| g.certain(sequence.state))
+        {
+            sequence.state = next;
+            sequence.take(&self.model, i, Choice { token, probability: 1.0 }, answer, on_piece)?;
+        }
+        Ok(())
+    }
+
+    /// Takes tokens that a grammar leaves no choice of, to be computed in one pass with the last one chosen.
+    fn queue_certain(&mut self, i: usize, on_piece: OnPiece<'_>) -> Result<()> {
+        let (sequence, answer) = (&mut self.sequences[i], &mut self.answers[i]);
+        while sequence.is_running()
+            && sequence.queue.len() < QUEUE_MAX
+            && let Some((token, next)) =
+                sequence.options.grammar.as_ref().and_then(|g| g.only(sequence.state))
+        {
+            sequence.state = next;
+            sequence.queue.push(token);
+            sequence.take(&self.model, i, Choice { token, probability: 1.0 }, answer, on_piece)?;
+        }
+        Ok(())
+    }
+}
+
+/// Selects the logits that tokens are chosen from: those of all sets of allowed tokens, or all if a row is free to choose.
+fn select<'a>(head: &mut HeadPart, mut sets: impl Iterator<Item = Option<&'a [u32]>> + Clone) {
+    if sets.clone().any(|set| set.is_none()) {
+        head.select_all()
+    } else {
+        head.select(sets.by_ref().flatten())
+    }
+}
