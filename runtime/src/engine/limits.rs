@@ -1,5 +1,9 @@
 //! What a session may be asked for.
 
+use palmtop_kernels::Isa;
+#[cfg(doc)]
+use palmtop_kernels::set_default_isa;
+
 use crate::model::kv_format::KvFormat;
 
 /// What a session must be able to do; its memory follows from this, to the byte.
@@ -18,6 +22,10 @@ pub struct Limits {
     pub kv: KvFormat,
     /// Threads that compute; `None` for one per physical core.
     pub threads: Option<usize>,
+    /// The instruction set of the kernels; all give the same bits and take the same memory. `None` for the default of the
+    /// process: what [`set_default_isa`] was given, or what the environment variable
+    /// `PALMTOP_ISA` names, or the best of this CPU.
+    pub isa: Option<Isa>,
 }
 
 impl Default for Limits {
@@ -29,6 +37,7 @@ impl Default for Limits {
             image_side: 16384,
             kv: KvFormat::Auto,
             threads: None,
+            isa: None,
         }
     }
 }

@@ -117,7 +117,7 @@ impl Session {
         };
         let [mean, std] = [config.image.mean, config.image.std].map(|c| c.map(|x| x as f32));
         Ok(Self {
-            engine: Engine::new(model, &sizes.engine, threads)?,
+            engine: Engine::new(model, &sizes.engine, limits.isa, threads)?,
             eye: Eye {
                 resizer: Resizer::new(side as u32, side as u32, limits.image_side as u32)?,
                 normaliser: Normaliser::new(mean, std, config.image.rescale)?,

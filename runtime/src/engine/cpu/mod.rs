@@ -10,7 +10,7 @@ pub(crate) mod vision;
 
 use std::sync::Arc;
 
-use palmtop_kernels::Kernels;
+use palmtop_kernels::{Isa, Kernels};
 
 use crate::engine::cpu::buffers::{BufferSizes, Buffers};
 use crate::engine::cpu::compute::{Compute, Scratch};
@@ -51,14 +51,19 @@ impl EngineSizes {
 }
 
 impl Engine {
-    /// Allocates everything and starts the threads.
-    pub fn new(model: &Arc<Model>, sizes: &EngineSizes, threads: &ThreadHints) -> Result<Self> {
+    /// Allocates everything and starts the threads. Without `isa` the kernels are those of the process's default.
+    pub fn new(
+        model: &Arc<Model>,
+        sizes: &EngineSizes,
+        isa: Option<Isa>,
+        threads: &ThreadHints,
+    ) -> Result<Self> {
         let t = &model.config().text;
         let scratch =
             (0..sizes.threads).map(|_| Scratch::new(&sizes.buffers.scratch)).collect::<Result<_>>()?;
         Ok(Self {
             compute: Compute {
-                kernels: Kernels::select().map_err(Error::InvalidArgument)?,
+                kernels: Kernels::new(isa)?,
                 pool: ThreadPool::with_hints(sizes.threads, threads).map_err(Error::Threads)?,
                 scratch,
             },
