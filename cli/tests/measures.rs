@@ -360,7 +360,7 @@ fn instruction_sets_that_cannot_be_had_are_refused_at_once() {
         .into_iter()
         .find(|isa| !isa.is_available())
         .expect("no CPU has the sets of two architectures");
-    let lacks = [foreign.name(), "this CPU does not have", "choose"];
+    let lacks = ["this CPU does not have", foreign.name(), "choose"];
     let all = Isa::ALL.map(Isa::name).join(", ");
     for command in commands {
         for (isa, says) in [(foreign.name(), &lacks[..]), ("mmx", &["unknown instruction set 'mmx'", &all])] {
