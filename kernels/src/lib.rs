@@ -19,7 +19,7 @@ pub mod layout;
 pub mod simd;
 
 pub use activations::QuantizedRows;
-pub use arch::{PANEL, PANEL_STRIPES, PanelScratch};
+pub use arch::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 pub use dispatch::Kernels;
 pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
 pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
