@@ -173,6 +173,21 @@ typedef struct palmtop_session { uint64_t id; } palmtop_session;
 /* How keys and values are kept: as fits the model, or in 32, 16 or 8 bits. Answers may differ a little with the last. */
 enum { PALMTOP_KV_AUTO = 0, PALMTOP_KV_F32 = 1, PALMTOP_KV_F16 = 2, PALMTOP_KV_INT8 = 3 };
 
+/* Instruction sets of the kernels. All give the same bits; a session is refused (PALMTOP_INVALID_ARGUMENT) if the CPU does not
+ * have the one it asks for. The default is the best that the CPU has, unless the environment variable PALMTOP_ISA, which is read
+ * once, names another. */
+enum {
+    PALMTOP_ISA_DEFAULT = 0,
+    PALMTOP_ISA_SCALAR = 1,       /* plain code: every CPU */
+    PALMTOP_ISA_NEON = 2,         /* Armv8.0 */
+    PALMTOP_ISA_NEON_DOTPROD = 3, /* with the dot product of bytes */
+    PALMTOP_ISA_NEON_I8MM = 4,    /* with the matrix product of bytes too */
+    PALMTOP_ISA_AVX2 = 5,
+    PALMTOP_ISA_AVXVNNI = 6,
+    PALMTOP_ISA_AVX512 = 7,       /* with VNNI */
+    PALMTOP_ISA_AMX = 8
+};
+
 #define PALMTOP_NICE_AS_IT_IS 127
 
 /* Called first on each thread that a session starts, `index` counting from 1: to give it a priority or a quality of service,
@@ -193,6 +208,8 @@ typedef struct palmtop_session_options {
     const uint32_t *cores;  /* on which the threads that are started run, as the system numbers them. Linux and Android */
     palmtop_thread_callback on_thread_start; /* null */
     void *thread_user;
+    int32_t isa;            /* PALMTOP_ISA_DEFAULT */
+    uint32_t reserved;
 } palmtop_session_options;
 
 /* Sets the defaults, which are in the comments above. `size` is sizeof(palmtop_session_options). */

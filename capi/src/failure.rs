@@ -49,7 +49,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::Grammar(GrammarError::Tokenizer(_)) => PALMTOP_BAD_MODEL,
-            Error::InvalidArgument(_) | Error::Prompt(_) | Error::Grammar(_) => PALMTOP_INVALID_ARGUMENT,
+            Error::InvalidArgument(_) | Error::Isa(_) | Error::Prompt(_) | Error::Grammar(_) => {
+                PALMTOP_INVALID_ARGUMENT
+            }
             Error::Image(ImageError::InvalidArgument(_)) => PALMTOP_INVALID_ARGUMENT,
             Error::Image(_) | Error::Mask(_) => PALMTOP_BAD_IMAGE,
             Error::File { .. } | Error::Format(_) | Error::Tokenizer(_) | Error::MaskCodec(_) => {

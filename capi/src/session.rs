@@ -1,10 +1,11 @@
 //! Sessions, and the locks that make a second user of one wait for nothing and harm nothing.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
-use palmtop::{CancelToken, GenerateOptions, KvFormat, Limits, Session, ThreadHints};
+use palmtop::{CancelToken, GenerateOptions, Isa, KvFormat, Limits, Session, ThreadHints};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{
@@ -17,6 +18,15 @@ pub const PALMTOP_KV_AUTO: i32 = 0;
 pub const PALMTOP_KV_F32: i32 = 1;
 pub const PALMTOP_KV_F16: i32 = 2;
 pub const PALMTOP_KV_INT8: i32 = 3;
+pub const PALMTOP_ISA_DEFAULT: i32 = 0;
+pub const PALMTOP_ISA_SCALAR: i32 = 1;
+pub const PALMTOP_ISA_NEON: i32 = 2;
+pub const PALMTOP_ISA_NEON_DOTPROD: i32 = 3;
+pub const PALMTOP_ISA_NEON_I8MM: i32 = 4;
+pub const PALMTOP_ISA_AVX2: i32 = 5;
+pub const PALMTOP_ISA_AVXVNNI: i32 = 6;
+pub const PALMTOP_ISA_AVX512: i32 = 7;
+pub const PALMTOP_ISA_AMX: i32 = 8;
 pub const PALMTOP_NICE_AS_IT_IS: i32 = 127;
 
 pub type palmtop_thread_callback = Option<unsafe extern "C" fn(user: *mut c_void, index: u32)>;
@@ -36,12 +46,14 @@ pub struct palmtop_session_options {
     pub cores: *const u32,
     pub on_thread_start: palmtop_thread_callback,
     pub thread_user: *mut c_void,
+    pub isa: i32,
+    pub reserved: u32,
 }
 
 // SAFETY: integers, addresses and a nullable function, the first a `usize`.
 unsafe impl Versioned for palmtop_session_options {
     const NAME: &'static str = "palmtop_session_options";
-    const FIRST_BYTES: usize = size_of::<Self>();
+    const FIRST_BYTES: usize = offset_of!(Self, isa);
 }
 
 /// The defaults of [`Limits`], and threads as they come.
@@ -58,6 +70,8 @@ pub(crate) const DEFAULT_SESSION_OPTIONS: palmtop_session_options = palmtop_sess
     cores: std::ptr::null(),
     on_thread_start: None,
     thread_user: std::ptr::null_mut(),
+    isa: PALMTOP_ISA_DEFAULT,
+    reserved: 0,
 };
 
 #[repr(C)]
@@ -140,6 +154,18 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
         PALMTOP_KV_F16 => KvFormat::F16,
         PALMTOP_KV_INT8 => KvFormat::Int8,
         other => return Err(Failure::argument(format!("{other} is no format of keys and values"))),
+    };
+    limits.isa = match options.isa {
+        PALMTOP_ISA_DEFAULT => None,
+        PALMTOP_ISA_SCALAR => Some(Isa::Scalar),
+        PALMTOP_ISA_NEON => Some(Isa::Neon),
+        PALMTOP_ISA_NEON_DOTPROD => Some(Isa::NeonDotprod),
+        PALMTOP_ISA_NEON_I8MM => Some(Isa::NeonI8mm),
+        PALMTOP_ISA_AVX2 => Some(Isa::Avx2),
+        PALMTOP_ISA_AVXVNNI => Some(Isa::AvxVnni),
+        PALMTOP_ISA_AVX512 => Some(Isa::Avx512),
+        PALMTOP_ISA_AMX => Some(Isa::Amx),
+        other => return Err(Failure::argument(format!("{other} is no instruction set"))),
     };
     limits.threads = (options.threads > 0).then_some(options.threads as usize);
     Ok(limits)

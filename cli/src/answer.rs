@@ -51,7 +51,7 @@ struct Prompt {
 pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
     let sources = sources::expand(&job.common.sources, job.common.recursive)?;
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
-    job.common.model.machine.choose_isa()?;
+    job.common.model.machine.kernels()?;
     let cancel = interrupt::listen()?;
     let model = models::open_or_demo(&job.common.model, voice)?;
     let objects = ObjectReader::of(&model)?;

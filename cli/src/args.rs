@@ -307,6 +307,10 @@ pub struct ConvertArgs {
     /// (and expected, which is run too; docs/eval.md)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibrate: Option<PathBuf>,
+    /// Instruction set of the kernels that run the examples, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx;
+    /// all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
+    #[arg(long, value_name = "NAME", requires = "calibrate")]
+    pub isa: Option<Isa>,
     /// How the head is stored, which in PaliGemma is the embedding
     #[arg(long, value_name = "FORMAT")]
     pub head: Option<WeightFormat>,
@@ -516,6 +520,7 @@ impl MachineArgs {
     pub fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         limits.threads = self.threads.map(|n| n as usize);
+        limits.isa = self.isa;
         limits.kv = match self.kv {
             Kv::Auto => KvFormat::Auto,
             Kv::F32 => KvFormat::F32,

@@ -26,7 +26,7 @@ use crate::{Outcome, files, interrupt, models, synthetic};
 const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
 
 pub fn run(args: &BenchArgs, voice: Voice) -> anyhow::Result<Outcome> {
-    args.model.machine.choose_isa()?;
+    let kernels = args.model.machine.kernels()?;
     let picture = match &args.image {
         Some(path) => decode_file(path, &ImageLimits::default())
             .with_context(|| format!("cannot use picture {}", path.display()))?,
@@ -37,7 +37,7 @@ pub fn run(args: &BenchArgs, voice: Voice) -> anyhow::Result<Outcome> {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
         file => file?,
     };
-    let result = measure(args, &file.path, &picture, voice, &cancel);
+    let result = measure(args, &file.path, &picture, &kernels, voice, &cancel);
     let report = match result {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
         report => report?,
@@ -128,6 +128,7 @@ fn measure(
     args: &BenchArgs,
     path: &Path,
     picture: &RgbImage,
+    kernels: &Kernels,
     voice: Voice,
     cancel: &CancelToken,
 ) -> anyhow::Result<Report> {
@@ -156,14 +157,13 @@ fn measure(
             rounds.push(round);
         }
     }
-    let (isa, plan) = (session.isa(), session.plan().clone());
+    let plan = session.plan().clone();
     let peak_rss = peak_rss_bytes();
     drop(session);
-    let kernels = Kernels::try_new(isa).expect("the session ran on it");
-    let machine = MachineLimits::measure(&kernels, plan.threads)?;
+    let machine = MachineLimits::measure(kernels, plan.threads)?;
     let work = model.work(prompt_tokens, limits.kv);
     let name = model_name(&model, path);
-    Ok(Report::new(&name, isa.name(), load, peak_rss, &plan, &machine, &work, &rounds, args.tokens))
+    Ok(Report::new(&name, kernels.isa().name(), load, peak_rss, &plan, &machine, &work, &rounds, args.tokens))
 }
 
 /// Looks at the picture and answers; also gives the prompt's tokens.

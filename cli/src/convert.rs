@@ -9,7 +9,7 @@ use crate::args::{ConvertArgs, ReportForm};
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Stdout, Voice};
 use crate::progress::Bar;
-use crate::{Outcome, files, interrupt};
+use crate::{Outcome, files, interrupt, models};
 
 pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
     let (formats, auto) = formats(args)?;
@@ -22,11 +22,15 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
     if args.target_bits.is_some() && auto.is_none() {
         return Err(UsageError("--target-bits goes with --recipe auto".into()).into());
     }
+    if args.calibrate.is_some() {
+        models::kernels(args.isa)?;
+    }
     let options = Options {
         recipe: formats.recipe,
         exceptions: formats.exceptions,
         calibration: args.calibrate.clone().map(|examples| Calibration { examples, auto }),
         mask_codec: args.mask_codec.clone(),
+        isa: args.isa,
         threads: args.threads.map(|n| n as usize),
         name: args.name.clone(),
         revision: args.revision.clone(),

@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::DoctorArgs;
-use crate::errors::UsageError;
 use crate::output::{Stdout, human_bytes};
 
 /// Memory that PaliGemma 3B with int4 weights needs: its file and a session at 224 pixels.
 const SMALLEST_MODEL_BYTES: u64 = 2_300_000_000;
 
 pub fn run(args: &DoctorArgs) -> anyhow::Result<Outcome> {
-    args.machine.choose_isa()?;
-    let kernels = Kernels::select().map_err(UsageError)?;
+    let kernels = args.machine.kernels()?;
+    let named = std::env::var_os(ISA_VARIABLE).is_some_and(|name| !name.is_empty());
+    let is_forced = args.machine.isa.is_some() || named;
     let threads = args.machine.threads.map_or_else(machine::default_threads, |n| n as usize);
-    let report = Report::new(&kernels, threads)?;
+    let report = Report::new(&kernels, is_forced, threads)?;
     let mut out = Stdout::new();
     if args.json {
         out.print_json(&report)?
@@ -64,7 +64,7 @@ impl From<MachineLimits> for LimitsJson {
 }
 
 impl Report {
-    fn new(kernels: &Kernels, threads: usize) -> anyhow::Result<Self> {
+    fn new(kernels: &Kernels, isa_forced: bool, threads: usize) -> anyhow::Result<Self> {
         let one = MachineLimits::measure(kernels, 1)?;
         let all = if threads == 1 { one } else { MachineLimits::measure(kernels, threads)? };
         let mut report = Self {
@@ -75,7 +75,7 @@ impl Report {
             available_bytes: machine::available_memory(),
             isas: Isa::ALL.map(|isa| IsaJson { name: isa.name(), available: isa.is_available() }).into(),
             isa: kernels.isa().name(),
-            isa_forced: std::env::var_os(ISA_VARIABLE).is_some(),
+            isa_forced,
             threads,
             one_thread: one.into(),
             all_threads: all.into(),
@@ -87,7 +87,7 @@ impl Report {
 
     fn warnings(&self, isa: Isa) -> Vec<String> {
         let mut warnings = Vec::new();
-        let best = Isa::ALL.into_iter().rfind(|isa| isa.is_available()).unwrap_or(isa);
+        let best = Isa::best();
         if isa != best {
             warnings.push(format!(
                 "{isa} is forced, but this CPU has {best}, which is faster and gives the same bits"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use palmtop::format::PalmFile;
 use palmtop::model::Model;
-use palmtop_kernels::Isa;
+use palmtop_kernels::{Isa, Kernels};
 
 use crate::args::{MachineArgs, ModelArgs};
 use crate::demo;
@@ -58,20 +58,15 @@ fn check_is_file(path: &Path) -> anyhow::Result<()> {
 }
 
 impl MachineArgs {
-    /// Tells the kernels which instruction set to use, and refuses one that they cannot: better now than after minutes of making
-    /// a model. To be called before any thread is started.
-    pub fn choose_isa(&self) -> anyhow::Result<()> {
-        if let Some(isa) = self.isa {
-            if !isa.is_available() {
-                let what =
-                    "which this CPU does not have: choose one that `palmtop doctor` shows, or leave it out";
-                return Err(UsageError(format!("--isa asks for {isa}, {what}")).into());
-            }
-            // SAFETY: the program has one thread until a session, a conversion or a Ctrl-C handler is made,
-            // and this is called before any of them.
-            unsafe { std::env::set_var(palmtop_kernels::ISA_VARIABLE, isa.name()) };
-        }
-        Isa::select().map_err(UsageError)?;
-        Ok(())
+    /// The kernels that sessions with these arguments will use. Commands ask for them first: that the CPU lacks an instruction
+    /// set is better known before minutes are spent on making a model.
+    pub fn kernels(&self) -> anyhow::Result<Kernels> {
+        kernels(self.isa)
     }
+}
+
+/// The kernels that `--isa` asks for, or else those of the process's default.
+pub fn kernels(isa: Option<Isa>) -> anyhow::Result<Kernels> {
+    let origin = if isa.is_some() { "--isa: " } else { "" };
+    Kernels::new(isa).map_err(|error| UsageError(format!("{origin}{error}")).into())
 }

@@ -25,7 +25,7 @@ struct Kept {
 pub fn run(args: &TraceArgs, voice: Voice) -> anyhow::Result<Outcome> {
     // If the file cannot be written, that is better known beforehand.
     drop(Replacement::new(&args.output)?);
-    args.model.machine.choose_isa()?;
+    args.model.machine.kernels()?;
     let source =
         if args.picture == Path::new("-") { Source::Stdin } else { Source::File(args.picture.clone()) };
     let picture = source.decode().with_context(|| format!("cannot use picture {source}"))?;

@@ -348,17 +348,19 @@ fn instruction_sets_that_cannot_be_had_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept.palm");
     let scene = scene();
-    let commands: [&[&str]; 4] = [
+    let commands: [&[&str]; 6] = [
         &["doctor"],
         &["bench", "--synthetic", "tiny", "--keep", text(&kept)],
         &["caption", text(&scene)],
         &["trace", text(&scene), "--prompt", "ocr", "-o", text(&kept)],
+        &["eval", text(&kept)],
+        &["convert", "nowhere", "-o", text(&kept), "--calibrate", "nowhere.jsonl"],
     ];
     let foreign = Isa::ALL
         .into_iter()
         .find(|isa| !isa.is_available())
         .expect("no CPU has the sets of two architectures");
-    let lacks = [foreign.name(), "this CPU does not have", "choose"];
+    let lacks = ["this CPU does not have", foreign.name(), "choose"];
     let all = Isa::ALL.map(Isa::name).join(", ");
     for command in commands {
         for (isa, says) in [(foreign.name(), &lacks[..]), ("mmx", &["unknown instruction set 'mmx'", &all])] {
@@ -399,7 +401,7 @@ fn the_flag_goes_before_the_environment() {
 
 #[test]
 fn help_names_every_instruction_set() {
-    for command in ["caption", "plan", "trace", "bench", "doctor"] {
+    for command in ["caption", "plan", "trace", "bench", "doctor", "eval", "convert"] {
         let help = run([command, "--help"]).stdout;
         let isa = &help[help.find("--isa").unwrap()..];
         for name in Isa::ALL.map(Isa::name) {

@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use palmtop::Isa;
 use palmtop::format::Metadata;
 use palmtop::model::config::Config;
 use palmtop::model::tensors::TensorSpec;
@@ -64,6 +65,9 @@ pub struct Options {
     pub calibration: Option<Calibration>,
     /// `vae-oid.npz`: adds the decoder of segmentation masks, without channels that are always zero.
     pub mask_codec: Option<PathBuf>,
+    /// The instruction set that calibration runs the model on, without influence on the file; as
+    /// [`Limits::isa`](palmtop::Limits::isa).
+    pub isa: Option<Isa>,
     /// Threads; one per core if absent.
     pub threads: Option<usize>,
     /// The model's name in the file; otherwise that of the checkpoint's folder.
@@ -206,7 +210,7 @@ fn calibrated(
     drop(first);
     let model = Model::open(&path).map_err(|e| ConvertError::Calibration(e.to_string()))?;
     let threads = options.threads.map(|n| n.min(THREADS_MAX));
-    let runner = Runner::new(&model, &calibration.examples, threads, progress)?;
+    let runner = Runner::new(&model, &calibration.examples, options.isa, threads, progress)?;
     let mut calibrator = Calibrator::new(runner, config)?;
     let mut sensitivities = BTreeMap::new();
     if let Some(auto) = &calibration.auto {

@@ -199,6 +199,8 @@ impl World {
                     253 => options.new_tokens = bytes.number() % 5000,
                     252 => options.image_side = bytes.number(),
                     251 => options.kv = bytes.number() as i32,
+                    248 => options.isa = bytes.number() as i32,
+                    247 => options.isa = i32::from(bytes.byte() % 16),
                     250 => options.nice = bytes.number() as i32,
                     // Less than it has: what lies behind it is none of the library's business.
                     249 => options.size = bytes.number() as usize % (size_of_val(&options) + 1),

@@ -58,6 +58,13 @@ impl<'a> QuantizedRows<'a> {
         self.scales[c * self.rows + m]
     }
 
+    /// The scales of chunk `c` of rows `m..m + n`.
+    #[inline(always)]
+    pub fn scales(&self, c: usize, m: usize, n: usize) -> &'a [f32] {
+        assert!(m + n <= self.rows);
+        &self.scales[c * self.rows + m..][..n]
+    }
+
     /// The sum of chunk `c` of row `m`.
     #[inline(always)]
     pub fn sum(&self, c: usize, m: usize) -> i32 {

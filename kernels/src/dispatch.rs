@@ -7,11 +7,8 @@ use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
 use crate::generic::attention_int8::{Int8KeysValues, Int8Scratch};
 use crate::generic::{attention, attention_int8, elementwise, matmul_float, norm, peak, quantize};
-use crate::isa::Isa;
+use crate::isa::{Isa, IsaError};
 use crate::layout::{LANES, PackedMatrix, WeightFormat};
-
-/// The environment variable that forces an instruction set.
-pub const ISA_VARIABLE: &str = "PALMTOP_ISA";
 
 /// Calls `$then! { $args, the kernels }`: the list of all generic kernels, for what is made once per instruction set.
 macro_rules! with_kernels {
@@ -152,23 +149,6 @@ impl Isa {
     pub fn is_available(self) -> bool {
         try_table(self).is_some()
     }
-
-    /// The best that this CPU can run, or what the environment variable `PALMTOP_ISA` asks for, unless it is empty.
-    pub fn select() -> Result<Self, String> {
-        let Some(name) = std::env::var_os(ISA_VARIABLE).filter(|name| !name.is_empty()) else {
-            return Ok(Self::ALL
-                .into_iter()
-                .rfind(|i| i.is_available())
-                .expect("plain Rust runs everywhere"));
-        };
-        let isa: Self = name.to_string_lossy().parse().map_err(|e| format!("{ISA_VARIABLE}: {e}"))?;
-        if !isa.is_available() {
-            return Err(format!(
-                "{ISA_VARIABLE} asks for {isa}, which this CPU does not have: choose another, or unset it"
-            ));
-        }
-        Ok(isa)
-    }
 }
 
 /// The kernels of an instruction set that this CPU has; all sets give the same bits.
@@ -184,11 +164,22 @@ impl Kernels {
         try_table(isa).map(|table| Self { isa, table })
     }
 
-    /// The kernels of [`Isa::select`].
-    pub fn select() -> Result<Self, String> {
-        let isa = Isa::select()?;
+    /// The kernels of `isa`, or of the process's default ([`Isa::select`]) if none is given.
+    ///
+    /// # Errors
+    /// [`IsaError::Unavailable`] if this CPU cannot run `isa`; for the default as [`Isa::select`].
+    pub fn new(isa: Option<Isa>) -> Result<Self, IsaError> {
+        let isa = isa.map_or_else(Isa::select, Ok)?;
         log::debug!("kernels: {isa}");
-        Ok(Self::try_new(isa).expect("it was asked whether this CPU has it"))
+        Self::try_new(isa).ok_or(IsaError::Unavailable { isa })
+    }
+
+    /// The kernels of the process's default.
+    ///
+    /// # Errors
+    /// As [`Isa::select`].
+    pub fn select() -> Result<Self, IsaError> {
+        Self::new(None)
     }
 
     /// Whose kernels these are.

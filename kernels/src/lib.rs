@@ -8,7 +8,7 @@
 //! - integer products are exact in any order, and their chunks are added up in one order, one output per lane;
 //! - no sum is ever split over threads.
 //!
-//! [`Kernels::select`] chooses an instruction set once; holding the value is the proof that the CPU has it.
+//! [`Kernels::new`] takes an instruction set, or chooses one; holding the value is the proof that the CPU has it.
 
 pub mod activations;
 pub mod arch;
@@ -19,8 +19,8 @@ pub mod layout;
 pub mod simd;
 
 pub use activations::QuantizedRows;
-pub use arch::{PANEL, PANEL_STRIPES, PanelScratch};
-pub use dispatch::{ISA_VARIABLE, Kernels};
+pub use arch::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
+pub use dispatch::Kernels;
 pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
 pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
-pub use isa::Isa;
+pub use isa::{ISA_VARIABLE, Isa, IsaError, set_default_isa};

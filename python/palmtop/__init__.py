@@ -60,9 +60,9 @@ class Model:
         info = self._native.info()
         self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
 
-    def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None) -> Plan:
+    def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None, isa=None) -> Plan:
         """What a session with these limits would take; nothing is taken."""
-        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads)))
+        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)))
 
     def session(
         self,
@@ -73,12 +73,14 @@ class Model:
         image_side: int = 16384,
         kv: str = "auto",
         threads: Optional[int] = None,
+        isa: Optional[str] = None,
         cores: Sequence[int] = (),
         nice: Optional[int] = None,
     ) -> "Session":
-        """Memory and threads that answer `batch` prompts together. `kv` is auto, f32, f16 or int8; `cores` and `nice`
-        are wishes for the threads that are started."""
-        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads)
+        """Memory and threads that answer `batch` prompts together. `kv` is auto, f32, f16 or int8. `isa` is the
+        instruction set of the kernels, such as "avx2" (by default what PALMTOP_ISA names, or the best of this CPU); all give the
+        same bits. `cores` and `nice` are wishes for the threads that are started."""
+        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
 
 

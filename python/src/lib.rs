@@ -37,6 +37,7 @@ fn to_python(error: palmtop::Error) -> PyErr {
     }
     match error {
         palmtop::Error::InvalidArgument(_)
+        | palmtop::Error::Isa(_)
         | palmtop::Error::Prompt(_)
         | palmtop::Error::Grammar(_)
         | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
@@ -75,10 +76,10 @@ impl Model {
     }
 }
 
-/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv` and `threads` of a session.
-type Wanted = (usize, usize, usize, usize, String, Option<usize>);
+/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv`, `threads` and `isa` of a session.
+type Wanted = (usize, usize, usize, usize, String, Option<usize>, Option<String>);
 
-fn limits((batch, prompt_tokens, new_tokens, image_side, kv, threads): Wanted) -> PyResult<Limits> {
+fn limits((batch, prompt_tokens, new_tokens, image_side, kv, threads, isa): Wanted) -> PyResult<Limits> {
     let mut limits = Limits::default();
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
     (limits.image_side, limits.threads) = (image_side, threads);
@@ -91,6 +92,8 @@ fn limits((batch, prompt_tokens, new_tokens, image_side, kv, threads): Wanted) -
             return Err(PyValueError::new_err(format!("kv is {other:?}: choose auto, f32, f16 or int8")));
         }
     };
+    limits.isa =
+        isa.map(|name| name.parse()).transpose().map_err(|error| to_python(palmtop::Error::Isa(error)))?;
     Ok(limits)
 }
 

@@ -30,11 +30,20 @@ plan = model.plan(new_tokens=40)
 assert plan.session_bytes > 0 and plan.weights_bytes > 0
 refused(ValueError, lambda: model.plan(batch=0))
 refused(ValueError, lambda: model.session(kv="f13"))
+refused(ValueError, lambda: model.session(isa="mmx"))
+for isa in ("avx2", "neon"):  # of which no CPU has both
+    try:
+        model.session(isa=isa)
+    except ValueError as error:
+        lacking = str(error)
+assert "this CPU does not have" in lacking
 session = model.session(batch=2, new_tokens=40, threads=2)
 
 features = session.encode(picture_path)
 assert features.picture_size == (640, 361)
 caption = session.answer(features, "caption en")
+plain = model.session(new_tokens=40, isa="scalar")
+assert plain.answer(plain.encode(picture_path), "caption en").probabilities.tobytes() == caption.probabilities.tobytes()
 assert caption.tokens.dtype == np.uint32 and caption.probabilities.dtype == np.float32
 assert len(caption.tokens) == len(caption.probabilities) > 0 and str(caption) == caption.text
 both = session.answers(features, ["detect cat", "caption en"])

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use palmtop_kernels::IsaError;
+
 use crate::format::FormatError;
 use crate::image::ImageError;
 use crate::session::grammar::GrammarError;
@@ -47,9 +49,9 @@ pub enum Error {
     /// The caller asked for something that this model or session cannot do.
     #[error(transparent)]
     Usage(#[from] UsageError),
-    /// The kernels that were asked for cannot run.
-    #[error("{0}")]
-    Kernels(String),
+    /// The instruction set that was asked for cannot be had.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
     /// The operating system refused.
     #[error("cannot use {}", path.display())]
     Io {

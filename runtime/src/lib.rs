@@ -110,6 +110,7 @@ pub use engine::limits::Limits;
 pub use error::{Error, Result, UsageError};
 pub use model::Model;
 pub use model::kv_format::KvFormat;
+pub use palmtop_kernels::{Isa, IsaError, set_default_isa};
 pub use session::grammar::{Grammar, GrammarError};
 pub use session::plan::Plan;
 pub use session::{

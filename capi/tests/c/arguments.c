@@ -136,9 +136,11 @@ static void handles(void) {
 }
 
 /* Structs whose size is wrong. `init` of each kind also refuses null and sizes that are none. */
-#define SIZES(type, variable, statement)                                                                             \
+#define SIZES(type, variable, statement) SIZES_FROM(sizeof(type), type, variable, statement)
+/* The same where the struct of the first version ended at `first`. */
+#define SIZES_FROM(first, type, variable, statement)                                                                             \
     do {                                                                                                             \
-        static const size_t wrong[] = {0, 1, 7, sizeof(type) - 1, 5000, SIZE_MAX};                                   \
+        static const size_t wrong[] = {0, 1, 7, (first)-1, 5000, SIZE_MAX};                                   \
         size_t w;                                                                                                    \
         for (w = 0; w < sizeof wrong / sizeof *wrong; w++) {                                                         \
             (variable).size = wrong[w];                                                                              \
@@ -148,6 +150,7 @@ static void handles(void) {
     } while (0)
 
 static void structs(void) {
+    enum { first = offsetof(palmtop_session_options, isa) };
     palmtop_session_options limits;
     palmtop_pixels pixels;
     palmtop_encode_options looking;
@@ -186,8 +189,18 @@ static void structs(void) {
     CHECK(limits.batch == 1 && limits.prompt_tokens == 256 && limits.nice == PALMTOP_NICE_AS_IT_IS);
 
     plan.size = sizeof plan;
-    SIZES(palmtop_session_options, limits, palmtop_session_new(model, &limits, &s));
-    SIZES(palmtop_session_options, limits, palmtop_model_plan(model, &limits, &plan));
+    /* A caller that was compiled before `isa` was there: what lies behind its struct is not read. */
+    limits.size = first;
+    limits.isa = 99;
+    OK(palmtop_model_plan(model, &limits, &plan));
+    limits.size = sizeof limits;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_plan(model, &limits, &plan));
+    limits.isa = PALMTOP_ISA_SCALAR;
+    OK(palmtop_session_new(model, &limits, &s));
+    OK(palmtop_session_free(s));
+    limits.isa = PALMTOP_ISA_DEFAULT;
+    SIZES_FROM(first, palmtop_session_options, limits, palmtop_session_new(model, &limits, &s));
+    SIZES_FROM(first, palmtop_session_options, limits, palmtop_model_plan(model, &limits, &plan));
     SIZES(palmtop_plan, plan, palmtop_model_plan(model, NULL, &plan));
     SIZES(palmtop_pixels, pixels, palmtop_encode_pixels(session, features, &pixels, NULL));
     SIZES(palmtop_encode_options, looking, palmtop_encode_pixels(session, features, &pixels, &looking));
@@ -274,6 +287,15 @@ static void limits(void) {
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.threads = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.kv = 4);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.kv = -1);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.isa = 9);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.isa = -1);
+    /* No CPU has the sets of two architectures. */
+#if defined __x86_64__
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.isa = PALMTOP_ISA_NEON);
+#else
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.isa = PALMTOP_ISA_AVX2);
+#endif
+    CHECK(strstr(palmtop_last_error(), "this CPU does not have") != NULL);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.nice = 20);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.nice = -21);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.core_count = 1);

@@ -41,6 +41,7 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
     if args.models.len() > 2 {
         return Err(UsageError("-m takes one model, or two to compare".into()).into());
     }
+    args.machine.kernels()?;
     let source = items::Source {
         data: &args.data,
         images: args.images.as_deref(),
@@ -50,7 +51,6 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
     let pictures = items::read(&source, voice)?;
     // If the file cannot be written, that is better known beforehand.
     args.answers.as_deref().map(Replacement::new).transpose()?;
-    args.machine.choose_isa()?;
     let cancel = interrupt::listen()?;
     let models = open(args, voice)?;
     let mut contenders =

@@ -70,8 +70,8 @@ impl<'a> Calibrator<'a> {
     pub fn new(runner: Runner<'a>, config: &Config) -> Result<Self, ConvertError> {
         let matrices = config.tensors().into_iter().filter(|t| t.matrix().is_some());
         Ok(Self {
+            kernels: Kernels::try_new(runner.isa()).expect("the session runs on it"),
             runner,
-            kernels: Kernels::select().map_err(ConvertError::Calibration)?,
             matrices: matrices.map(|t| (t.name, t.shape[1])).collect(),
             wanted: Vec::new(),
             bytes_max: BYTES_MAX,
@@ -283,7 +283,7 @@ mod tests {
         let line = serde_json::json!({"image": image, "prompt": "ocr", "expected": "42"}).to_string();
         std::fs::write(&examples, line).unwrap();
         let factors = |bytes_max: usize| {
-            let runner = Runner::new(&Model::open(&target).unwrap(), &examples, Some(2), &()).unwrap();
+            let runner = Runner::new(&Model::open(&target).unwrap(), &examples, None, Some(2), &()).unwrap();
             let mut calibrator = Calibrator::new(runner, &config).unwrap();
             calibrator.bytes_max = bytes_max;
             calibrator.want(|name| name.contains("layer.1."));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::session::{CancelToken, Traced, TracedValues};
 use palmtop::tokenizer::EncodeScratch;
-use palmtop::{GenerateOptions, ImageFeatures, Limits, Model, Session};
+use palmtop::{GenerateOptions, ImageFeatures, Isa, Limits, Model, Session};
 
 use crate::examples::{Example, read_examples};
 use crate::{ConvertError, Progress};
@@ -41,13 +41,14 @@ impl<'a> Runner<'a> {
     pub fn new(
         model: &Arc<Model>,
         examples: &Path,
+        isa: Option<Isa>,
         threads: Option<usize>,
         progress: &'a dyn Progress,
     ) -> Result<Self, ConvertError> {
         let failed = |e: palmtop::Error| ConvertError::Calibration(e.to_string());
         let pictures = read_pictures(model, examples)?;
         let mut limits = Limits::default();
-        limits.threads = threads;
+        (limits.isa, limits.threads) = (isa, threads);
         let asked = || pictures.iter().flat_map(|p| &p.asked);
         // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
         limits.prompt_tokens = asked().map(|(prompt, _)| prompt.len() + 2).max().unwrap_or(2);
@@ -58,6 +59,11 @@ impl<'a> Runner<'a> {
         let total = pictures.len() as u64;
         let streams = Streams::default();
         Ok(Self { session, features, file, pictures, progress, done: 0, total, streams })
+    }
+
+    /// The instruction set that the model runs on.
+    pub fn isa(&self) -> Isa {
+        self.session.isa()
     }
 
     /// Runs all examples; `sink` sees the inputs of every matrix by its name, row after row, always in the same order.

@@ -103,6 +103,12 @@ impl StreamAhead {
     /// The cache line to fetch when `tile`, number `t` of the chunk, is used. It need not be in memory.
     #[inline(always)]
     pub fn tile(&self, tile: &[u8; TILE_BYTES], t: usize) -> *const u8 {
-        tile.as_ptr().wrapping_add(if t < self.far_from { self.near } else { self.far })
+        tile.as_ptr().wrapping_add(self.distance(t))
+    }
+
+    /// How far behind tile `t` of the chunk that cache line lies.
+    #[inline(always)]
+    pub fn distance(&self, t: usize) -> usize {
+        if t < self.far_from { self.near } else { self.far }
     }
 }

@@ -1,5 +1,9 @@
 //! What a session may be asked for, and the numbers of rows that follow from it.
 
+use palmtop_kernels::Isa;
+#[cfg(doc)]
+use palmtop_kernels::set_default_isa;
+
 use crate::error::{Result, UsageError};
 use crate::model::config::Config;
 use crate::model::kv_format::KvFormat;
@@ -30,6 +34,10 @@ pub struct Limits {
     /// there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as they are
     /// first used.
     pub touch_memory: bool,
+    /// The instruction set of the kernels; all give the same bits and take the same memory. `None` for the default of the
+    /// process: what [`set_default_isa`] was given, or what the environment variable
+    /// `PALMTOP_ISA` names, or the best of this CPU.
+    pub isa: Option<Isa>,
 }
 
 impl Default for Limits {
@@ -44,6 +52,7 @@ impl Default for Limits {
             kv: KvFormat::Auto,
             threads: None,
             touch_memory: true,
+            isa: None,
         }
     }
 }

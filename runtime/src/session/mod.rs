@@ -161,7 +161,7 @@ impl Session {
         }
         let (reserve, extent) =
             (&mut Reserve::taking(limits.touch_memory), Extent::new(model.config(), limits)?);
-        let kernels = Kernels::select().map_err(Error::Kernels)?;
+        let kernels = Kernels::new(limits.isa)?;
         let Memory { engine, preprocessor, prompts, sequences, answers, pass, sampler } =
             Memory::new(reserve, model, limits, &extent)?;
         debug_assert_eq!(reserve.total(), bytes, "the plan is what is taken");
