@@ -63,14 +63,14 @@ fn what_cannot_be_given_is_refused() {
     let force = |session: &mut Session, features: &_, answer: &[u32], options: &_| {
         session.force(features, PROMPT, answer, options, &mut |_, _| {}).unwrap_err()
     };
-    assert!(matches!(force(&mut session, &features, &[], &options), Error::InvalidArgument(_)), "no picture");
+    assert!(matches!(force(&mut session, &features, &[], &options), Error::Usage(_)), "no picture");
     session.encode(scene().view(), &mut features, &options).unwrap();
     let vocab = session.model().config().text.vocab as u32;
     for (answer, says) in
         [(vec![5; 9], "9 tokens, where the session takes up to 8"), (vec![5, vocab], "token 2176")]
     {
         let error = force(&mut session, &features, &answer, &options);
-        assert!(matches!(error, Error::InvalidArgument(_)) && error.to_string().contains(says), "{error}");
+        assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(says), "{error}");
     }
     let mut cancelled = GenerateOptions::default();
     cancelled.cancel = CancelToken::default();

@@ -108,7 +108,7 @@ fn traced(model: &Arc<Model>, prompt: &str) -> (Vec<Vec<f32>>, Vec<u32>) {
     let mut session = Session::new(model, &limits(1, 2)).expect("a small session");
     let (mut logits, mut tokens) = (Vec::new(), Vec::new());
     session
-        .trace(scene().view(), prompt, NEW_TOKENS, &mut |value| match (value.name, value.values) {
+        .trace(&[scene().view()], prompt, NEW_TOKENS, &mut |value| match (value.name, value.values) {
             ("gen.logits", TracedValues::F32(v)) => {
                 logits = v.chunks(value.shape[1]).map(<[f32]>::to_vec).collect();
             }
@@ -345,7 +345,7 @@ fn broken_off_choices_are_marked() {
             if heard == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
         .expect("an answer so far");
-    assert_eq!((&answers[0].tokens[..], answers[0].stop), (&[50, 51][..], StopReason::Cancelled));
+    assert_eq!((&answers[0].tokens[..], answers[0].stop), (&[50, 51][..], StopReason::Callback));
 }
 
 #[test]

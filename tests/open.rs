@@ -68,10 +68,10 @@ fn a_model_is_the_same_wherever_it_lies() {
         assert_eq!((&package).stream_position().unwrap(), 3, "the caller's position stays");
         assert!(matches!(open(Some(bytes.len() as u64 - 1)), Err(Error::Format(_))), "cut, at {offset}");
         let too_long = open(Some((bytes.len() + behind) as u64 + 1));
-        assert!(matches!(too_long, Err(Error::InvalidArgument(_))), "at {offset}");
+        assert!(matches!(too_long, Err(Error::Usage(_))), "at {offset}");
     }
-    assert!(matches!(Model::open_part(&package, u64::MAX, None), Err(Error::InvalidArgument(_))));
-    assert!(matches!(Model::open_part(&package, u64::MAX, Some(u64::MAX)), Err(Error::InvalidArgument(_))));
+    assert!(matches!(Model::open_part(&package, u64::MAX, None), Err(Error::Usage(_))));
+    assert!(matches!(Model::open_part(&package, u64::MAX, Some(u64::MAX)), Err(Error::Usage(_))));
     assert!(matches!(Model::open_part(&package, 0, Some(0)), Err(Error::Format(_))));
     let end = package.metadata().unwrap().len();
     assert!(matches!(Model::open_part(&package, end, None), Err(Error::Format(_))));

@@ -145,7 +145,7 @@ fn prefill_logits(model: &Arc<Model>, kv: KvFormat, prompt: &str) -> Vec<u32> {
             logits = x.iter().map(|x| x.to_bits()).collect();
         }
     };
-    session.trace(scene().view(), prompt, 1, &mut sink).expect("a trace");
+    session.trace(&[scene().view()], prompt, 1, &mut sink).expect("a trace");
     logits
 }
 
@@ -331,13 +331,17 @@ fn calls_stop_when_asked() {
     assert!(matches!(error, Some(Error::Cancelled)));
     assert!(!features.is_encoded(), "half-made features are not used");
     session.encode(scene().view(), &mut features, &options).expect("encoding");
-    let error = session.answer(&features, &["ocr"], &cancelled, &mut |_| ControlFlow::Continue(())).err();
-    assert!(matches!(error, Some(Error::Cancelled)));
+    let answers = session.answer(&features, &["ocr"], &cancelled, &mut |_| ControlFlow::Continue(()));
+    let answer = &answers.expect("an empty answer")[0];
+    assert_eq!((answer.prompt_tokens, answer.tokens.len(), answer.stop), (0, 0, StopReason::Cancelled));
 
     let mut late = endless();
     late.deadline = Some(Instant::now() - Duration::from_millis(1));
-    let error = session.answer(&features, &["ocr"], &late, &mut |_| ControlFlow::Continue(())).err();
-    assert!(matches!(error, Some(Error::Cancelled)));
+    assert!(matches!(session.encode(scene().view(), &mut features, &late), Err(Error::DeadlinePassed)));
+    session.encode(scene().view(), &mut features, &options).expect("encoding");
+    let answers = session.answer(&features, &["ocr"], &late, &mut |_| ControlFlow::Continue(()));
+    let answer = &answers.expect("an empty answer")[0];
+    assert_eq!((answer.prompt_tokens, answer.tokens.len(), answer.stop), (0, 0, StopReason::DeadlinePassed));
 
     // Cancelled after five tokens: the answer so far is there.
     let during = endless();
@@ -362,6 +366,6 @@ fn calls_stop_when_asked() {
             }
         })
         .expect("answering");
-    assert_eq!((answers[0].tokens.len(), answers[0].stop), (1, StopReason::Cancelled));
+    assert_eq!((answers[0].tokens.len(), answers[0].stop), (1, StopReason::Callback));
     assert_eq!((answers[1].tokens.len(), answers[1].stop), (24, StopReason::TokenLimit));
 }

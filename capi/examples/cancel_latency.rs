@@ -76,7 +76,7 @@ fn main() {
                     armed.send(Instant::now()).unwrap();
                     let answered =
                         session.answer(&features, &["caption en"], &options, &mut |_| ControlFlow::Break(()));
-                    matches!(answered, Err(Error::Cancelled))
+                    answered.is_ok_and(|answers| answers[0].prompt_tokens == 0)
                 }
                 _ => {
                     let mut armed = Some(armed);

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use palmtop::{Answer, Error, Grammar, Sampling, StopReason};
+use palmtop::{Error, Grammar, Sampling, StopReason};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
@@ -134,7 +134,6 @@ pub unsafe extern "C" fn palmtop_answer(
         state.options.sampling = sampling(&options)?;
         state.options.stop_at_eos = options.ignore_end == 0;
         state.options.grammar = grammar;
-        let mut stopped = [false; PROMPTS_MAX];
         let mut on_piece = |piece: palmtop::Piece<'_>| {
             let Some(function) = options.on_piece else { return ControlFlow::Continue(()) };
             let piece = palmtop_piece {
@@ -147,29 +146,24 @@ pub unsafe extern "C" fn palmtop_answer(
             // SAFETY: as the caller promises; the piece lives until the function returns.
             match unsafe { function(options.piece_user, &raw const piece) } {
                 0 => ControlFlow::Continue(()),
-                _ => {
-                    stopped[piece.prompt as usize] = true;
-                    ControlFlow::Break(())
-                }
+                _ => ControlFlow::Break(()),
             }
         };
         let answered = state.session.answer(&features, &texts[..count], &state.options, &mut on_piece);
         state.options.grammar = None;
-        answered.map_err(|error| session.why(error, state.options.deadline))?;
+        answered?;
         let answers = &state.session.answers()[..count];
-        let cut = |(answer, &stopped): (&Answer, &bool)| answer.stop == StopReason::Cancelled && !stopped;
-        let cut = answers
-            .iter()
-            .zip(&stopped)
-            .any(cut)
-            .then(|| session.why(Error::Cancelled, state.options.deadline));
-        if let Some(out) = out {
-            let cut = cut.as_ref().map(|failure| failure.status);
-            let model = state.session.model().clone();
-            let entry = ResultEntry::new(model, answers, features.picture_size(), cut, &stopped);
+        let cut = answers.iter().find_map(|answer| match answer.stop {
+            StopReason::Cancelled => Some(Error::Cancelled),
+            StopReason::DeadlinePassed => Some(Error::DeadlinePassed),
+            StopReason::EndOfSequence | StopReason::TokenLimit | StopReason::Callback => None,
+        });
+        // Where no prompt had been read there is nothing to give.
+        if let Some(out) = out.filter(|_| answers.iter().any(|answer| answer.prompt_tokens > 0)) {
+            let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size());
             out.give(palmtop_result { id: RESULTS.insert(Arc::new(entry))? });
         }
-        cut.map_or(Ok(()), Err)
+        cut.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 

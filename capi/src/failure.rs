@@ -49,7 +49,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::Grammar(GrammarError::Tokenizer(_)) => PALMTOP_BAD_MODEL,
-            Error::InvalidArgument(_) | Error::Isa(_) | Error::Prompt(_) | Error::Grammar(_) => {
+            Error::Usage(_) | Error::Isa(_) | Error::Prompt(_) | Error::Grammar(_) => {
                 PALMTOP_INVALID_ARGUMENT
             }
             Error::Image(ImageError::InvalidArgument(_)) => PALMTOP_INVALID_ARGUMENT,
@@ -61,9 +61,16 @@ impl From<Error> for Failure {
             Error::OutOfMemory { .. } => PALMTOP_OUT_OF_MEMORY,
             Error::Threads(_) => PALMTOP_NO_THREADS,
             Error::Cancelled => PALMTOP_CANCELLED,
+            Error::DeadlinePassed => PALMTOP_DEADLINE,
             _ => PALMTOP_INTERNAL,
         };
-        let mut message = error.to_string();
+        let mut message = match error {
+            Error::Cancelled => {
+                "the call was cancelled: palmtop_session_reset_cancel makes calls possible again".to_owned()
+            }
+            Error::DeadlinePassed => "the deadline passed before the call was done".to_owned(),
+            _ => error.to_string(),
+        };
         let mut source = error.source();
         while let Some(cause) = source {
             let cause_says = cause.to_string();

@@ -232,8 +232,7 @@ fn encode(
     let mut features = try_lock(features.features.try_write(), "features")?;
     let state = &mut *state;
     state.options.deadline = crate::deadline(deadline_ns);
-    let encoded = state.session.encode(frame, &mut features, &state.options);
-    encoded.map_err(|error| session.why(error, state.options.deadline))
+    Ok(state.session.encode(frame, &mut features, &state.options)?)
 }
 
 /// # Safety

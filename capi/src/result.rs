@@ -7,9 +7,7 @@ use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch};
 use palmtop::{Answer, Error, Model, StopReason};
 
 use crate::arguments::{self, Versioned};
-use crate::failure::{
-    Failure, PALMTOP_DEADLINE, PALMTOP_NOT_FOUND, PALMTOP_TOO_SMALL, Result, call, palmtop_status,
-};
+use crate::failure::{Failure, PALMTOP_NOT_FOUND, PALMTOP_TOO_SMALL, Result, call, palmtop_status};
 use crate::handles::{RESULTS, palmtop_result};
 
 pub const PALMTOP_STOP_END: i32 = 0;
@@ -105,14 +103,8 @@ struct ObjectEntry {
 
 impl ResultEntry {
     /// Copies answers about a picture. `cut` is why those were cut off which no callback has `stopped`.
-    pub fn new(
-        model: Arc<Model>,
-        answers: &[Answer],
-        picture: (u32, u32),
-        cut: Option<palmtop_status>,
-        stopped: &[bool],
-    ) -> Self {
-        let entry = |(answer, &stopped): (&Answer, &bool)| {
+    pub fn new(model: Arc<Model>, answers: &[Answer], picture: (u32, u32)) -> Self {
+        let entry = |answer: &Answer| {
             let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, picture.0, picture.1);
             read.set_scores(&answer.probabilities);
             let object = |found: tasks::Detection| ObjectEntry { label: with_zero(&found.label), found };
@@ -126,13 +118,13 @@ impl ResultEntry {
                 stop: match answer.stop {
                     StopReason::EndOfSequence => PALMTOP_STOP_END,
                     StopReason::TokenLimit => PALMTOP_STOP_LIMIT,
-                    StopReason::Cancelled if stopped => PALMTOP_STOP_CALLBACK,
-                    StopReason::Cancelled if cut == Some(PALMTOP_DEADLINE) => PALMTOP_STOP_DEADLINE,
+                    StopReason::Callback => PALMTOP_STOP_CALLBACK,
                     StopReason::Cancelled => PALMTOP_STOP_CANCELLED,
+                    StopReason::DeadlinePassed => PALMTOP_STOP_DEADLINE,
                 },
             }
         };
-        Self { model, picture, answers: answers.iter().zip(stopped).map(entry).collect() }
+        Self { model, picture, answers: answers.iter().map(entry).collect() }
     }
 
     fn answer(&self, index: usize) -> Result<&AnswerEntry> {

@@ -3,15 +3,11 @@
 use std::ffi::c_void;
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Instant;
 
 use palmtop::{CancelToken, GenerateOptions, Isa, KvFormat, Limits, Session, ThreadHints};
 
 use crate::arguments::{self, Out, Versioned};
-use crate::failure::{
-    Failure, PALMTOP_BUSY, PALMTOP_CANCELLED, PALMTOP_DEADLINE, PALMTOP_INTERNAL, Result, call,
-    palmtop_status,
-};
+use crate::failure::{Failure, PALMTOP_BUSY, PALMTOP_INTERNAL, Result, call, palmtop_status};
 use crate::handles::{MODELS, SESSIONS, palmtop_model, palmtop_session};
 
 pub const PALMTOP_KV_AUTO: i32 = 0;
@@ -107,22 +103,6 @@ impl SessionEntry {
     /// The session for the time of a call, if nobody else has it.
     pub fn lock(&self) -> Result<MutexGuard<'_, State>> {
         try_lock(self.state.try_lock(), "session")
-    }
-
-    /// Tells a passed deadline from a cancellation, which leaves no trace if it has been reset meanwhile.
-    pub fn why(&self, error: palmtop::Error, deadline: Option<Instant>) -> Failure {
-        match error {
-            palmtop::Error::Cancelled
-                if !self.cancel.is_cancelled() && deadline.is_some_and(|d| d <= Instant::now()) =>
-            {
-                Failure::new(PALMTOP_DEADLINE, "the deadline passed before the call was done")
-            }
-            palmtop::Error::Cancelled => Failure::new(
-                PALMTOP_CANCELLED,
-                "the call was cancelled: palmtop_session_reset_cancel makes calls possible again",
-            ),
-            other => other.into(),
-        }
     }
 }
 

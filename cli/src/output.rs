@@ -434,7 +434,9 @@ pub fn stop_name(stop: StopReason) -> &'static str {
     match stop {
         StopReason::EndOfSequence => "eos",
         StopReason::TokenLimit => "limit",
+        StopReason::Callback => "callback",
         StopReason::Cancelled => "cancelled",
+        StopReason::DeadlinePassed => "deadline",
     }
 }
 

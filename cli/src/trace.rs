@@ -39,7 +39,7 @@ pub fn run(args: &TraceArgs, voice: Voice) -> anyhow::Result<Outcome> {
     let mut kept: Vec<Kept> = Vec::new();
     // Tracing cannot be cancelled, and nothing is half done while it goes on.
     interrupt::while_waiting(|| {
-        session.trace(picture.view(), &args.prompt, limits.new_tokens, &mut |value| kept.push(keep(value)))
+        session.trace(&[picture.view()], &args.prompt, limits.new_tokens, &mut |value| kept.push(keep(value)))
     })?;
     let metadata = json!({
         "palmtop": env!("CARGO_PKG_VERSION"),

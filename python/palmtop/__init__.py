@@ -103,7 +103,7 @@ class Answer:
     text: str
     tokens: np.ndarray  #: uint32 [tokens]
     probabilities: np.ndarray  #: float32 [tokens], what the model gave to each
-    stop: str  #: end, limit or cancelled
+    stop: str  #: end, limit, callback, cancelled or deadline
     prompt_tokens: int
     likelihood: float
     labels: List[str]  #: one for each object

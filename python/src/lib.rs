@@ -36,11 +36,15 @@ fn to_python(error: palmtop::Error) -> PyErr {
         source = cause.source();
     }
     match error {
-        palmtop::Error::InvalidArgument(_)
+        palmtop::Error::Usage(_)
         | palmtop::Error::Isa(_)
         | palmtop::Error::Prompt(_)
         | palmtop::Error::Grammar(_)
         | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
+        palmtop::Error::Cancelled => {
+            Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
+        }
+        palmtop::Error::DeadlinePassed => DeadlinePassed::new_err("the time was up before the call was done"),
         palmtop::Error::Io { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }
@@ -150,7 +154,7 @@ impl Session {
             session.encode(picture.view(), &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error, options.deadline))
+        .map_err(to_python)
     }
 
     /// Looks at packed pixels, or at luma and chroma planes that lie behind each other with one stride.
@@ -187,7 +191,7 @@ impl Session {
             session.encode(frame, &mut features, &options)?;
             Ok(Features(RwLock::new(features)))
         })
-        .map_err(|error| self.why(error, options.deadline))
+        .map_err(to_python)
     }
 
     /// Answers prompts together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
@@ -239,7 +243,15 @@ impl Session {
         if let Some(error) = raised {
             return Err(error);
         }
-        let answers = answers.map_err(|error| self.why(error, options.deadline))?;
+        let answers = answers.map_err(to_python)?;
+        // Stopped before any prompt had been read: there is nothing to give.
+        match answers.first() {
+            Some(first) if first.prompt_tokens == 0 && first.stop == StopReason::DeadlinePassed => {
+                return Err(to_python(palmtop::Error::DeadlinePassed));
+            }
+            Some(first) if first.prompt_tokens == 0 => return Err(to_python(palmtop::Error::Cancelled)),
+            _ => {}
+        }
         answers.iter().map(|answer| self.read(py, answer, picture)).collect()
     }
 
@@ -282,21 +294,6 @@ impl Session {
         Ok(options)
     }
 
-    /// Tells a passed deadline from a cancellation, which leaves no trace if it has been reset meanwhile.
-    fn why(&self, error: palmtop::Error, deadline: Option<Instant>) -> PyErr {
-        match error {
-            palmtop::Error::Cancelled
-                if !self.cancel.is_cancelled() && deadline.is_some_and(|d| d <= Instant::now()) =>
-            {
-                DeadlinePassed::new_err("the time was up before the call was done")
-            }
-            palmtop::Error::Cancelled => {
-                Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
-            }
-            other => to_python(other),
-        }
-    }
-
     /// An answer as Python takes it.
     fn read(
         &self,
@@ -326,7 +323,9 @@ impl Session {
         let stop = match answer.stop {
             StopReason::EndOfSequence => "end",
             StopReason::TokenLimit => "limit",
+            StopReason::Callback => "callback",
             StopReason::Cancelled => "cancelled",
+            StopReason::DeadlinePassed => "deadline",
         };
         Ok((
             answer.text.clone(),

@@ -65,7 +65,7 @@ def fails(prompt, text):
 
 refused(KeyError, lambda: session.answer(features, "caption en", on_piece=fails))
 stopped = session.answer(features, "caption en", on_piece=lambda prompt, text: True)
-assert stopped.stop == "cancelled" and caption.text.startswith(stopped.text)
+assert stopped.stop == "callback" and caption.text.startswith(stopped.text)
 
 # A session in use is busy, for other threads and its own listener.
 refused(palmtop.Busy, lambda: session.answer(features, "caption en", on_piece=lambda *_: session.timings))

@@ -29,7 +29,7 @@
 //! use std::ops::ControlFlow;
 //! use std::time::{Duration, Instant};
 //! use palmtop::image::{Frame, Plane, Rotation};
-//! use palmtop::{CancelToken, Error, GenerateOptions, Limits, Model, Session};
+//! use palmtop::{CancelToken, Error, GenerateOptions, Limits, Model, Session, StopReason};
 //!
 //! # fn next_frame() -> Option<Vec<u8>> { None }
 //! fn watch(button: CancelToken) -> palmtop::Result<()> {
@@ -46,17 +46,20 @@
 //!         let (luma, chroma) = nv12.split_at(640 * 480);
 //!         let frame = Frame::nv12(640, 480, Plane::new(luma, 640), Plane::new(chroma, 640))?
 //!             .turned(Rotation::Clockwise90);
-//!         let answered = session.encode(frame, &mut features, &options).and_then(|()| {
-//!             session.answer(&features, &["caption en"], &options, &mut |piece| {
-//!                 print!("{}", piece.text);
-//!                 ControlFlow::Continue(())
-//!             })
-//!         });
-//!         match answered {
-//!             Ok(_) => println!(),
-//!             Err(Error::Cancelled) if options.cancel.is_cancelled() => break,
-//!             Err(Error::Cancelled) => println!("(no time)"),
+//!         match session.encode(frame, &mut features, &options) {
+//!             Ok(()) => {}
+//!             Err(Error::Cancelled) => break,
+//!             Err(Error::DeadlinePassed) => continue,
 //!             Err(other) => return Err(other),
+//!         }
+//!         let answers = session.answer(&features, &["caption en"], &options, &mut |piece| {
+//!             print!("{}", piece.text);
+//!             ControlFlow::Continue(())
+//!         })?;
+//!         match answers[0].stop {
+//!             StopReason::Cancelled => break,
+//!             StopReason::DeadlinePassed => println!(" (no time for more)"),
+//!             _ => println!(),
 //!         }
 //!     }
 //!     Ok(())

@@ -136,7 +136,7 @@ proptest! {
         }
         if let Ok(model) = open(&parts.file()) {
             match answer(&model) {
-                Ok(()) | Err(Error::Image(_) | Error::InvalidArgument(_) | Error::OutOfMemory { .. }) => {}
+                Ok(()) | Err(Error::Image(_) | Error::Usage(_) | Error::OutOfMemory { .. }) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -163,7 +163,7 @@ proptest! {
                         answer(&model).unwrap();
                     }
                 }
-                Ok(_) | Err(Error::OutOfMemory { .. } | Error::InvalidArgument(_)) => {}
+                Ok(_) | Err(Error::OutOfMemory { .. } | Error::Usage(_)) => {}
                 Err(other) => panic!("{other:?}"),
             }
         }

@@ -110,7 +110,7 @@ pub fn trace(session: &mut Session, image: &Path, prompt: &str, tokens: usize) -
     let picture = decode_file(image, &ImageLimits::default()).expect("a readable picture");
     let mut out = BTreeMap::new();
     session
-        .trace(picture.view(), prompt, tokens, &mut |t: Traced<'_>| {
+        .trace(&[picture.view()], prompt, tokens, &mut |t: Traced<'_>| {
             let values = match t.values {
                 TracedValues::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
                 TracedValues::I64(v) => v.iter().map(|&x| x as f64).collect(),

@@ -205,7 +205,7 @@ impl<'a> Contender<'a> {
 
 /// Whether other prompts may fare better.
 fn is_of_one_prompt(error: &palmtop::Error) -> bool {
-    matches!(error, palmtop::Error::InvalidArgument(_) | palmtop::Error::Tokenizer(_))
+    matches!(error, palmtop::Error::Usage(_) | palmtop::Error::Tokenizer(_))
 }
 
 /// An item that was answered by every model.
@@ -306,7 +306,7 @@ impl Run {
                 }
             };
             // What was broken off says nothing about the model.
-            if of_item.iter().any(|a| a.stop == StopReason::Cancelled) {
+            if of_item.iter().any(|a| a.stop.is_broken_off()) {
                 continue;
             }
             let mask = match right_mask(&item, image) {

@@ -18,7 +18,7 @@ use crate::engine::Engine;
 pub use crate::engine::control::CancelToken;
 use crate::engine::control::Watch;
 use crate::engine::cpu::{self, CpuEngine};
-use crate::engine::features::ImageFeatures;
+pub use crate::engine::features::ImageFeatures;
 use crate::engine::limits::{Extent, Limits};
 use crate::engine::trace::Trace;
 pub use crate::engine::trace::{Traced, TracedValues};
