@@ -85,7 +85,7 @@ impl Memory {
         let side = config.vision.image_size;
         let [mean, std] = [config.image.mean, config.image.std].map(|c| c.map(|x| x as f32));
         let engine = cpu::Memory::new(reserve, model, extent)?;
-        reserve.for_purpose(Purpose::Threads).count(STACK_BYTES.saturating_mul(extent.threads - 1));
+        reserve.for_purpose(Purpose::Threads).count(stack_bytes(extent.threads));
         reserve.for_purpose(Purpose::Image);
         let preprocessor = Preprocessor {
             resizer: Resizer::reserved(reserve, side as u32, side as u32, limits.image_side as u32)?,
@@ -113,6 +113,11 @@ impl Memory {
     }
 }
 
+/// Stacks of the threads that a session starts; the caller's is one of its threads.
+fn stack_bytes(threads: usize) -> usize {
+    STACK_BYTES * (threads - 1)
+}
+
 impl Model {
     /// The memory of a session with these limits, before any is taken.
     ///
@@ -127,6 +132,7 @@ impl Model {
             kv_bytes: reserve.bytes(Purpose::KeysValues),
             activation_bytes: reserve.bytes(Purpose::Activations),
             thread_bytes: reserve.bytes(Purpose::Threads),
+            stack_bytes: stack_bytes(extent.threads),
             image_bytes: reserve.bytes(Purpose::Image),
             text_bytes: reserve.bytes(Purpose::Text),
             features_bytes: reserve.bytes(Purpose::Features),

@@ -10,10 +10,13 @@ pub struct Plan {
     pub weights_bytes: usize,
     /// Keys and values of all sequences.
     pub kv_bytes: usize,
-    /// Activations of the image encoder and of the decoder, which share one arena.
+    /// Activations of the image encoder and of the decoder, which share their memory.
     pub activation_bytes: usize,
-    /// Per-thread scratch memory of all threads.
+    /// Scratch memory of all threads, and the stacks of those that the session starts.
     pub thread_bytes: usize,
+    /// The stacks alone, which are part of `thread_bytes`: 512 KiB for each thread but the caller's. The system reserves them
+    /// when a thread starts, and backs them as they are used.
+    pub stack_bytes: usize,
     /// Resizing and patches.
     pub image_bytes: usize,
     /// Tokens, texts and sampling.
@@ -25,7 +28,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// All that a session allocates, one set of image features included; the mapped weights are not.
+    /// All that a session takes when it is made, one set of image features included; the mapped weights are not.
     pub fn session_bytes(&self) -> usize {
         let parts = [
             self.kv_bytes,
@@ -47,7 +50,7 @@ impl fmt::Display for Plan {
         row("weights (mapped)", self.weights_bytes)?;
         row("keys and values", self.kv_bytes)?;
         row("activations", self.activation_bytes)?;
-        row("thread scratch", self.thread_bytes)?;
+        row("threads", self.thread_bytes)?;
         row("image", self.image_bytes)?;
         row("tokens and text", self.text_bytes)?;
         row("image features", self.features_bytes)?;
