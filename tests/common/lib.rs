@@ -1,5 +1,6 @@
 //! What the whole-system tests share: where the reference data lies, and how values are compared.
 
+pub mod drafts;
 pub mod odd;
 
 use std::collections::BTreeMap;

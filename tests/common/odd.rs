@@ -215,9 +215,8 @@ pub fn odd_grid() -> Vec<Odd> {
                 for (generation, window) in [(1, None), (2, None), (2, Some(1))] {
                     let (text, vocab) = ([hidden, hidden / 2 + 3, 2], VOCAB + patches);
                     let sizes = Sizes { generation, vision, sides, text, heads, vocab, window };
-                    let name = format!(
-                        "Gemma {generation}, window {window:?}, {patches} patches, encoder {vision:?}, decoder {hidden}, {heads:?}"
-                    );
+                    let of = format!("encoder {vision:?}, decoder {hidden}, {heads:?}");
+                    let name = format!("Gemma {generation}, window {window:?}, {patches} patches, {of}");
                     out.push(Odd { name, config: sizes.config() });
                 }
             }
