@@ -1,5 +1,8 @@
 //! What the whole-system tests share: where the reference data lies, and how values are compared.
 
+pub mod drafts;
+pub mod odd;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -30,13 +33,17 @@ pub const CHECKPOINTS_SEVERAL: [&str; 3] = ["tiny1", "tiny2", "tiny2-wide"];
 /// A checkpoint folder as the hub would have it: weights and configuration, with the tokenizer beside them.
 pub fn checkpoint(name: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("a folder for temporary files");
-    for from in [data().join("checkpoints").join(name), data().join("tokenizer")] {
-        for entry in std::fs::read_dir(&from).unwrap_or_else(|e| panic!("{}: {e}", from.display())) {
-            let entry = entry.expect("a folder's entry");
-            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).expect("copying reference data");
-        }
-    }
+    copy_into(&data().join("checkpoints").join(name), dir.path());
+    copy_into(&data().join("tokenizer"), dir.path());
     dir
+}
+
+/// Copies the files of a folder into another.
+fn copy_into(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap_or_else(|e| panic!("{}: {e}", from.display())) {
+        let entry = entry.expect("a folder's entry");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copying reference data");
+    }
 }
 
 /// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so that

@@ -2,6 +2,7 @@
 //! there is nothing of transformers: at odd sizes.
 
 mod forward;
+mod odd_sizes;
 mod vectors;
 
 use std::collections::BTreeMap;

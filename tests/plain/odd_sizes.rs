@@ -1,1 +1,136 @@
+//! palmtop against the plain pass on models of odd sizes, and that nothing about such models panics: in every format of
+//! weights, of keys and values, traced, answering and calibrating.
 
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use palmtop::image::{ImageLimits, RgbImage, decode_file};
+use palmtop::{GenerateOptions, KvFormat, Limits, Model, Session};
+use palmtop_convert::synthetic::Synthetic;
+use palmtop_convert::{Calibration, Checkpoint, Options, Recipe, WeightSource, convert, read_config};
+use palmtop_convert::{convert_source, tokenizer};
+use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::odd::{Odd, odd_grid, odd_models, write_checkpoint};
+use palmtop_tests::{data, trace, uniform};
+use serde_json::json;
+
+use crate::forward::Plain;
+use crate::{Worst, ids};
+
+const PROMPT: &str = "answer en what is it?";
+const TOKENS: usize = 3;
+
+fn scene() -> std::path::PathBuf {
+    data().join("images/scene_640x361.png")
+}
+
+fn picture() -> RgbImage {
+    decode_file(scene(), &ImageLimits::default()).expect("a readable picture")
+}
+
+fn session(model: &Path, kv: KvFormat) -> Session {
+    let mut limits = Limits::default();
+    (limits.batch, limits.prompt_tokens, limits.new_tokens) = (2, 24, TOKENS);
+    (limits.image_side, limits.kv, limits.threads) = (700, kv, Some(2));
+    Session::new(&Model::open(model).expect("a model"), &limits).expect("a small session")
+}
+
+/// Compares every value of a trace of an f32 model, and its tokens, with those of the plain pass.
+fn compare(odd: &Odd, weights: &dyn WeightSource, model: &Path, worst: &mut Worst) {
+    let values = trace(&mut session(model, KvFormat::Auto), &scene(), PROMPT, TOKENS);
+    let pixels = values["pixel_values"].values.iter().map(|&v| v as f32).collect();
+    let prompt = ids(&values, "input_ids");
+    let (answer, plain) = Plain::new(&odd.config, weights).answer(&[pixels], &prompt, TOKENS);
+    assert_eq!(ids(&values, "gen.tokens"), answer, "{}", odd.name);
+    let others = ["pixel_values", "input_ids", "gen.tokens"];
+    assert_eq!(plain.len() + others.len(), values.len(), "{}: {:?}", odd.name, values.keys());
+    for (name, value) in values.iter().filter(|(name, _)| !others.contains(&name.as_str())) {
+        worst.compare(&odd.name, name, &plain, value, 1e-4);
+    }
+}
+
+/// Traces the model and answers a batch with it, with keys and values in all formats.
+fn run(odd: &Odd, model: &Path) {
+    for kv in [KvFormat::Auto, KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+        let mut session = session(model, kv);
+        let values = trace(&mut session, &scene(), PROMPT, TOKENS);
+        for (name, value) in &values {
+            assert!(value.values.iter().all(|v| v.is_finite()), "{}, {kv:?}: {name}", odd.name);
+        }
+        let (mut features, mut options) =
+            (session.new_features().expect("memory"), GenerateOptions::default());
+        options.stop_at_eos = false;
+        session.encode(picture().view(), &mut features, &options).expect("features");
+        let mut pieces = 0;
+        let answers = session
+            .answer(&features, &[PROMPT, "caption en"], &options, &mut |piece| {
+                pieces += usize::from(piece.token.is_some());
+                ControlFlow::Continue(())
+            })
+            .expect("answers");
+        assert_eq!(pieces, 2 * TOKENS, "{}, {kv:?}", odd.name);
+        let tokens: Vec<usize> = answers[0].tokens.iter().map(|&token| token as usize).collect();
+        // What is traced and answered, alone and in a batch, is the same.
+        assert_eq!(tokens, ids(&values, "gen.tokens"), "{}, {kv:?}", odd.name);
+    }
+}
+
+#[test]
+fn models_of_odd_sizes_compute_what_the_plain_pass_computes() {
+    let mut worst = Worst::default();
+    for odd in odd_models() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        write_checkpoint(&odd.config, 1, folder.path());
+        assert_eq!(read_config(folder.path()).expect("a readable configuration"), odd.config, "{}", odd.name);
+        let model = folder.path().join("model.palm");
+        let options = Options { recipe: uniform(WeightFormat::F32), ..Options::default() };
+        convert(folder.path(), &model, &options, &()).expect("a legal model");
+        let weights = Checkpoint::open(folder.path()).expect("a readable checkpoint");
+        compare(&odd, &weights, &model, &mut worst);
+    }
+    println!("{} values, the farthest off by {:.1e}: {}", worst.values, worst.error, worst.name);
+}
+
+#[test]
+fn models_of_odd_sizes_run_in_every_format() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let examples = folder.path().join("examples.jsonl");
+    let example = json!({"image": scene(), "prompt": PROMPT, "expected": "a car"});
+    std::fs::write(&examples, example.to_string()).expect("writing examples");
+    for odd in odd_models() {
+        let checkpoint = folder.path().join("checkpoint");
+        write_checkpoint(&odd.config, 2, &checkpoint);
+        let model = folder.path().join("model.palm");
+        for format in [WeightFormat::F32, WeightFormat::F16, WeightFormat::Int8, WeightFormat::Int4] {
+            let mut options = Options { recipe: Recipe::preset(format), ..Options::default() };
+            convert(&checkpoint, &model, &options, &()).expect("a legal model");
+            run(&odd, &model);
+            if format == WeightFormat::Int4 {
+                options.calibration = Some(Calibration { examples: examples.clone(), auto: None });
+                convert(&checkpoint, &model, &options, &()).expect("a legal model");
+                run(&odd, &model);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_grid_of_sizes_computes_what_the_plain_pass_computes() {
+    let table = tokenizer::build_table(&data().join("tokenizer")).expect("a readable tokenizer");
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let (mut worst, grid) = (Worst::default(), odd_grid());
+    for (seed, odd) in grid.iter().enumerate() {
+        let weights = Synthetic::new(odd.config.clone(), seed as u64);
+        let model = folder.path().join("model.palm");
+        let options = Options { recipe: uniform(WeightFormat::F32), ..Options::default() };
+        convert_source(&weights, &odd.config, table.clone(), &model, &options, &()).expect("a legal model");
+        compare(odd, &weights, &model, &mut worst);
+    }
+    println!(
+        "{} models, {} values, the farthest off by {:.1e}: {}",
+        grid.len(),
+        worst.values,
+        worst.error,
+        worst.name
+    );
+}
