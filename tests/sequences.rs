@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
 use palmtop::{
-    Answer, Error, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Model, Piece, Request, Sampling,
-    Session, StopReason, UsageError,
+    Answer, Error, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Model, Piece, Request,
+    Sampling, Session, StopReason, UsageError,
 };
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_kernels::{Isa, Kernels};
 use palmtop_tests::drafts::drafts;
-use palmtop_tests::{CHECKPOINTS_SEVERAL, converted, data, relative_error, several, uniform};
+use palmtop_tests::{converted, data, uniform};
 
 const NEW_TOKENS: usize = 24;
 
@@ -51,12 +51,7 @@ fn encoded(session: &mut Session, names: &[&str]) -> Vec<ImageFeatures> {
 /// All of an answer that must not change.
 fn bits(answer: &Answer) -> (Vec<u32>, Vec<u32>, String, StopReason) {
     let probabilities = answer.probabilities.iter().chain(&answer.end_probability);
-    (
-        answer.tokens.clone(),
-        probabilities.map(|p| p.to_bits()).collect(),
-        answer.text.clone(),
-        answer.stop,
-    )
+    (answer.tokens.clone(), probabilities.map(|p| p.to_bits()).collect(), answer.text.clone(), answer.stop)
 }
 
 /// A grammar in which much is certain: before a choice, between two, and behind the last.
@@ -97,16 +92,22 @@ fn any_draft_gives_the_bits_of_no_draft() {
             let features = encoded(&mut session, &["scene_640x361.png"]);
             let alone: Vec<Answer> = ways
                 .iter()
-                .map(|way| session.answer(&features[0], &["caption en"], way, &mut goes_on).expect("an answer")[0].clone())
+                .map(|way| {
+                    session.answer(&features[0], &["caption en"], way, &mut goes_on).expect("an answer")[0]
+                        .clone()
+                })
                 .collect();
             let of_isa: Vec<_> = alone.iter().map(bits).collect();
             assert_eq!(want.get_or_insert_with(|| of_isa.clone()), &of_isa, "{name} {format} {isa}");
-            for draft_tokens in [1, 5, NEW_TOKENS] {
+            // All drafts with the best set; with the others, some of them.
+            let best = Kernels::new(None).expect("kernels").isa() == isa;
+            for draft_tokens in if best { &[1, 5, NEW_TOKENS][..] } else { &[5] } {
+                let (draft_tokens, every) = (*draft_tokens, if best { 1 } else { 4 });
                 let mut with_drafts = plain.clone();
                 with_drafts.draft_tokens = draft_tokens;
                 let mut session = Session::new(&model, &with_drafts).expect("a small session");
                 for (way, alone) in ways.iter().zip(&alone) {
-                    for draft in drafts(&alone.tokens, eos, vocab) {
+                    for draft in drafts(&alone.tokens, eos, vocab).into_iter().step_by(every) {
                         let request =
                             Request { pictures: &[&features[0]], prompt: "caption en", draft: &draft.tokens };
                         let got = session.answer_requests(&[request], way, &mut goes_on).expect("an answer");
@@ -115,7 +116,7 @@ fn any_draft_gives_the_bits_of_no_draft() {
                         let accepted = got[0].accepted_draft_tokens;
                         assert!(accepted <= draft.right, "{what}: {accepted} accepted");
                         let passes = session.timings().decode_steps;
-                        if way.grammar.is_none() && way.stop_at_eos == false {
+                        if way.grammar.is_none() && !way.stop_at_eos {
                             // The first token is the prefill's, and each pass gives one that no draft had to know.
                             assert_eq!(1 + passes + accepted, alone.tokens.len(), "{what}");
                             if draft.right == alone.tokens.len() && draft_tokens == NEW_TOKENS {
@@ -137,14 +138,17 @@ fn certain_tokens_are_computed_together() {
     let features = encoded(&mut session, &["scene_640x361.png"]);
     let mut options = GenerateOptions::default();
     options.grammar = Some(winding(&model));
-    let answer = session.answer(&features[0], &["caption en"], &options, &mut goes_on).expect("an answer")[0].clone();
+    let answer =
+        session.answer(&features[0], &["caption en"], &options, &mut goes_on).expect("an answer")[0].clone();
     // Three certain tokens, then a choice; on the longer ways three more, and another.
     let passes = session.timings().decode_steps;
     assert_eq!(passes, if answer.tokens[3] == 303 { 1 } else { 2 }, "{:?}", answer.tokens);
     // The model's own probabilities among what may follow, by teacher forcing.
     let mut rows = Vec::new();
     session
-        .force(&features[0], "caption en", &answer.tokens, &options, &mut |_, logits| rows.push(logits.to_vec()))
+        .force(&features[0], "caption en", &answer.tokens, &options, &mut |_, logits| {
+            rows.push(logits.to_vec())
+        })
         .expect("teacher forcing");
     let choice = |row: &[f32], tokens: &[u32], chosen: u32| {
         let exp = |token: u32| f64::from(row[token as usize]).exp();
@@ -200,15 +204,24 @@ fn sequences_that_join_and_leave_answer_as_alone() {
             if round % 2 == 0 && session.free_sequences() > 0 && !waiting.is_empty() {
                 let which = waiting.remove(0);
                 let (of, prompt, options) = asked[which];
-                let request = Request { pictures: &pictures(of), prompt, draft: &want[which].0[..3.min(want[which].0.len())] };
-                running.push((which, session.begin(&request, options, &mut goes_on).expect("a free sequence")));
+                let request = Request {
+                    pictures: &pictures(of),
+                    prompt,
+                    draft: &want[which].0[..3.min(want[which].0.len())],
+                };
+                running
+                    .push((which, session.begin(&request, options, &mut goes_on).expect("a free sequence")));
             }
             session.step(&mut goes_on).expect("a step");
             running.retain(|&(which, id)| {
                 if session.is_running(id).expect("a sequence") {
                     return true;
                 }
-                assert_eq!(bits(session.sequence(id).expect("a sequence")), want[which], "{name} {format} {which}");
+                assert_eq!(
+                    bits(session.sequence(id).expect("a sequence")),
+                    want[which],
+                    "{name} {format} {which}"
+                );
                 session.end(id).expect("a sequence");
                 assert!(matches!(session.sequence(id), Err(Error::Usage(UsageError::NoSuchSequence))));
                 done += 1;
@@ -222,41 +235,6 @@ fn sequences_that_join_and_leave_answer_as_alone() {
     }
 }
 
-#[test]
-fn three_pictures_in_one_prompt_are_what_transformers_makes_of_them() {
-    for name in CHECKPOINTS_SEVERAL {
-        let model = converted(name, uniform(WeightFormat::F32)).open();
-        let mut session = Session::new(&model, &limits(1, 0)).expect("a small session");
-        let vectors = several(name);
-        assert!(!vectors.is_empty());
-        for vector in vectors {
-            let pictures: Vec<_> = vector
-                .images
-                .iter()
-                .map(|image| decode_file(image, &ImageLimits::default()).expect("a readable picture"))
-                .collect();
-            let views: Vec<_> = pictures.iter().map(RgbImage::view).collect();
-            let tokens = vector.tensors["gen.tokens"].values.len();
-            let got = palmtop_tests::trace_several(&mut session, &views, &vector.prompt, tokens);
-            let mut compared = 0;
-            for (key, want) in &vector.tensors {
-                let Some(have) = got.get(key).filter(|_| !key.starts_with("vision") && key != "resized") else {
-                    continue;
-                };
-                compared += 1;
-                assert_eq!(have.shape, want.shape, "{}: {key}", vector.name);
-                if key == "input_ids" || key == "gen.tokens" {
-                    assert_eq!(have.values, want.values, "{}: {key}", vector.name);
-                    continue;
-                }
-                let error = relative_error(&have.values, &want.values);
-                assert!(error < 1e-4, "{}: {key} is off by {error:.1e}", vector.name);
-            }
-            assert!(compared >= 6, "{}: {compared} tensors", vector.name);
-        }
-    }
-}
-
 /// A stop in the prefill of a later prompt leaves what earlier ones have answered.
 #[test]
 fn a_stop_in_a_later_prefill_keeps_earlier_answers() {
@@ -264,7 +242,8 @@ fn a_stop_in_a_later_prefill_keeps_earlier_answers() {
     let mut session = Session::new(&model, &limits(3, 0)).expect("a small session");
     let features = encoded(&mut session, &["scene_640x361.png"]);
     let prompts = ["caption en", "ocr", "describe en"];
-    let want = bits(&session.answer(&features[0], &prompts[..1], &endless(), &mut goes_on).expect("an answer")[0]);
+    let want =
+        bits(&session.answer(&features[0], &prompts[..1], &endless(), &mut goes_on).expect("an answer")[0]);
 
     // The first token of the first prompt comes before the second is read.
     let options = endless();
@@ -314,7 +293,9 @@ fn the_reason_is_the_one_that_was_there_first() {
     let mut session = Session::new(&model, &limits(1, 0)).expect("a small session");
     let features = encoded(&mut session, &["scene_640x361.png"]);
     let options = endless();
-    let stop_of = |session: &mut Session, options: &GenerateOptions, hear: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>| {
+    let stop_of = |session: &mut Session,
+                   options: &GenerateOptions,
+                   hear: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>| {
         session.answer(&features[0], &["ocr"], options, hear).expect("an answer")[0].stop
     };
     let mut break_at_last = |piece: Piece<'_>| match piece.token {
@@ -328,7 +309,11 @@ fn the_reason_is_the_one_that_was_there_first() {
     options.cancel.reset();
     // Reset in the last piece: told all the same.
     let mut reset_at_last = |piece: Piece<'_>| {
-        if piece.token.is_some() { options.cancel.cancel() } else { options.cancel.reset() }
+        if piece.token.is_some() {
+            options.cancel.cancel()
+        } else {
+            options.cancel.reset()
+        }
         ControlFlow::Continue(())
     };
     assert_eq!(stop_of(&mut session, &options, &mut reset_at_last), StopReason::Cancelled);
@@ -386,7 +371,10 @@ fn what_belongs_to_another_model_is_refused() {
     let mut features = features;
     let refused = session.encode(picture("scene_640x361.png").view(), &mut features[0], &endless());
     assert!(matches!(refused, Err(Error::Usage(UsageError::FeaturesOfAnotherModel))), "{refused:?}");
-    assert!(ask(&mut of_other, &features[0], &endless()).is_ok(), "a refusal leaves the features as they were");
+    assert!(
+        ask(&mut of_other, &features[0], &endless()).is_ok(),
+        "a refusal leaves the features as they were"
+    );
 
     let mut of_same = Session::new(&same, &limits(1, 0)).expect("a small session");
     let features = encoded(&mut of_same, &["scene_640x361.png"]);

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palmtop::image::{ImageLimits, RgbView, decode_file};
+use palmtop::image::{ImageLimits, decode_file};
 use palmtop::model::config::Config;
 use palmtop::session::{Traced, TracedValues};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
@@ -115,19 +115,9 @@ pub struct Tensor {
 /// All that a session shows of itself on the way from a picture to so many tokens.
 pub fn trace(session: &mut Session, image: &Path, prompt: &str, tokens: usize) -> BTreeMap<String, Tensor> {
     let picture = decode_file(image, &ImageLimits::default()).expect("a readable picture");
-    trace_several(session, &[picture.view()], prompt, tokens)
-}
-
-/// The same of several pictures in one prompt; of what every picture has, that of the last one.
-pub fn trace_several(
-    session: &mut Session,
-    pictures: &[RgbView<'_>],
-    prompt: &str,
-    tokens: usize,
-) -> BTreeMap<String, Tensor> {
     let mut out = BTreeMap::new();
     session
-        .trace(pictures, prompt, tokens, &mut |t: Traced<'_>| {
+        .trace(&[picture.view()], prompt, tokens, &mut |t: Traced<'_>| {
             let values = match t.values {
                 TracedValues::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
                 TracedValues::I64(v) => v.iter().map(|&x| x as f64).collect(),
