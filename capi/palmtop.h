@@ -184,15 +184,15 @@ typedef struct palmtop_session { uint64_t id; } palmtop_session;
  * slightly. */
 enum { PALMTOP_KV_AUTO = 0, PALMTOP_KV_F32 = 1, PALMTOP_KV_F16 = 2, PALMTOP_KV_INT8 = 3 };
 
-/* Instruction sets of the kernels. All give the same bits; a session is refused (PALMTOP_INVALID_ARGUMENT) if the CPU does not
- * have the one it asks for. The default is the best that the CPU has, unless the environment variable PALMTOP_ISA, which is read
- * once, names another. */
+/* Instruction sets of the kernels. All give the same bits. If the CPU does not have the requested one, the call that
+ * needs it returns PALMTOP_INVALID_ARGUMENT. The default is the best set of the CPU, unless the environment variable
+ * PALMTOP_ISA names another; it is read once. */
 enum {
     PALMTOP_ISA_DEFAULT = 0,
-    PALMTOP_ISA_SCALAR = 1,       /* plain code: every CPU */
+    PALMTOP_ISA_SCALAR = 1,       /* plain code for every CPU */
     PALMTOP_ISA_NEON = 2,         /* Armv8.0 */
-    PALMTOP_ISA_NEON_DOTPROD = 3, /* with the dot product of bytes */
-    PALMTOP_ISA_NEON_I8MM = 4,    /* with the matrix product of bytes too */
+    PALMTOP_ISA_NEON_DOTPROD = 3, /* with int8 dot products */
+    PALMTOP_ISA_NEON_I8MM = 4,    /* also with int8 matrix products */
     PALMTOP_ISA_AVX2 = 5,
     PALMTOP_ISA_AVXVNNI = 6,
     PALMTOP_ISA_AVX512 = 7,       /* with VNNI */
