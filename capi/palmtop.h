@@ -184,8 +184,8 @@ typedef struct palmtop_session { uint64_t id; } palmtop_session;
  * slightly. */
 enum { PALMTOP_KV_AUTO = 0, PALMTOP_KV_F32 = 1, PALMTOP_KV_F16 = 2, PALMTOP_KV_INT8 = 3 };
 
-/* Instruction sets of the kernels. All give the same bits. If the CPU does not have the requested one, the call that
- * needs it returns PALMTOP_INVALID_ARGUMENT. The default is the best set of the CPU, unless the environment variable
+/* Instruction sets of the kernels. All give the same bits. If the CPU does not have the requested one,
+ * palmtop_session_new returns PALMTOP_INVALID_ARGUMENT. The default is the best set of the CPU, unless the environment variable
  * PALMTOP_ISA names another; it is read once. */
 enum {
     PALMTOP_ISA_DEFAULT = 0,
@@ -230,7 +230,7 @@ palmtop_status palmtop_session_options_init(palmtop_session_options *options, si
 /* The memory that a session takes, and that one features object takes. */
 typedef struct palmtop_plan {
     size_t size;               /* sizeof(palmtop_plan), set by you */
-    uint64_t session_bytes;    /* all that a session allocates, features included: the sum of kv_bytes to features_bytes */
+    uint64_t session_bytes;    /* all that a session allocates: the sum of kv_bytes to features_bytes */
     uint64_t weights_bytes;    /* mapped from the file and shared; not part of the session */
     uint64_t kv_bytes;
     uint64_t activation_bytes;
