@@ -195,7 +195,7 @@ pub(crate) unsafe fn texts<'a>(
     max: usize,
 ) -> Result<impl Iterator<Item = Result<&'a str>>> {
     if count > max {
-        return Err(Failure::argument(format!("{count} {name}s, where {max} are the most")));
+        return Err(Failure::argument(format!("{count} {name}s, but {max} is the maximum")));
     }
     if count > 0 {
         check_place(format_args!("the list of {name}s"), texts)?;

@@ -101,7 +101,7 @@ pub(crate) fn call(work: impl FnOnce() -> Result<()>) -> palmtop_status {
         Ok(Ok(())) => return PALMTOP_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => {
-            let message = format!("a defect of palmtop, please report it: {}", panicked(&*panic));
+            let message = format!("a bug in palmtop, please report it: {}", panicked(&*panic));
             // What the payload does when it is dropped is not known.
             std::mem::forget(panic);
             Failure::new(PALMTOP_INTERNAL, message)
@@ -116,7 +116,7 @@ pub(crate) fn call(work: impl FnOnce() -> Result<()>) -> palmtop_status {
 /// The text that a panic came with.
 fn panicked(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
 #[unsafe(no_mangle)]

@@ -39,7 +39,7 @@ fn worded(task: i32, language: Option<&str>, items: &[&str]) -> Result<String> {
         PALMTOP_OCR => none().map(|()| Ok(Task::ocr()))?,
         PALMTOP_DETECT => Task::detect(items),
         PALMTOP_SEGMENT => Task::segment(items),
-        other => return Err(Failure::argument(format!("{other} is no task"))),
+        other => return Err(Failure::argument(format!("{other} is not a task"))),
     };
     Ok(task.map_err(Error::from)?.prompt())
 }

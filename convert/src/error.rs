@@ -66,7 +66,7 @@ pub enum ConvertError {
         files: Vec<String>,
     },
     /// Two tensors of the checkpoint stand for the same weights.
-    #[error("tensor '{name}' stands twice: as '{first}' and as '{second}'")]
+    #[error("tensor '{name}' appears twice: as '{first}' and as '{second}'")]
     Duplicate {
         /// The classic name.
         name: String,

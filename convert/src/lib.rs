@@ -189,8 +189,9 @@ fn calibrated(
         all.map(|t| t.name).collect::<BTreeSet<_>>()
     };
     if calibration.auto.is_none() && int4(&contents.formats).is_empty() {
-        let what = "calibration is for int4, and nothing here is stored so but perhaps the embedding, which is rounded plainly";
-        return Err(ConvertError::Calibration(format!("{what}: choose int4, or an automatic recipe")));
+        let what =
+            "calibration only affects int4 matrices other than the embedding, and this recipe has none";
+        return Err(ConvertError::Calibration(format!("{what}: choose int4 or an automatic recipe")));
     }
     // A file that cannot be used is better known beforehand.
     examples::read_examples(&calibration.examples)?;

@@ -187,7 +187,7 @@ class Session:
         channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
         allowed = {1: ["grey", "nv12", "nv21"], 3: ["rgb", "bgr"], 4: ["rgba", "bgra"]}.get(channels)
         if allowed is None:
-            raise ValueError(f"an array of shape {picture.shape} is no picture")
+            raise ValueError(f"an array of shape {picture.shape} is not a picture")
         format = format or allowed[0]
         if format not in allowed:
             raise ValueError(f"an array of shape {picture.shape} cannot be {format}: choose from {allowed}")

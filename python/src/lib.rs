@@ -181,7 +181,7 @@ impl Session {
             "grey" => packed(PixelFormat::Grey),
             "nv12" => Frame::nv12(width, height, luma, chroma),
             "nv21" => Frame::nv21(width, height, luma, chroma),
-            other => return Err(PyValueError::new_err(format!("{other:?} is no format of pixels"))),
+            other => return Err(PyValueError::new_err(format!("{other:?} is not a pixel format"))),
         };
         let frame = frame.map_err(of_image)?.turned(Rotation::from_degrees(rotation).map_err(of_image)?);
         let session = &mut *self.lock()?;
@@ -278,7 +278,7 @@ impl Session {
             Ok(session) => Ok(session),
             Err(TryLockError::WouldBlock) => Err(Busy::new_err("another call is using the session")),
             Err(TryLockError::Poisoned(_)) => {
-                Err(Error::new_err("an earlier call has failed: make a new session"))
+                Err(Error::new_err("an earlier call hit a bug: create a new session"))
             }
         }
     }

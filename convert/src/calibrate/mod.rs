@@ -98,7 +98,7 @@ impl<'a> Calibrator<'a> {
             self.gather(index)?;
         }
         let factor = Factor::new(cols, &self.gathered[name]);
-        let wrong = || format!("the inputs of '{name}' are too large for numbers: the checkpoint is damaged");
+        let wrong = || format!("the inputs of '{name}' overflow: the checkpoint is damaged");
         factor.map(Some).ok_or_else(|| ConvertError::Calibration(wrong()))
     }
 
