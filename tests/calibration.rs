@@ -218,7 +218,7 @@ fn what_goes_wrong_leaves_nothing_and_is_said_with_its_line() {
     };
     assert!(matches!(fails(&good, &CancelAfter(1, AtomicU64::new(0))), ConvertError::Cancelled));
     let eight_bits = Options { recipe: "int8".parse().unwrap(), ..good.clone() };
-    assert!(fails(&eight_bits, &()).to_string().contains("calibration is for int4"));
+    assert!(fails(&eight_bits, &()).to_string().contains("calibration only affects int4"));
 
     let line =
         |image: &Path, prompt: &str| format!("{}\n", serde_json::json!({"image": image, "prompt": prompt}));

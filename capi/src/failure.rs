@@ -1,4 +1,4 @@
-//! Errors, as numbers and as text; and the wall that no panic passes.
+//! Errors as status numbers and as text, and the boundary that stops every panic.
 
 use std::any::Any;
 use std::cell::RefCell;

@@ -7,8 +7,8 @@
 //! └─────────┴──────────────────┴────────────────┘
 //! ```
 //!
-//! The generation of a place counts how often it has been freed. A handle whose kind, index or generation does not fit
-//! names nothing, and that is all that can happen to it. Zero is never given out.
+//! The generation of a place counts how often it has been freed. If the kind, index or generation of a handle does not
+//! match, the handle names no object and the call fails. Zero is never issued.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

@@ -1,4 +1,4 @@
-//! What the library has to say beside errors.
+//! The log: messages of the library other than errors.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};

@@ -240,8 +240,8 @@ fn encode(
 }
 
 /// # Safety
-/// `pixels` is null, or can be read as far as its size; each of its planes is null, or has its bytes, and they do not change
-/// during the call. `options` is null, or can be read as far as its size.
+/// `pixels` is null, or can be read as far as its size; each of its planes is null, or has its bytes, and they do not
+/// change during the call. `options` is null, or can be read as far as its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_encode_pixels(
     session: palmtop_session,
@@ -260,8 +260,8 @@ pub unsafe extern "C" fn palmtop_encode_pixels(
 }
 
 /// # Safety
-/// `data` is null, or has `bytes` bytes, which do not change during the call; `options` is null, or can be read as far as
-/// its size.
+/// `data` is null, or has `bytes` bytes, which do not change during the call; `options` is null, or can be read as far
+/// as its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_encode_file(
     session: palmtop_session,

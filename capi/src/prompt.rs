@@ -1,4 +1,4 @@
-//! The wording of tasks.
+//! The prompts of tasks.
 
 use std::ffi::c_char;
 
@@ -45,8 +45,8 @@ fn worded(task: i32, language: Option<&str>, items: &[&str]) -> Result<String> {
 }
 
 /// # Safety
-/// `language` is null or a text; `items` is null, or has `count` texts; `buffer` is null, or has `bytes` bytes that can be
-/// written; `length` is null or writable.
+/// `language` is null or a text; `items` is null, or has `count` texts; `buffer` is null, or has `bytes` bytes that can
+/// be written; `length` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_prompt(
     task: i32,

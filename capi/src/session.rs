@@ -1,4 +1,4 @@
-//! Sessions, and the locks that make a second user of one wait for nothing and harm nothing.
+//! Sessions, and the locks that refuse a second call at once, without harm to the first.
 
 use std::ffi::c_void;
 use std::mem::offset_of;
@@ -209,8 +209,8 @@ pub unsafe extern "C" fn palmtop_session_options_init(
 }
 
 /// # Safety
-/// `options` is null, or can be read as far as its size, and what it points to is as `palmtop.h` says; `session` is null or
-/// writable.
+/// `options` is null, or can be read as far as its size, and what it points to is as `palmtop.h` says; `session` is
+/// null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_session_new(
     model: palmtop_model,

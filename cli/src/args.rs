@@ -204,8 +204,8 @@ pub struct MachineArgs {
     /// Threads that compute [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
-    /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give the same
-    /// bits [default: what PALMTOP_ISA says, or the best of this CPU]
+    /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give
+    /// the same bits [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
     /// How keys and values are kept
@@ -236,7 +236,8 @@ pub struct DecodingArgs {
     /// Prompts answered together [default: all of a picture, at most 8]
     #[arg(long, value_name = "N", value_parser = count(1, 64))]
     pub batch: Option<u64>,
-    /// Choose tokens by chance: near 0 the likeliest, 1 as the model says, above 1 wilder [default: 0, always the likeliest]
+    /// Choose tokens by chance: near 0 the likeliest, 1 as the model says, above 1 wilder [default: 0, always the
+    /// likeliest]
     #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f32>,
     /// Choose among the K likeliest tokens only
@@ -296,19 +297,20 @@ pub struct ConvertArgs {
     /// How weights are stored: f32, f16, int8 or int4
     #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
     pub weights: WeightFormat,
-    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file; or auto:
-    /// int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves the head out)
+    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file;
+    /// or auto: int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves
+    /// the head out)
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
     /// Bits a weight of all matrices that --recipe auto may spend [default: 5]
     #[arg(long, value_name = "BITS", value_parser = bits, requires = "recipe")]
     pub target_bits: Option<f64>,
-    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image and prompt
-    /// (and expected, which is run too; docs/eval.md)
+    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image
+    /// and prompt (and expected, which is run too; docs/eval.md)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibrate: Option<PathBuf>,
-    /// Instruction set of the kernels that run the examples, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx;
-    /// all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
+    /// Instruction set of the kernels that run the examples, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni,
+    /// avx512, amx; all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME", requires = "calibrate")]
     pub isa: Option<Isa>,
     /// How the head is stored, which in PaliGemma is the embedding
@@ -332,7 +334,8 @@ pub struct ConvertArgs {
     /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
-    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its notice]
+    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its
+    /// notice]
     #[arg(long, value_name = "TEXT")]
     pub license: Option<String>,
     /// Threads that work [default: one per physical core]

@@ -1,4 +1,4 @@
-//! `palmtop bench`: how fast a model answers, beside what the machine can do at most.
+//! `palmtop bench`: measures how fast a model answers, and compares it with the limits of the machine.
 
 use std::fmt;
 use std::ops::ControlFlow;

@@ -1,4 +1,4 @@
-//! `palmtop doctor`: what this machine has for the work, and what is chosen of it.
+//! `palmtop doctor`: shows what this machine has, what palmtop uses of it, and how fast it is.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Files made of answers: pictures with boxes drawn, and masks. Named so that no source is overwritten.
+//! Saves pictures with boxes drawn, and masks, under names that overwrite no source.
 
 use std::collections::HashSet;
 use std::fs;

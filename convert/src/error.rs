@@ -1,4 +1,4 @@
-//! Why a conversion fails, by whose fault it is.
+//! The errors of a conversion, grouped by who can fix them.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
-//! Examples of what a model is asked: pictures, prompts and the answers they should get, one JSON object a line.
+//! Examples for a model: pictures, prompts and expected answers, one JSON object per line.
 //!
 //! ```text
 //! {"image": "a.png", "prompt": "detect cat", "expected": "<loc0100>… cat", "task": "detect", "mask": "a.mask.png"}
 //! ```
 //!
-//! `expected`, `task` and `mask` may be missing; keys of other names are passed over. Paths are relative to the file's folder.
+//! `expected`, `task` and `mask` may be missing; other keys are ignored. Paths are relative to the folder of the file.
 
 use std::fmt;
 use std::fs::File;

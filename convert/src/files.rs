@@ -1,4 +1,4 @@
-//! Opening the files of a checkpoint, which may be anything.
+//! Opens the files of a checkpoint, which are untrusted.
 
 use std::fs::File;
 use std::io::Read;

@@ -1,8 +1,8 @@
 //! Checkpoints in, `.palm` files out.
 //!
 //! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any
-//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory stays small whatever the model: input is
-//! mapped, output is written in windows. `docs/quantization.md` says what is stored how and why.
+//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory use stays small for a model of any size: input
+//! is mapped, and output is written in windows. `docs/quantization.md` describes how weights are stored, and why.
 
 mod calibrate;
 mod checkpoint;

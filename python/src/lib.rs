@@ -1,6 +1,7 @@
-//! The native half of the Python package `palmtop`: plain numbers, texts and bytes. `palmtop/__init__.py` makes arrays of them.
+//! The native half of the Python package `palmtop`. It passes plain numbers, strings and bytes, which
+//! `palmtop/__init__.py` turns into arrays.
 //!
-//! Whatever takes time runs without Python's lock, on bytes that nobody can change.
+//! Long operations run without Python's global lock, on bytes that nobody can change.
 
 #![allow(missing_docs, reason = "the Python side has them")]
 
@@ -64,7 +65,8 @@ impl Model {
         py.detach(|| palmtop::Model::open(&path)).map(Self).map_err(to_python)
     }
 
-    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are decoded.
+    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are
+    /// decoded.
     fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
         let config = self.0.config();
         let generation =

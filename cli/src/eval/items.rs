@@ -1,4 +1,4 @@
-//! What is to be answered, and what would be right.
+//! The items of an evaluation: prompts and expected answers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -86,8 +86,8 @@ pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
     Ok(pictures)
 }
 
-/// A COCO file is one object with a list of annotations; as JSON may be written in any order, all of it may have to be looked
-/// through.
+/// A COCO file is one object with a list of annotations; as JSON may be written in any order, all of it may have to be
+/// looked through.
 fn looks_like_coco(path: &Path) -> anyhow::Result<bool> {
     if path.is_dir() {
         bail!("it is a folder");
