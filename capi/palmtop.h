@@ -185,8 +185,8 @@ typedef struct palmtop_session { uint64_t id; } palmtop_session;
 enum { PALMTOP_KV_AUTO = 0, PALMTOP_KV_F32 = 1, PALMTOP_KV_F16 = 2, PALMTOP_KV_INT8 = 3 };
 
 /* Instruction sets of the kernels. All give the same bits. If the CPU does not have the requested one,
- * palmtop_session_new returns PALMTOP_INVALID_ARGUMENT. The default is the best set of the CPU, unless the environment variable
- * PALMTOP_ISA names another; it is read once. */
+ * palmtop_session_new returns PALMTOP_INVALID_ARGUMENT. The default is the best set of the CPU, unless the environment
+ * variable PALMTOP_ISA names another; it is read once. */
 enum {
     PALMTOP_ISA_DEFAULT = 0,
     PALMTOP_ISA_SCALAR = 1,       /* plain code for every CPU */

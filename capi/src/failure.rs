@@ -66,9 +66,9 @@ impl From<Error> for Failure {
         };
         let mut message = match error {
             Error::Cancelled => {
-                "the call was cancelled: palmtop_session_reset_cancel makes calls possible again".to_owned()
+                "the call was cancelled: use palmtop_session_reset_cancel before the next call".to_owned()
             }
-            Error::DeadlinePassed => "the deadline passed before the call was done".to_owned(),
+            Error::DeadlinePassed => "the deadline passed before the call finished".to_owned(),
             _ => error.to_string(),
         };
         let mut source = error.source();

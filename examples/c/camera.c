@@ -7,8 +7,8 @@
  *     rpicam-vid -t 0 --codec yuv420 ...                        (that is I420: PALMTOP_YUV420)
  *     ffmpeg -f v4l2 -i /dev/video0 -f rawvideo -pix_fmt nv12 - ...
  *
- * The program assumes that the camera is rotated by 90 degrees. It drops a frame that misses its deadline. A second thread
- * plays the role of a stop button: it cancels the work, in the middle of a frame if necessary.
+ * The program assumes that the camera is rotated by 90 degrees. It drops a frame that misses its deadline. A second
+ * thread plays the role of a stop button: it cancels the work, in the middle of a frame if necessary.
  *
  * Build it with: cc camera.c $(pkg-config --cflags --libs palmtop) -lpthread -o camera */
 #define _POSIX_C_SOURCE 200809L

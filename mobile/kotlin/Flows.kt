@@ -11,8 +11,8 @@ import kotlin.concurrent.thread
 
 /**
  * The answer to a prompt, piece by piece. Collecting the flow starts the computation on a thread of its own. If the
- * collection ends early, the computation is cancelled within about the time of one layer; [Palmtop.Session.cancel] stops it
- * too. The session can be used at once afterwards. The flow replaces `onPiece` of [options].
+ * collection ends early, the computation is cancelled within about the time of one layer; [Palmtop.Session.cancel]
+ * stops it too. The session can be used at once afterwards. The flow replaces `onPiece` of [options].
  *
  *     session.pieces(features, "caption en").collect { print(it) }
  */

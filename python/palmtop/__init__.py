@@ -77,16 +77,17 @@ class Model:
         cores: Sequence[int] = (),
         nice: Optional[int] = None,
     ) -> "Session":
-        """Creates a session that answers up to `batch` prompts together. `kv` is the format of the KV cache: auto, f32, f16
-        or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that PALMTOP_ISA names,
-        or the best of this CPU. All of them give the same bits. `cores` and `nice` are requests for the threads that the
-        session starts; the system may refuse them."""
+        """Creates a session that answers up to `batch` prompts together. `kv` is the format of the KV cache: auto, f32,
+        f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
+        PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. `cores` and `nice` are requests for
+        the threads that the session starts; the system may refuse them."""
         wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
 
 
 class Features:
-    """The output of the image encoder for one picture. Encode a picture once, then ask about it as often as you like."""
+    """The output of the image encoder for one picture. Encode a picture once, then ask about it as often as you
+    like."""
 
     def __init__(self, native):
         self._native = native
@@ -118,8 +119,8 @@ class Answer:
         return self.text
 
     def to_supervision(self, classes: Sequence[str] = ()):
-        """Converts the objects to supervision.Detections. The class id of a label is its index in `classes`, so that it is the
-        same for every picture; other labels follow in order of appearance. data["class_name"] has the names."""
+        """Converts the objects to supervision.Detections. The class id of a label is its index in `classes`, so that it
+        is the same for every picture; other labels follow in order of appearance. data["class_name"] has the names."""
         import supervision
 
         names = list(dict.fromkeys([*classes, *self.labels]))
@@ -169,11 +170,12 @@ class Session:
     def encode(self, picture, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
         """Encodes a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP or GIF file, or a uint8 array.
 
-        Arrays are [height, width, 3] (rgb, or format="bgr" as in OpenCV), [height, width, 4] (rgba or bgra), [height, width]
-        (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` rotates an array clockwise by 0, 90, 180
-        or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
+        Arrays are [height, width, 3] (rgb, or format="bgr" as in OpenCV), [height, width, 4] (rgba or bgra), [height,
+        width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` rotates an array clockwise by
+        0, 90, 180 or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
 
-        A file is rotated as its Exif orientation says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need it."""
+        A file is rotated as its Exif orientation says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need
+        it."""
         if isinstance(picture, (str, os.PathLike)):
             with open(picture, "rb") as file:
                 picture = file.read()
@@ -216,9 +218,10 @@ class Session:
         timeout: Optional[float] = None,
         on_piece=None,
     ) -> Answer:
-        """Answers a prompt. If you pass `choices`, the answer is one of them. `on_piece(prompt, text)` receives the answer piece
-        by piece as it is generated; return True from it to end the answer. If the call is cancelled or `timeout` passes
-        after the first token, it returns the partial answer, and `stop` says so; before the first token it raises."""
+        """Answers a prompt. If you pass `choices`, the answer is one of them. `on_piece(prompt, text)` receives the
+        answer piece by piece as it is generated; return True from it to end the answer. If the call is cancelled or
+        `timeout` passes after the first token, it returns the partial answer, and `stop` says so; before the first
+        token it raises."""
         return self.answers(
             features, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
             seed=seed, choices=choices, timeout=timeout, on_piece=on_piece,
@@ -228,7 +231,8 @@ class Session:
         self, features: Features, prompts: Sequence[str], *, max_new_tokens=None, temperature=0.0, top_k=0, top_p=0.0,
         seed=0, choices=None, timeout=None, on_piece=None,
     ) -> List[Answer]:
-        """Answers up to `batch` prompts about a picture together; each answer is the same as if asked alone. See answer()."""
+        """Answers up to `batch` prompts about a picture together; each answer is the same as if asked alone. See
+        answer()."""
         sampling = (temperature, top_k, top_p, seed)
         choices = None if choices is None else list(choices)
         raw = self._native.answer(
@@ -273,8 +277,8 @@ class Session:
             thread.join()
 
     def cancel(self) -> None:
-        """Stops the call that is using this session within about the time of one layer; callable from any thread. That call
-        raises Cancelled, and so does every later call until reset_cancel()."""
+        """Stops the call that is using this session within about the time of one layer; callable from any thread. That
+        call raises Cancelled, and so does every later call until reset_cancel()."""
         self._native.cancel()
 
     def reset_cancel(self) -> None:

@@ -43,9 +43,11 @@ fn to_python(error: palmtop::Error) -> PyErr {
         | palmtop::Error::Grammar(_)
         | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
         palmtop::Error::Cancelled => {
-            Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
+            Cancelled::new_err("the call was cancelled; use reset_cancel() before the next call")
         }
-        palmtop::Error::DeadlinePassed => DeadlinePassed::new_err("the time was up before the call was done"),
+        palmtop::Error::DeadlinePassed => {
+            DeadlinePassed::new_err("the timeout passed before the call finished")
+        }
         palmtop::Error::Io { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }

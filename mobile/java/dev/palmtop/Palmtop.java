@@ -19,9 +19,9 @@ import java.util.List;
  * }
  * }</pre>
  *
- * Any thread may use these objects. Only one thread at a time may use a session; otherwise the call throws an {@link Error}
- * with status {@link #BUSY}. The exception is {@link Session#cancel}. If you use an object after closing it, the call throws;
- * nothing crashes. The C header, palmtop.h, has the details. Kotlin flows are in Flows.kt.
+ * Any thread may use these objects. Only one thread at a time may use a session; otherwise the call throws an {@link
+ * Error} with status {@link #BUSY}. The exception is {@link Session#cancel}. If you use an object after closing it,
+ * the call throws; nothing crashes. The C header, palmtop.h, has the details. Kotlin flows are in Flows.kt.
  */
 public final class Palmtop {
     /** Pixel formats, as in palmtop.h. */
@@ -236,8 +236,8 @@ public final class Palmtop {
         }
 
         /**
-         * Stops the call that is using this session; callable from any thread. That call throws with {@link #CANCELLED},
-         * and so does every later call until {@link #resetCancel}.
+         * Stops the call that is using this session; callable from any thread. That call throws with {@link
+         * #CANCELLED}, and so does every later call until {@link #resetCancel}.
          */
         public void cancel() {
             cancelSession(id, true);

@@ -135,9 +135,9 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// The answer to a prompt, piece by piece. A thread of its own computes it. If you end the iteration, the computation
-    /// is cancelled; the session is busy until it has ended, which takes about the time of one layer. `cancel` ends this
-    /// stream only.
+    /// The answer to a prompt, piece by piece. A thread of its own computes it. If you end the iteration, the
+    /// computation is cancelled; the session is busy until it has ended, which takes about the time of one layer.
+    /// `cancel` ends this stream only.
     public func pieces(_ prompt: String, about features: Features, deadline: UInt64 = 0) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
             let running = Running()
