@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-/// The first GCC whose `_tile_loadconfig` is trusted. That of 12.2 tells its optimizer of 8 of the 64 bytes that the instruction
-/// reads, so that the others are never written, and ggml dies of a fault (GCC bug 114098).
+/// The first GCC whose `_tile_loadconfig` is trusted. That of 12.2 tells its optimizer of 8 of the 64 bytes that the
+/// instruction reads, so that the others are never written, and ggml dies of a fault (GCC bug 114098).
 const GCC_MAJOR_MIN: u32 = 14;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(ggml_tiles)");
     println!("cargo::rerun-if-changed=build.rs");
-    // Told by llama-cpp-sys-2: the folder lib/cmake of what it has installed. What cmake knows of the compiler lies beside.
+    // Told by llama-cpp-sys-2: the folder lib/cmake of what it has installed. What cmake knows of the compiler lies
+    // beside.
     println!("cargo::rerun-if-env-changed=DEP_LLAMA_GGML_CMAKE_DIR");
     let Some(installed) = std::env::var_os("DEP_LLAMA_GGML_CMAKE_DIR").map(PathBuf::from) else { return };
     match installed.ancestors().nth(2).and_then(compiler) {

@@ -218,7 +218,7 @@ fn what_goes_wrong_leaves_nothing_and_is_said_with_its_line() {
     };
     assert!(matches!(fails(&good, &CancelAfter(1, AtomicU64::new(0))), ConvertError::Cancelled));
     let eight_bits = Options { recipe: "int8".parse().unwrap(), ..good.clone() };
-    assert!(fails(&eight_bits, &()).to_string().contains("calibration is for int4"));
+    assert!(fails(&eight_bits, &()).to_string().contains("calibration only affects int4"));
 
     let line =
         |image: &Path, prompt: &str| format!("{}\n", serde_json::json!({"image": image, "prompt": prompt}));
@@ -226,7 +226,7 @@ fn what_goes_wrong_leaves_nothing_and_is_said_with_its_line() {
     let path = to.path().join("examples.jsonl");
     for (text, says) in [
         (String::new(), "has no examples"),
-        (line(&scene, "ocr") + "{}", "line 2: is no example"),
+        (line(&scene, "ocr") + "{}", "line 2: is not an example"),
         (line(&scene, "ocr") + &line(Path::new("gone.png"), "ocr"), "line 2: cannot use picture"),
         (line(&scene, "ocr") + &line(&scene, &"long ".repeat(2000)), "line 2: the prompt has 10000 bytes"),
         (line(&scene, "caption <image>"), "line 1: the prompt has the image token"),
@@ -258,6 +258,6 @@ fn inputs_that_overflow_are_refused() {
     let source = Huge(Synthetic::new(config.clone(), 1));
     let result = convert_source(&source, &config, table, &target, &options, &());
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("are too large for numbers"), "{error}");
+    assert!(error.contains("overflow"), "{error}");
     assert!(!target.exists());
 }

@@ -67,7 +67,7 @@ fn what_cannot_be_given_is_refused() {
     session.encode(scene().view(), &mut features, &options).unwrap();
     let vocab = session.model().config().text.vocab as u32;
     for (answer, says) in
-        [(vec![5; 9], "9 tokens, where the session takes up to 8"), (vec![5, vocab], "token 2176")]
+        [(vec![5; 9], "9 tokens, but the session takes at most 8"), (vec![5, vocab], "token 2176")]
     {
         let error = force(&mut session, &features, &answer, &options);
         assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(says), "{error}");

@@ -286,7 +286,7 @@ fn limits_are_refused_with_what_to_do() {
     session.encode(scene().view(), &mut features, &options).expect("encoding");
     for (prompts, text) in [
         (vec!["the cat and the dog and the car and the tree"], "more than this session's 8: shorten it"),
-        (vec!["ocr", "ocr"], "2 prompts at once, where the session takes 1 to 1"),
+        (vec!["ocr", "ocr"], "2 prompts at once, but the session takes 1 to 1"),
         (vec![], "0 prompts at once"),
         (vec!["what <image> is"], "has the image token in its text"),
     ] {
@@ -299,7 +299,7 @@ fn limits_are_refused_with_what_to_do() {
     let mut options = GenerateOptions::default();
     options.max_new_tokens = Some(25);
     let got = ask(&mut session, &features, &["ocr"], &options);
-    assert_eq!(got, "25 new tokens, where the session takes 1 to 24");
+    assert_eq!(got, "25 new tokens, but the session takes 1 to 24");
     for (change, text) in [
         ((|l: &mut Limits| l.batch = 0) as fn(&mut Limits), "the batch is 0"),
         (|l| l.prompt_tokens = usize::MAX, "the limit of prompt tokens is"),

@@ -4,8 +4,8 @@
 //! cargo run --release -p palmtop-capi --example cancel_latency -- model.palm 200
 //! ```
 //!
-//! Without a model, one of random weights is made that is small but has the proportions of the real ones: its head has the
-//! weights of five layers. The cancellation comes at a random moment of each phase, the same ones every time.
+//! Without a model, one of random weights is made that is small but has the proportions of the real ones: its head has
+//! the weights of five layers. The cancellation comes at a random moment of each phase, the same ones every time.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};

@@ -1,4 +1,4 @@
-//! Questions to a session, and the grammars that answers may have to follow.
+//! Questions to a session, and grammars that restrict the answers.
 
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
@@ -96,8 +96,8 @@ pub unsafe extern "C" fn palmtop_answer_options_init(
 }
 
 /// # Safety
-/// `prompts` is null, or has `count` texts. `options` is null, or can be read as far as its size, and its callback is as
-/// `palmtop.h` says. `result` is null or writable.
+/// `prompts` is null, or has `count` texts. `options` is null, or can be read as far as its size, and its callback is
+/// as `palmtop.h` says. `result` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_answer(
     session: palmtop_session,

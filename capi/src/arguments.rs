@@ -1,4 +1,4 @@
-//! What callers hand in by address, checked as far as it can be.
+//! Checks what callers pass by address, as far as that is possible.
 
 use std::ffi::{CStr, c_char};
 use std::fmt::Display;
@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 
 use crate::failure::{Failure, Result};
 
-/// A struct that begins with its size in bytes, so that it can grow: callers of older and of newer versions are understood.
+/// A struct that begins with its size in bytes, so that it can grow: callers of older and of newer versions are
+/// understood.
 ///
 /// # Safety
 /// `repr(C)`, its first field is a `usize`, and any bytes in the rest of it are a valid value.
@@ -51,8 +52,8 @@ unsafe fn stated<T: Versioned>(place: *const T) -> Result<usize> {
     Ok(bytes)
 }
 
-/// The options of a caller, or the defaults for null. What an older caller does not know has its default; what a newer one
-/// knows must be zero beyond our knowledge.
+/// The options of a caller, or the defaults for null. What an older caller does not know has its default; what a newer
+/// one knows must be zero beyond our knowledge.
 ///
 /// # Safety
 /// `place` is null, or can be read as far as its size.
@@ -195,7 +196,7 @@ pub(crate) unsafe fn texts<'a>(
     max: usize,
 ) -> Result<impl Iterator<Item = Result<&'a str>>> {
     if count > max {
-        return Err(Failure::argument(format!("{count} {name}s, where {max} are the most")));
+        return Err(Failure::argument(format!("{count} {name}s, but {max} is the maximum")));
     }
     if count > 0 {
         check_place(format_args!("the list of {name}s"), texts)?;

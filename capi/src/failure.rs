@@ -1,4 +1,4 @@
-//! Errors, as numbers and as text; and the wall that no panic passes.
+//! Errors as status numbers and as text, and the boundary that stops every panic.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -66,9 +66,9 @@ impl From<Error> for Failure {
         };
         let mut message = match error {
             Error::Cancelled => {
-                "the call was cancelled: palmtop_session_reset_cancel makes calls possible again".to_owned()
+                "the call was cancelled: use palmtop_session_reset_cancel before the next call".to_owned()
             }
-            Error::DeadlinePassed => "the deadline passed before the call was done".to_owned(),
+            Error::DeadlinePassed => "the deadline passed before the call finished".to_owned(),
             _ => error.to_string(),
         };
         let mut source = error.source();
@@ -101,7 +101,7 @@ pub(crate) fn call(work: impl FnOnce() -> Result<()>) -> palmtop_status {
         Ok(Ok(())) => return PALMTOP_OK,
         Ok(Err(failure)) => failure,
         Err(panic) => {
-            let message = format!("a defect of palmtop, please report it: {}", panicked(&*panic));
+            let message = format!("a bug in palmtop, please report it: {}", panicked(&*panic));
             // What the payload does when it is dropped is not known.
             std::mem::forget(panic);
             Failure::new(PALMTOP_INTERNAL, message)
@@ -116,7 +116,7 @@ pub(crate) fn call(work: impl FnOnce() -> Result<()>) -> palmtop_status {
 /// The text that a panic came with.
 fn panicked(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it does not say why")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given")
 }
 
 #[unsafe(no_mangle)]

@@ -7,8 +7,8 @@
 //! └─────────┴──────────────────┴────────────────┘
 //! ```
 //!
-//! The generation of a place counts how often it has been freed. A handle whose kind, index or generation does not fit
-//! names nothing, and that is all that can happen to it. Zero is never given out.
+//! The generation of a place counts how often it has been freed. If the kind, index or generation of a handle does not
+//! match, the handle names no object and the call fails. Zero is never issued.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -73,7 +73,7 @@ impl<T> Table<T> {
                 (places.all.len() - 1) as u32
             }
             None => {
-                let what = format!("there are 2^{INDEX_BITS} handles of this kind: free some");
+                let what = format!("all 2^{INDEX_BITS} handles of this kind are in use: free some");
                 return Err(Failure::new(PALMTOP_OUT_OF_MEMORY, what));
             }
         };
@@ -112,9 +112,9 @@ impl<T> Table<T> {
     fn unknown(&self, id: u64) -> Failure {
         let what = self.what;
         let message = if id == 0 {
-            format!("the {what} handle is zero: was the call that makes it successful?")
+            format!("the {what} handle is zero: did the call that creates it succeed?")
         } else {
-            format!("{id:#x} is no {what} handle, or its {what} has been freed")
+            format!("{id:#x} is not a {what} handle, or its {what} has been freed")
         };
         Failure::new(PALMTOP_INVALID_HANDLE, message)
     }

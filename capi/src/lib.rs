@@ -1,15 +1,15 @@
-//! libpalmtop: the C interface. `palmtop.h` beside this folder is its documentation; here is only how it is done.
+//! libpalmtop: the C interface. `palmtop.h` beside this folder is its documentation; this crate is the implementation.
 //!
-//! - **Handles are numbers.** A handle names a place in a table and how often that place has been used (`handles`). One that
-//!   was freed, belongs to another kind of object or was never given out is found to be so and gives an error: nothing
-//!   that a caller hands in is followed as an address, except the memory and the texts that a call is about.
-//! - **One call at a time.** What changes is behind a lock that is only ever tried: who comes second is told that the
-//!   object is busy (`session`).
-//! - **No panic leaves.** Every function runs in `failure::call`, which makes a panic an error; a session in which one
-//!   happened is not used again.
-//! - **Nothing is allocated** between the making of a session and the last token; results are made behind it.
+//! - **Handles are numbers.** A handle names a place in a table and how often that place has been freed (`handles`). If
+//!   a handle was freed, was never issued or is of another kind, the call returns an error. The library follows no
+//!   address from a caller, except those of the memory and the strings that a call works on.
+//! - **One call at a time.** Each object that changes is behind a lock that calls try but never wait for: the second
+//!   call learns that the object is busy (`session`).
+//! - **No panic leaves.** Every function runs in `failure::call`, which turns a panic into an error. A session in which
+//!   a panic happened refuses all later calls.
+//! - **Nothing is allocated** between the creation of a session and the last token; results are allocated after it.
 //!
-//! The tests compare this with the header, item by item: `tests/header.rs`.
+//! `tests/header.rs` compares this crate with the header, item by item.
 
 #![allow(missing_docs, reason = "the header has them")]
 #![allow(non_camel_case_types, reason = "types have the names that they have in C")]

@@ -1,4 +1,4 @@
-//! What the library has to say beside errors.
+//! The log: messages of the library other than errors.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
@@ -79,10 +79,10 @@ pub unsafe extern "C" fn palmtop_set_log(
             PALMTOP_LOG_WARNING => LevelFilter::Warn,
             PALMTOP_LOG_INFO => LevelFilter::Info,
             PALMTOP_LOG_DEBUG => LevelFilter::Debug,
-            other => return Err(Failure::argument(format!("{other} is no level of the log"))),
+            other => return Err(Failure::argument(format!("{other} is not a log level"))),
         };
         if SPEAKING.get() {
-            return Err(Failure::new(PALMTOP_BUSY, "the log's callback cannot be replaced while it runs"));
+            return Err(Failure::new(PALMTOP_BUSY, "the log callback cannot be replaced while it runs"));
         }
         // Waits until no thread is in the callback that is replaced.
         *EAR.write().unwrap_or_else(PoisonError::into_inner) =

@@ -94,7 +94,7 @@ fn open_fd(fd: i32, offset: u64, length: u64) -> Result<Arc<Model>> {
     use std::fs::File;
     use std::os::fd::BorrowedFd;
     if fd < 0 {
-        return Err(Failure::argument(format!("{fd} is no file descriptor")));
+        return Err(Failure::argument(format!("{fd} is not a file descriptor")));
     }
     // SAFETY: not -1. If it is not open, the system says so in the next call; nothing else is done with it.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -156,10 +156,10 @@ pub unsafe extern "C" fn palmtop_model_open_memory(
         // SAFETY: as this function's.
         let seen = unsafe { arguments::bytes("the model", data, bytes)? };
         if !(seen.as_ptr() as usize).is_multiple_of(64) && !seen.is_empty() {
-            return Err(Failure::argument("the model's memory does not begin at a multiple of 64"));
+            return Err(Failure::argument("the address of the model is not a multiple of 64"));
         }
         if seen.is_empty() {
-            return Err(Failure::argument("a model cannot have 0 bytes"));
+            return Err(Failure::argument("a model of 0 bytes is not possible"));
         }
         // Tried without `release`, which is not called unless this succeeds.
         let try_out = Borrowed { data, bytes, release: None, user };

@@ -99,7 +99,7 @@ fn packed(format: i32) -> Option<PixelFormat> {
 }
 
 fn no_format(format: i32) -> Failure {
-    Failure::argument(format!("{format} is no format of pixels"))
+    Failure::argument(format!("{format} is not a pixel format"))
 }
 
 /// Where the planes of a picture begin that lies in one piece without gaps: bytes of each, and its stride.
@@ -188,7 +188,11 @@ unsafe fn frame<'a>(pixels: &palmtop_pixels) -> Result<Frame<'a>> {
         PALMTOP_BT601_FULL => YuvColor::Bt601Full,
         PALMTOP_BT709_LIMITED => YuvColor::Bt709Limited,
         PALMTOP_BT709_FULL => YuvColor::Bt709Full,
-        other => return Err(Failure::argument(format!("{other} is no meaning of luma and chroma"))),
+        other => {
+            return Err(Failure::argument(format!(
+                "{other} is not a color format: choose PALMTOP_BT601_LIMITED to PALMTOP_BT709_FULL"
+            )));
+        }
     };
     Ok(frame.turned(Rotation::from_degrees(pixels.rotation)?).coloured(color))
 }
@@ -236,8 +240,8 @@ fn encode(
 }
 
 /// # Safety
-/// `pixels` is null, or can be read as far as its size; each of its planes is null, or has its bytes, and they do not change
-/// during the call. `options` is null, or can be read as far as its size.
+/// `pixels` is null, or can be read as far as its size; each of its planes is null, or has its bytes, and they do not
+/// change during the call. `options` is null, or can be read as far as its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_encode_pixels(
     session: palmtop_session,
@@ -256,8 +260,8 @@ pub unsafe extern "C" fn palmtop_encode_pixels(
 }
 
 /// # Safety
-/// `data` is null, or has `bytes` bytes, which do not change during the call; `options` is null, or can be read as far as
-/// its size.
+/// `data` is null, or has `bytes` bytes, which do not change during the call; `options` is null, or can be read as far
+/// as its size.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_encode_file(
     session: palmtop_session,

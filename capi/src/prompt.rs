@@ -1,4 +1,4 @@
-//! The wording of tasks.
+//! The prompts of tasks.
 
 use std::ffi::c_char;
 
@@ -39,14 +39,14 @@ fn worded(task: i32, language: Option<&str>, items: &[&str]) -> Result<String> {
         PALMTOP_OCR => none().map(|()| Ok(Task::ocr()))?,
         PALMTOP_DETECT => Task::detect(items),
         PALMTOP_SEGMENT => Task::segment(items),
-        other => return Err(Failure::argument(format!("{other} is no task"))),
+        other => return Err(Failure::argument(format!("{other} is not a task"))),
     };
     Ok(task.map_err(Error::from)?.prompt())
 }
 
 /// # Safety
-/// `language` is null or a text; `items` is null, or has `count` texts; `buffer` is null, or has `bytes` bytes that can be
-/// written; `length` is null or writable.
+/// `language` is null or a text; `items` is null, or has `count` texts; `buffer` is null, or has `bytes` bytes that can
+/// be written; `length` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_prompt(
     task: i32,

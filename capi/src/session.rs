@@ -1,4 +1,4 @@
-//! Sessions, and the locks that make a second user of one wait for nothing and harm nothing.
+//! Sessions, and the locks that refuse a second call at once, without harm to the first.
 
 use std::ffi::c_void;
 use std::mem::offset_of;
@@ -115,8 +115,7 @@ pub(crate) fn try_lock<G>(lock: Result<G, TryLockError<G>>, what: &str) -> Resul
             format!("another call is using the {what}: wait for it, or cancel it"),
         )),
         Err(TryLockError::Poisoned(_)) => {
-            let message =
-                format!("a defect was found in an earlier call with this {what}: free it and make a new one");
+            let message = format!("an earlier call with this {what} hit a bug: free it and create a new one");
             Err(Failure::new(PALMTOP_INTERNAL, message))
         }
     }
@@ -133,7 +132,7 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
         PALMTOP_KV_F32 => KvFormat::F32,
         PALMTOP_KV_F16 => KvFormat::F16,
         PALMTOP_KV_INT8 => KvFormat::Int8,
-        other => return Err(Failure::argument(format!("{other} is no format of keys and values"))),
+        other => return Err(Failure::argument(format!("{other} is not a format of the KV cache"))),
     };
     limits.isa = match options.isa {
         PALMTOP_ISA_DEFAULT => None,
@@ -145,7 +144,7 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
         PALMTOP_ISA_AVXVNNI => Some(Isa::AvxVnni),
         PALMTOP_ISA_AVX512 => Some(Isa::Avx512),
         PALMTOP_ISA_AMX => Some(Isa::Amx),
-        other => return Err(Failure::argument(format!("{other} is no instruction set"))),
+        other => return Err(Failure::argument(format!("{other} is not an instruction set"))),
     };
     limits.threads = (options.threads > 0).then_some(options.threads as usize);
     Ok(limits)
@@ -178,7 +177,7 @@ unsafe fn hints(options: &palmtop_session_options) -> Result<ThreadHints> {
         if options.cores.is_null() || !options.cores.is_aligned() || options.core_count > CORES_MAX {
             let count = options.core_count;
             return Err(Failure::argument(format!(
-                "the list of {count} cores is null, misplaced, or longer than {CORES_MAX}"
+                "the list of {count} cores is null, misaligned, or longer than {CORES_MAX}"
             )));
         }
         // SAFETY: neither null nor misplaced, and so long by the caller's promise.
@@ -187,7 +186,7 @@ unsafe fn hints(options: &palmtop_session_options) -> Result<ThreadHints> {
     }
     if options.nice != PALMTOP_NICE_AS_IT_IS {
         if !(-20..=19).contains(&options.nice) {
-            return Err(Failure::argument(format!("{} is no niceness: choose -20 to 19", options.nice)));
+            return Err(Failure::argument(format!("{} is not a niceness: choose -20 to 19", options.nice)));
         }
         hints.nice = Some(options.nice);
     }
@@ -210,8 +209,8 @@ pub unsafe extern "C" fn palmtop_session_options_init(
 }
 
 /// # Safety
-/// `options` is null, or can be read as far as its size, and what it points to is as `palmtop.h` says; `session` is null or
-/// writable.
+/// `options` is null, or can be read as far as its size, and what it points to is as `palmtop.h` says; `session` is
+/// null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_session_new(
     model: palmtop_model,

@@ -1,5 +1,5 @@
-//! The C library as C programs use it: the examples and the programs in `c`, built by every compiler that is here, run as they
-//! are, under AddressSanitizer and under valgrind.
+//! The C library as C programs use it: the examples and the programs in `c`, built by every compiler that is here, run
+//! as they are, under AddressSanitizer and under valgrind.
 
 mod common;
 

@@ -1,5 +1,6 @@
-//! `palmtop.h` is written by hand, to be read; what it says is what the library has. The Rust sources are read for every
-//! function, struct, constant and callback, written down again in C beside the header's, and a C compiler compares.
+//! `palmtop.h` is written by hand, to be read; what it says is what the library has. The Rust sources are read for
+//! every function, struct, constant and callback, written down again in C beside the header's, and a C compiler
+//! compares.
 
 mod common;
 

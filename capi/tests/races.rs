@@ -1,5 +1,6 @@
-//! ThreadSanitizer over C programs and the whole library, Rust's standard library included, whose locks it understands only if that
-//! is compiled for it. It takes a nightly toolchain with `rust-src`, some two minutes, and to be asked for:
+//! ThreadSanitizer over C programs and the whole library, Rust's standard library included, whose locks it understands
+//! only if that is compiled for it. It takes a nightly toolchain with `rust-src`, some two minutes, and to be asked
+//! for:
 //!
 //! ```sh
 //! cargo test -p palmtop-capi --test races -- --ignored

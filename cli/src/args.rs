@@ -21,17 +21,17 @@ use palmtop_kernels::layout::WeightFormat;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// Say more on stderr: timings of every picture, and what the library logs (twice for all of it)
+    /// Print more to stderr: timings of every picture, and the library's log (twice: all of it)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Say nothing on stderr but errors
+    /// Print only errors to stderr
     #[arg(long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Say in words what is in a picture
+    /// Describe a picture in words
     Caption(CaptionArgs),
     /// Answer questions about a picture
     Ask(AskArgs),
@@ -41,7 +41,7 @@ pub enum Command {
     Detect(DetectArgs),
     /// Find objects and their outlines: boxes and masks
     Segment(SegmentArgs),
-    /// Give the model any prompt, as it is
+    /// Pass any prompt to the model unchanged
     Run(RunArgs),
     /// Make a model file from a checkpoint folder
     Convert(ConvertArgs),
@@ -49,15 +49,15 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Compare every checksum of a model file
     Verify(VerifyArgs),
-    /// Show how much memory a model will need, before any is taken
+    /// Show how much memory a session will need, without creating it
     Plan(PlanArgs),
     /// Write every intermediate value of one picture and prompt to a safetensors file
     Trace(TraceArgs),
-    /// Measure how well a model answers, or what sets two models apart
+    /// Measure how well a model answers, or compare two models
     Eval(EvalArgs),
-    /// Measure how fast a model answers on this machine, beside what the machine can do at most
+    /// Measure how fast a model answers on this machine, compared with the machine's limits
     Bench(BenchArgs),
-    /// Show what this machine has for the work, what is chosen of it, and how fast it is
+    /// Show what this machine has, what palmtop uses of it, and how fast it is
     Doctor(DoctorArgs),
     /// Print the completion script of a shell
     #[command(
@@ -103,10 +103,10 @@ pub enum Style {
     palmtop ask photo.jpg -q \"is the door open?\" --choose \"yes;no;unknown\" -m model.palm\n\n\
     Several questions look at the picture once and are answered together.")]
 pub struct AskArgs {
-    /// What to ask; give it again to ask more
+    /// The question; repeat the option to ask more
     #[arg(short, long = "question", required = true, value_name = "TEXT")]
     pub questions: Vec<Line>,
-    /// Answer with one of these texts and nothing else; give it again, or separate by ';', to allow more
+    /// Answer with one of these texts and nothing else; repeat the option, or separate texts by ';', to allow more
     #[arg(short, long, value_name = "TEXTS", value_parser = choices)]
     pub choose: Vec<Choices>,
     /// Language of question and answer, such as en, de or zh-TW
@@ -155,7 +155,7 @@ pub struct SegmentArgs {
     The prompt goes to the model as it is, followed by the newline that ends every prompt."
 )]
 pub struct RunArgs {
-    /// The whole prompt; give it again to run more
+    /// The whole prompt; repeat the option to run more
     #[arg(short, long = "prompt", required = true, value_name = "TEXT")]
     pub prompts: Vec<String>,
     #[command(flatten)]
@@ -166,16 +166,16 @@ pub struct RunArgs {
     pub common: AnswerArgs,
 }
 
-/// What all commands that answer have in common.
+/// Arguments of all commands that answer.
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
     /// Pictures (JPEG, PNG, WebP, BMP, GIF), folders of them, patterns such as "shots/*.png", or - for stdin
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<PathBuf>,
-    /// Take the pictures in folders inside of folders too
+    /// Include pictures in subfolders
     #[arg(short, long)]
     pub recursive: bool,
-    /// Print one JSON object a line: text, tokens, timings and typed results (docs/json.md)
+    /// Print one JSON object per line: text, tokens, timings and typed results (docs/json.md)
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -187,7 +187,7 @@ pub struct AnswerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// The model; without one, a small built-in one answers, which knows a world of emoji and words
+    /// The model [default: a small built-in one, which knows a world of emoji and words]
     #[arg(short, long, env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     #[command(flatten)]
@@ -204,11 +204,11 @@ pub struct MachineArgs {
     /// Threads that compute [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
-    /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give the same
-    /// bits [default: what PALMTOP_ISA says, or the best of this CPU]
+    /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give
+    /// the same bits [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
-    /// How keys and values are kept
+    /// The format of the KV cache
     #[arg(long, value_enum, default_value_t)]
     pub kv: Kv,
 }
@@ -223,7 +223,7 @@ pub enum Kv {
     F32,
     /// 16 bits
     F16,
-    /// 8 bits and scales: half the memory of 16, and answers may differ a little
+    /// 8 bits and scales: half the memory of 16 bits; answers may differ slightly
     Int8,
 }
 
@@ -233,26 +233,27 @@ pub struct DecodingArgs {
     /// Tokens of an answer at most [default: 256]
     #[arg(long, value_name = "N", value_parser = count(1, 8192))]
     pub max_new_tokens: Option<u64>,
-    /// Prompts answered together [default: all of a picture, at most 8]
+    /// Maximum number of prompts answered together [default: all of a picture, at most 8]
     #[arg(long, value_name = "N", value_parser = count(1, 64))]
     pub batch: Option<u64>,
-    /// Choose tokens by chance: near 0 the likeliest, 1 as the model says, above 1 wilder [default: 0, always the likeliest]
+    /// Choose tokens by chance: near 0 the likeliest, 1 as the model says, above 1 wilder [default: 0, always the
+    /// likeliest]
     #[arg(long, value_name = "T", value_parser = temperature)]
     pub temperature: Option<f32>,
-    /// Choose among the K likeliest tokens only
+    /// Sample only from the K most likely tokens
     #[arg(long, value_name = "K", value_parser = count(1, 1 << 20), requires = "temperature")]
     pub top_k: Option<u64>,
-    /// Choose among the likeliest tokens that together have probability P only
+    /// Sample only from the most likely tokens that together have probability P
     #[arg(long, value_name = "P", value_parser = probability, requires = "temperature")]
     pub top_p: Option<f32>,
-    /// The same seed gives the same answer
+    /// Seed of the sampler; the same seed gives the same answer
     #[arg(long, value_name = "SEED", default_value_t = 0, requires = "temperature")]
     pub seed: u64,
 }
 
 #[derive(Debug, Args)]
 pub struct LabelArgs {
-    /// What to look for; give it again, or separate by ';', to look for more
+    /// What to look for; repeat the option, or separate labels by ';', to look for more
     #[arg(short, long = "label", required = true, value_name = "NAME", value_parser = labels)]
     pub labels: Vec<Labels>,
 }
@@ -267,14 +268,14 @@ pub struct Choices(pub Vec<Line>);
 
 #[derive(Debug, Default, Args)]
 pub struct SaveArgs {
-    /// Save the picture with boxes, labels and masks drawn: a file, or a folder (made if need be)
+    /// Save the picture with boxes, labels and masks drawn: a file, or a folder (created if needed)
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub save: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Args)]
 pub struct MaskArgs {
-    /// Save every mask as a black and white PNG in this folder (made if need be)
+    /// Save every mask as a black and white PNG in this folder (created if needed)
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub save_masks: Option<PathBuf>,
 }
@@ -287,7 +288,7 @@ pub struct MaskArgs {
     palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {
-    /// A checkpoint as the Hugging Face hub has it: config.json, safetensors files, tokenizer files
+    /// A checkpoint folder in the form of the Hugging Face hub: config.json, safetensors files, tokenizer files
     #[arg(value_name = "CHECKPOINT_DIR", value_hint = ValueHint::DirPath)]
     pub checkpoint: PathBuf,
     /// The model file to write
@@ -296,25 +297,26 @@ pub struct ConvertArgs {
     /// How weights are stored: f32, f16, int8 or int4
     #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
     pub weights: WeightFormat,
-    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file; or auto:
-    /// int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves the head out)
+    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file;
+    /// or auto: int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves
+    /// the head out)
     #[arg(long, value_name = "RECIPE")]
     pub recipe: Option<String>,
-    /// Bits a weight of all matrices that --recipe auto may spend [default: 5]
+    /// Average bits per weight, over all matrices, that --recipe auto may use [default: 5]
     #[arg(long, value_name = "BITS", value_parser = bits, requires = "recipe")]
     pub target_bits: Option<f64>,
-    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image and prompt
-    /// (and expected, which is run too; docs/eval.md)
+    /// Run the model on examples, and round int4 so that its outputs change least: one JSON object a line, with image
+    /// and prompt (and expected, which is run too; docs/eval.md)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub calibrate: Option<PathBuf>,
-    /// Instruction set of the kernels that run the examples, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx;
-    /// all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
+    /// Instruction set of the kernels that run the examples, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni,
+    /// avx512, amx; all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME", requires = "calibrate")]
     pub isa: Option<Isa>,
-    /// How the head is stored, which in PaliGemma is the embedding
+    /// How the LM head is stored; in PaliGemma it is the embedding
     #[arg(long, value_name = "FORMAT")]
     pub head: Option<WeightFormat>,
-    /// How the embeddings are stored, which in PaliGemma are the head
+    /// How the embedding is stored; in PaliGemma it is the LM head
     #[arg(long, value_name = "FORMAT")]
     pub embeddings: Option<WeightFormat>,
     /// How the image encoder is stored
@@ -323,7 +325,7 @@ pub struct ConvertArgs {
     /// How the decoder's layers are stored
     #[arg(long, value_name = "FORMAT")]
     pub text: Option<WeightFormat>,
-    /// The decoder of segmentation masks (vae-oid.npz), to be made part of the model
+    /// The decoder of segmentation masks (vae-oid.npz), to include in the model
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub mask_codec: Option<PathBuf>,
     /// The model's name [default: the checkpoint's]
@@ -332,13 +334,14 @@ pub struct ConvertArgs {
     /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
-    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its notice]
+    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its
+    /// notice]
     #[arg(long, value_name = "TEXT")]
     pub license: Option<String>,
-    /// Threads that work [default: one per physical core]
+    /// Number of threads [default: one per physical core]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
-    /// How stdout tells what was done
+    /// The form of the report on stdout
     #[arg(long, value_enum, default_value_t)]
     pub report: ReportForm,
 }
@@ -358,7 +361,7 @@ pub struct InspectArgs {
     /// The model file
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
-    /// List every tensor with place and checksum, instead of folding the layers together
+    /// List every tensor with offset and checksum, instead of combining the layers
     #[arg(long)]
     pub all: bool,
     /// Print one JSON object with everything
@@ -427,10 +430,10 @@ pub struct TraceArgs {
     DATA has one JSON object a line: {\"image\": \"a.png\", \"prompt\": \"detect cat\", \"expected\": \"<loc0012>… cat\"}, with \
     paths beside the file; or it is a COCO file of boxes. docs/eval.md tells all.")]
 pub struct EvalArgs {
-    /// What to ask and what to expect: lines of JSON, or a COCO file of annotations
+    /// Prompts and expected answers: lines of JSON, or a COCO file of annotations
     #[arg(value_name = "DATA", value_hint = ValueHint::FilePath)]
     pub data: PathBuf,
-    /// The model; give it twice to compare the second with the first
+    /// The model; pass the option twice to compare the second model with the first
     #[arg(
         short, long = "model", env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath,
         action = ArgAction::Append
@@ -439,13 +442,13 @@ pub struct EvalArgs {
     /// The folder of a COCO file's pictures [default: the file's own]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub images: Option<PathBuf>,
-    /// Look for all labels of a COCO file in every picture, and not only for those that it has
+    /// Look for all labels of a COCO file in every picture, not only for those that the picture has
     #[arg(long)]
     pub all_labels: bool,
-    /// Answer only so many items, the first ones
+    /// Answer only the first N items
     #[arg(long, value_name = "N", value_parser = count(1, 1 << 20))]
     pub limit: Option<u64>,
-    /// Write every item with its answers to this file, one JSON object a line
+    /// Write every item with its answers to this file, one JSON object per line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub answers: Option<PathBuf>,
     /// Tokens of an answer at most [default: 256]
@@ -476,7 +479,7 @@ pub struct BenchArgs {
     /// Weights of the synthetic model
     #[arg(long, value_name = "FORMAT", default_value = "int8", requires = "synthetic")]
     pub weights: WeightFormat,
-    /// Keep the synthetic model, in this new file
+    /// Keep the synthetic model in this new file
     #[arg(long, value_name = "FILE", requires = "synthetic", value_hint = ValueHint::FilePath)]
     pub keep: Option<PathBuf>,
     /// The picture [default: a built-in one]
@@ -488,7 +491,7 @@ pub struct BenchArgs {
     /// Tokens to generate in each round; the end of the answer does not stop it
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = count(2, 8192))]
     pub tokens: u64,
-    /// Rounds that are measured, after one that is not
+    /// Rounds to measure, after a warm-up round
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(1, 1000))]
     pub rounds: u64,
     /// Print one JSON object (docs/json.md)

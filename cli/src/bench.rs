@@ -1,4 +1,4 @@
-//! `palmtop bench`: how fast a model answers, beside what the machine can do at most.
+//! `palmtop bench`: measures how fast a model answers, and compares it with the limits of the machine.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -329,13 +329,13 @@ impl fmt::Display for Report {
         row("decode", s.decode_tokens_per_s, "tokens/s", self.decode_share, "of the read bandwidth")?;
         let mut line = |what: &str, value: String| writeln!(f, "{what:<22}{value:>9}");
         line("first token after", format!("{:.1} ms", self.ttft_ms))?;
-        let joules = self.joules_per_token.map_or("not told".to_owned(), |j| format!("{j:.2} J"));
+        let joules = self.joules_per_token.map_or("unknown".to_owned(), |j| format!("{j:.2} J"));
         line("energy of a token", joules)?;
         line("open the file", format!("{:.1} ms", self.load_ms))?;
         line("prefix", format!("{} tokens", self.prefix_tokens))?;
         line("weights", human_bytes(self.weights_bytes as u64))?;
         line("session", human_bytes(self.plan_bytes as u64))?;
-        let peak = self.peak_rss_bytes.map_or("not told".to_owned(), human_bytes);
+        let peak = self.peak_rss_bytes.map_or("unknown".to_owned(), human_bytes);
         line("peak in memory", peak)?;
         writeln!(f)?;
         writeln!(

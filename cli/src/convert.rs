@@ -1,4 +1,4 @@
-//! `palmtop convert`: a checkpoint folder becomes a model file.
+//! `palmtop convert`: turns a checkpoint folder into a model file.
 
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;

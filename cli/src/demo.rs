@@ -1,4 +1,4 @@
-//! A model for those who have none yet: trained on a small world of its own (`demo/train`), and part of the program.
+//! The built-in model, used if the user has no other: trained on a small world of its own (`demo/train`).
 
 use std::sync::Arc;
 

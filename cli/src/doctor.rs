@@ -1,4 +1,4 @@
-//! `palmtop doctor`: what this machine has for the work, and what is chosen of it.
+//! `palmtop doctor`: shows what this machine has, what palmtop uses of it, and how fast it is.
 
 use std::fmt;
 
@@ -131,7 +131,7 @@ fn cpu_name() -> Option<String> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unknown = || "not told".to_owned();
+        let unknown = || "unknown".to_owned();
         let bytes = |bytes: Option<u64>| bytes.map_or_else(unknown, human_bytes);
         let mut line = |what: &str, value: String| writeln!(f, "{what:<20}{value}");
         line("processor", self.cpu.clone().unwrap_or_else(unknown))?;

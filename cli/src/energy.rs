@@ -1,5 +1,5 @@
-//! Energy that the processor has taken, where the system tells: Linux's powercap folder, with a counter of microjoules for every
-//! processor package (RAPL, on x86). Most systems let only root read it.
+//! The energy that the processor used, if the system reports it: Linux's powercap folder has a counter of microjoules
+//! for every processor package (RAPL, on x86). On most systems only root can read it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ impl EnergyMeter {
     fn find_in(folder: &Path) -> Option<Self> {
         let mut packages = Vec::new();
         for zone in fs::read_dir(folder).ok()?.flatten() {
-            // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it, and `intel-rapl-mmio` counts the same once more.
+            // `intel-rapl:0` is a package, `intel-rapl:0:1` a part of it, and `intel-rapl-mmio` counts the same once
+            // more.
             let name = zone.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("intel-rapl:"));
             if !number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {

@@ -1,4 +1,4 @@
-//! How an error reaches the user: what failed, because of what, and what to do about it.
+//! Shows errors to the user: what failed, why, and what to do about it.
 
 use std::error::Error;
 use std::fmt;

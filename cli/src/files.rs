@@ -1,4 +1,4 @@
-//! Files that appear only once they are whole.
+//! Output files that appear only once they are complete.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! `palmtop inspect` and `palmtop verify`: what is in a model file, and whether it is whole.
+//! `palmtop inspect` and `palmtop verify`: show what is in a model file, and check that it is undamaged.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

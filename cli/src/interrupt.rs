@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks the work to stop and tidy up, the second ends the program at once.
+//! Ctrl-C: the first one asks the program to stop and clean up, the second one ends it at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

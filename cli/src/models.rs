@@ -58,8 +58,8 @@ fn check_is_file(path: &Path) -> anyhow::Result<()> {
 }
 
 impl MachineArgs {
-    /// The kernels that sessions with these arguments will use. Commands ask for them first: that the CPU lacks an instruction
-    /// set is better known before minutes are spent on making a model.
+    /// The kernels that sessions with these arguments will use. Commands ask for them first: that the CPU lacks an
+    /// instruction set is better known before minutes are spent on making a model.
     pub fn kernels(&self) -> anyhow::Result<Kernels> {
         kernels(self.isa)
     }

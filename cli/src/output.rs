@@ -1,4 +1,4 @@
-//! What the user reads: answers on stdout as text or JSON lines, notes on stderr.
+//! Output for the user: answers on stdout as text or JSON lines, notes on stderr.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

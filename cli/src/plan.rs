@@ -1,4 +1,4 @@
-//! `palmtop plan`: the memory of a session, before any is taken.
+//! `palmtop plan`: shows the memory of a session without creating one.
 
 use palmtop::Plan;
 use serde::Serialize;

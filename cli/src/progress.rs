@@ -1,4 +1,4 @@
-//! How far a long piece of work is: a bar on a terminal, now and then a line elsewhere.
+//! Progress of long operations: a bar on a terminal, an occasional line elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! Files made of answers: pictures with boxes drawn, and masks. Named so that no source is overwritten.
+//! Saves pictures with boxes drawn, and masks, under names that overwrite no source.
 
 use std::collections::HashSet;
 use std::fs;
@@ -135,7 +135,7 @@ fn target(path: &Path, sources: &[Source]) -> anyhow::Result<Target> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         return usage(format!(
-            "--save {}: there is no folder {}; make it first",
+            "--save {}: there is no folder {}; create it first",
             path.display(),
             folder.display()
         ));
@@ -144,7 +144,7 @@ fn target(path: &Path, sources: &[Source]) -> anyhow::Result<Target> {
 }
 
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))
+    fs::create_dir_all(folder).with_context(|| format!("cannot create folder {}", folder.display()))
 }
 
 /// A label as part of a file name on any system.

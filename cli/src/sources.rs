@@ -70,7 +70,7 @@ pub fn expand(arguments: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<Sour
     for path in arguments {
         if path == Path::new("-") {
             if sources.contains(&Source::Stdin) {
-                bail!("standard input (-) is named twice, and can be read only once");
+                bail!("standard input (-) is given twice, but can be read only once");
             }
             if std::io::stdin().is_terminal() {
                 return Err(anyhow::anyhow!("standard input is the keyboard, not a picture"))

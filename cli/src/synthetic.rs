@@ -1,4 +1,4 @@
-//! Models of random weights and any size, to measure machines with.
+//! Models of any size with random weights, for measuring machines.
 
 use std::path::Path;
 

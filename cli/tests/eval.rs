@@ -234,7 +234,7 @@ fn what_cannot_be_evaluated_is_said_with_its_line() {
     );
     let data = examples(std::slice::from_ref(&good));
     let image_args = ["eval", text(&data.path), "-m", model(), "--images", "x"];
-    assert_says(&fail(1, image_args), &["is no COCO file", "hint: --images"]);
+    assert_says(&fail(1, image_args), &["is not a COCO file", "hint: --images"]);
     assert_says(
         &fail(2, ["eval", text(&data.path), "-m", model(), "-m", model(), "-m", model()]),
         &["-m takes one model, or two"],

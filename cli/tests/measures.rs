@@ -119,8 +119,9 @@ fn bench_reports_times_work_and_limits_that_fit_together() {
         assert!(number("peak_rss_bytes") > weights && number("peak_rss_bytes") < 1e9, "{report}");
     }
 
-    // Multiply-adds and bytes, from the checkpoint's sizes: 16 patches of 588 values, three layers of width 72; four layers
-    // of width 96 with four query heads and a key-value head of width 32; gates are filled up from 200 to 208. All is f32.
+    // Multiply-adds and bytes, from the checkpoint's sizes: 16 patches of 588 values, three layers of width 72; four
+    // layers of width 96 with four query heads and a key-value head of width 32; gates are filled up from 200 to 208.
+    // All is f32.
     let encoder = 3 * (4 * 72 * 72 + 2 * 72 * 137) + 588 * 72 + 72 * 96;
     assert_eq!(report["encode_macs"], 16 * encoder + 3 * 2 * 16 * 16 * 72);
     let (decoder, head) = (4 * (6 * 32 * 96 + 4 * 32 * 96 + 2 * 208 * 96 + 200 * 96), 2176 * 96);

@@ -128,7 +128,9 @@ impl Checkpoint {
         let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, file) in map {
             let file = file.as_str().filter(|f| is_plain_name(f)).ok_or_else(|| {
-                wrong(format!("tensor '{tensor}' is said to be in {file}, which is no file of this folder"))
+                wrong(format!(
+                    "the index says that tensor '{tensor}' is in {file}, but the folder has no such file"
+                ))
             })?;
             files.entry(file).or_default().push(tensor);
         }
@@ -147,7 +149,9 @@ impl Checkpoint {
                 .iter()
                 .find(|t| self.tensors.get(&classic(t)).is_none_or(|entry| entry.shard != shard));
             if let Some(tensor) = absent {
-                return Err(wrong(format!("tensor '{tensor}' is said to be in {file} and is not")));
+                return Err(wrong(format!(
+                    "the index says that tensor '{tensor}' is in {file}, but it is not"
+                )));
             }
         }
         Ok(())
@@ -257,7 +261,7 @@ fn describe(error: &safetensors::SafeTensorError, bytes: usize) -> String {
             format!("is cut short or not a safetensors file ({bytes} bytes); download it again")
         }
         E::MetadataIncompleteBuffer => {
-            format!("its length of {bytes} bytes is not the one that its header speaks of; download it again")
+            format!("its length of {bytes} bytes is not the length that its header states; download it again")
         }
         E::HeaderTooLarge => "is not a safetensors file: its header would be larger than 100 MB".to_owned(),
         other => format!("is not a safetensors file: {other}"),

@@ -1,7 +1,8 @@
 //! The architecture, read from `config.json` and the files beside it.
 //!
-//! Absent fields have the defaults of transformers. Whatever palmtop does not compute is refused here, by
-//! the name of its key: a model that runs with another function than it was trained with answers nonsense.
+//! Missing fields get the defaults of transformers. If a field asks for something that palmtop does not compute, the
+//! checkpoint is refused with the name of the key: a model that runs with other functions than in training answers
+//! nonsense.
 
 use std::path::Path;
 

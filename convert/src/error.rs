@@ -1,4 +1,4 @@
-//! Why a conversion fails, by whose fault it is.
+//! The errors of a conversion, grouped by who can fix them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub enum ConvertError {
         files: Vec<String>,
     },
     /// Two tensors of the checkpoint stand for the same weights.
-    #[error("tensor '{name}' stands twice: as '{first}' and as '{second}'")]
+    #[error("tensor '{name}' appears twice: as '{first}' and as '{second}'")]
     Duplicate {
         /// The classic name.
         name: String,

@@ -1,10 +1,10 @@
-//! Examples of what a model is asked: pictures, prompts and the answers they should get, one JSON object a line.
+//! Examples for a model: pictures, prompts and expected answers, one JSON object per line.
 //!
 //! ```text
 //! {"image": "a.png", "prompt": "detect cat", "expected": "<loc0100>… cat", "task": "detect", "mask": "a.mask.png"}
 //! ```
 //!
-//! `expected`, `task` and `mask` may be missing; keys of other names are passed over. Paths are relative to the file's folder.
+//! `expected`, `task` and `mask` may be missing; other keys are ignored. Paths are relative to the folder of the file.
 
 use std::fmt;
 use std::fs::File;
@@ -178,7 +178,7 @@ fn read_line(text: &str, line: usize, folder: &Path) -> Result<Example, String> 
         // The place that serde_json names counts from the beginning of this line.
         let what = e.to_string();
         let what = what.split(" at line ").next().unwrap_or_default();
-        format!("is no example: {what} (column {})", e.column())
+        format!("is not an example: {what} (column {})", e.column())
     })?;
     let named = |what, name: &str| {
         if name.is_empty() { Err(format!("'{what}' is empty: name a file")) } else { Ok(folder.join(name)) }
@@ -249,16 +249,16 @@ mod tests {
         for (text, says) in [
             ("", "has no examples"),
             (" \n\n", "has no examples"),
-            ("[1, 2]", "line 1: is no example: invalid type"),
-            ("{\"image\":\"a\"}", "line 1: is no example: missing field `prompt` (column 13)"),
-            (&format!("{good}{{\"prompt\":\"a\"}}"), "line 2: is no example: missing field `image`"),
-            ("{\"image\":3,\"prompt\":\"a\"}", "line 1: is no example: invalid type: integer `3`"),
+            ("[1, 2]", "line 1: is not an example: invalid type"),
+            ("{\"image\":\"a\"}", "line 1: is not an example: missing field `prompt` (column 13)"),
+            (&format!("{good}{{\"prompt\":\"a\"}}"), "line 2: is not an example: missing field `image`"),
+            ("{\"image\":3,\"prompt\":\"a\"}", "line 1: is not an example: invalid type: integer `3`"),
             ("{\"image\":\"\",\"prompt\":\"a\"}", "line 1: 'image' is empty"),
             ("{\"image\":\"a\",\"prompt\":\"a\",\"mask\":\"\"}", "line 1: 'mask' is empty"),
             ("{\"image\":\"a\",\"prompt\":\"a\",\"task\":\"vqa\"}", "line 1: 'task' is 'vqa': use caption"),
-            (&format!("{good}{good}{{"), "line 3: is no example: EOF"),
+            (&format!("{good}{good}{{"), "line 3: is not an example: EOF"),
             (&long, "line 1: is longer than a mebibyte"),
-            (&deep, "line 1: is no example"),
+            (&deep, "line 1: is not an example"),
         ] {
             let got = read(text.as_bytes()).unwrap_err();
             assert!(got.contains(says), "{got:?} does not say {says:?}");

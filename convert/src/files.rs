@@ -1,4 +1,4 @@
-//! Opening the files of a checkpoint, which may be anything.
+//! Opens the files of a checkpoint, which are untrusted.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +19,7 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ConvertError
     let mut bytes = Vec::new();
     open_regular(path)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(ConvertError::io(path))?;
     if bytes.len() as u64 > bytes_max {
-        let what = format!("is larger than {} MiB, so not what it should be", bytes_max >> 20);
+        let what = format!("is larger than {} MiB, so it cannot be the right file", bytes_max >> 20);
         return Err(ConvertError::io(path)(std::io::Error::other(what)));
     }
     Ok(bytes)

@@ -1,4 +1,4 @@
-//! The format of every single matrix: that of its part, but for exceptions.
+//! The format of each matrix: that of its part, unless the recipe names the matrix itself.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,8 +31,8 @@ impl Formats {
         Some(self.exceptions.get(&tensor.name).copied().unwrap_or(self.recipe.format(part)))
     }
 
-    /// Applies a text such as `int4,head=int8,text.layer.0.mlp.down.weight=int8`: what [`Recipe::apply`] reads, and single
-    /// matrices, which are known by the dots in their names.
+    /// Applies a text such as `int4,head=int8,text.layer.0.mlp.down.weight=int8`: what [`Recipe::apply`] reads, and
+    /// single matrices, which are known by the dots in their names.
     pub fn apply(mut self, text: &str) -> Result<Self, ConvertError> {
         let mut of_parts = Vec::new();
         for item in text.split(',').map(str::trim) {

@@ -115,7 +115,7 @@ impl<'a> Section<'a> {
         let id = |v: &Value| v.as_u64().filter(|&n| n < vocab as u64).and_then(|n| u32::try_from(n).ok());
         match items.iter().map(id).collect::<Option<Vec<u32>>>() {
             Some(ids) if !ids.is_empty() => Ok(Some(ids)),
-            _ => Err(self.wrong(key, format!("is {v}, which is no token id below {vocab}"))),
+            _ => Err(self.wrong(key, format!("is {v}, which is not a token id below {vocab}"))),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Checkpoints in, `.palm` files out.
 //!
 //! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any
-//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory stays small whatever the model: input is
-//! mapped, output is written in windows. `docs/quantization.md` says what is stored how and why.
+//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory use stays small for a model of any size: input
+//! is mapped, and output is written in windows. `docs/quantization.md` describes how weights are stored, and why.
 
 mod calibrate;
 mod checkpoint;
@@ -189,8 +189,9 @@ fn calibrated(
         all.map(|t| t.name).collect::<BTreeSet<_>>()
     };
     if calibration.auto.is_none() && int4(&contents.formats).is_empty() {
-        let what = "calibration is for int4, and nothing here is stored so but perhaps the embedding, which is rounded plainly";
-        return Err(ConvertError::Calibration(format!("{what}: choose int4, or an automatic recipe")));
+        let what =
+            "calibration only affects int4 matrices other than the embedding, and this recipe has none";
+        return Err(ConvertError::Calibration(format!("{what}: choose int4 or an automatic recipe")));
     }
     // A file that cannot be used is better known beforehand.
     examples::read_examples(&calibration.examples)?;

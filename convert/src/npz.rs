@@ -1,9 +1,9 @@
 //! Reading NumPy's `.npz` files, in which the weights of the mask decoder (`vae-oid.npz`) are published.
 //!
-//! A `.npz` is a zip archive of `.npy` arrays. Read is what `numpy.savez` and `numpy.savez_compressed` write for such
-//! weights: stored or deflated entries, files below 4 GiB, arrays of little-endian f32 in C order; the rest is
-//! refused by name. The file is untrusted: every offset and length is checked against it, and no entry may grow
-//! beyond [`ENTRY_BYTES_MAX`].
+//! A `.npz` is a zip archive of `.npy` arrays. This module reads what `numpy.savez` and `numpy.savez_compressed` write
+//! for such weights: stored or deflated entries, files below 4 GiB, arrays of little-endian f32 in C order. It refuses
+//! everything else with an error that names it. The file is untrusted: every offset and length is checked against the
+//! file, and no entry may unpack to more than [`ENTRY_BYTES_MAX`].
 //!
 //! Formats: PKWARE's APPNOTE.TXT 4.3 (zip) and `numpy.lib.format` (npy).
 

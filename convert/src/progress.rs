@@ -1,4 +1,4 @@
-//! What a conversion tells its caller while it runs.
+//! Progress reports of a running conversion.
 
 /// Follows a conversion, and can end it. `()` follows nothing. Called from several threads.
 pub trait Progress: Sync {

@@ -1,8 +1,8 @@
-//! From f32 rows to integers and scales, each chosen so that the squared error is as small as a search finds.
+//! Quantizes rows of f32 to integers and scales; a search chooses them for a small squared error.
 //!
-//! A chunk of at most 256 weights is handled as sixteen lanes of sixteen values. For int4 a lane is a group, so that
-//! sixteen candidates for group scales are tried at once; sums over a chunk have one written-down order. So
-//! the result depends on the weights alone, not on the machine or on the number of threads.
+//! A chunk of at most 256 weights is handled as sixteen lanes of sixteen values. For int4 a lane is a group, so the
+//! search tries candidates for sixteen group scales at once. Sums over a chunk have one fixed order, so the result
+//! depends only on the weights, not on the machine or the number of threads.
 
 use half::bf16;
 use palmtop_kernels::layout::{

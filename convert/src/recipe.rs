@@ -1,4 +1,4 @@
-//! Which part of the model is stored in which weight format.
+//! Recipes: the weight format of each part of the model.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What a conversion has done: the format and the error of each tensor.
+//! The report of a conversion: the format and the error of each tensor.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -54,7 +54,8 @@ pub struct TensorReport {
     pub sensitivity: Option<Sensitivity>,
 }
 
-/// What storing a matrix in few bits costs, as an automatic recipe reckons: squared errors relative to what they disturb.
+/// What storing a matrix in few bits costs, as an automatic recipe reckons: squared errors relative to what they
+/// disturb.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sensitivity {
     /// In int4.

@@ -1,8 +1,8 @@
 //! Random weights of any architecture, for speed measurements and for trying things out without a checkpoint.
 //!
-//! The distributions keep activations of the untrained model in the range of a trained one's: layer 0 spreads
-//! the small token embedding over the residual stream, later layers are weak beside it. Every value follows
-//! from seed, tensor and index alone, so a model is the same however it is read.
+//! The distributions keep the activations in the range of a trained model: layer 0 spreads the small token embedding
+//! over the residual stream, and later layers add little to it. Every value depends only on seed, tensor and index, so
+//! the model is the same in whatever order it is read.
 
 use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 use xxhash_rust::xxh3::xxh3_64_with_seed;

@@ -1,4 +1,4 @@
-//! Writes a `.palm` file: stripes in parallel, to a temporary file that is renamed when it is whole.
+//! Writes a `.palm` file: stripes in parallel, to a temporary file that is renamed once it is complete.
 
 use std::cell::RefCell;
 use std::fs::{File, Permissions};
@@ -70,7 +70,8 @@ pub(crate) fn folder_of(target: &Path) -> &Path {
     target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Writes the file, int4 with error feedback where a calibrator says how, and gives a report of each tensor, and the file's length.
+/// Writes the file, int4 with error feedback where a calibrator says how, and gives a report of each tensor, and the
+/// file's length.
 pub(crate) fn write(
     target: &Path,
     contents: &Contents<'_>,

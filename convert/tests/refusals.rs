@@ -144,8 +144,8 @@ fn damaged_safetensors_are_refused_with_the_file_named() {
         (|f| f.clear(), "is cut short or not a safetensors file (0 bytes)"),
         (|f| f.truncate(7), "is cut short or not a safetensors file (7 bytes)"),
         (|f| f.truncate(1000), "is cut short or not a safetensors file (1000 bytes)"),
-        (|f| f.truncate(400_000), "its length of 400000 bytes is not the one that its header speaks of"),
-        (|f| f.push(0), "is not the one that its header speaks of"),
+        (|f| f.truncate(400_000), "its length of 400000 bytes is not the length that its header states"),
+        (|f| f.push(0), "is not the length that its header states"),
         (|f| f[7] = 1, "its header would be larger than 100 MB"),
         (|f| f[8] = b'[', "is not a safetensors file: invalid JSON in header"),
     ];
@@ -210,7 +210,7 @@ fn shards_must_all_be_there_and_hold_what_the_index_says() {
             index["weight_map"][NORM] = json!(file);
             std::fs::write(path, index.to_string()).unwrap();
         });
-        let says = format!("tensor '{NORM}' is said to be in {}, which is no file", json!(file));
+        let says = format!("tensor '{NORM}' is in {}, but the folder has no such file", json!(file));
         assert_says(&got, &[INDEX, &says]);
     }
     let got = refusal("tiny1-sharded", |dir| {
@@ -220,7 +220,7 @@ fn shards_must_all_be_there_and_hold_what_the_index_says() {
         index["weight_map"][NORM] = json!("model-00001-of-00006.safetensors");
         std::fs::write(path, index.to_string()).unwrap();
     });
-    assert_says(&got, &[&format!("'{NORM}' is said to be in model-00001-of-00006.safetensors and is not")]);
+    assert_says(&got, &[&format!("'{NORM}' is in model-00001-of-00006.safetensors, but it is not")]);
     let got = refusal("tiny1-sharded", |dir| {
         let path = dir.join("model-00002-of-00006.safetensors");
         let mut other = Tensors::load(&dir.join("model-00001-of-00006.safetensors"));
@@ -229,13 +229,13 @@ fn shards_must_all_be_there_and_hold_what_the_index_says() {
         tensors.0.insert(name, tensor);
         tensors.save(&path);
     });
-    assert_says(&got, &["stands twice: as '", "model-00001-of-00006", "model-00002-of-00006"]);
+    assert_says(&got, &["appears twice: as '", "model-00001-of-00006", "model-00002-of-00006"]);
     for (text, says) in [
         ("[]", "is not a JSON object"),
         ("{", "is not valid JSON"),
         ("{}", "has no 'weight_map'"),
         (r#"{"weight_map":{}}"#, "'weight_map' is empty"),
-        (r#"{"weight_map":{"a":3}}"#, "tensor 'a' is said to be in 3, which is no file"),
+        (r#"{"weight_map":{"a":3}}"#, "tensor 'a' is in 3, but the folder has no such file"),
     ] {
         let got = refusal("tiny1-sharded", |dir| std::fs::write(dir.join(INDEX), text).unwrap());
         assert_says(&got, &[INDEX, says]);
@@ -250,7 +250,7 @@ fn two_spellings_of_one_tensor_are_refused() {
             t.0.insert("model.language_model.layers.2.input_layernorm.weight".into(), norm);
         });
     });
-    assert_says(&got, &[&format!("tensor '{NORM}' stands twice"), "'model.language_model.layers.2"]);
+    assert_says(&got, &[&format!("tensor '{NORM}' appears twice"), "'model.language_model.layers.2"]);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn architectures_that_are_not_run_are_refused_by_key() {
         ("model_type", json!(null), "'model_type' is missing"),
         ("quantization_config", json!({"bits": 4}), "'quantization_config' is set"),
         ("image_token_index", json!(null), "'image_token_index' is missing"),
-        ("image_token_index", json!(9999), "'image_token_index' is 9999, which is no token id below 2176"),
+        ("image_token_index", json!(9999), "'image_token_index' is 9999, which is not a token id below 2176"),
         ("vision_config", json!(3), "'vision_config' is not an object"),
         (
             "vision_config.model_type",

@@ -1,16 +1,16 @@
-/* Looks for things in the frames of a camera, until a time has passed or there are no more:
+/* Detects objects in the frames of a camera, until a time has passed or there are no more frames:
  *
  *     camera MODEL FRAMES WIDTH HEIGHT MILLISECONDS_A_FRAME MILLISECONDS_IN_ALL LABEL...
  *
- * FRAMES is a file or pipe of NV12 frames, one behind the other, as
+ * FRAMES is a file or pipe with one NV12 frame after the other, as from
  *
  *     rpicam-vid -t 0 --codec yuv420 ...                        (that is I420: PALMTOP_YUV420)
  *     ffmpeg -f v4l2 -i /dev/video0 -f rawvideo -pix_fmt nv12 - ...
  *
- * give them, held by a camera that is turned by a quarter. A frame whose time is up is dropped; a second thread plays the
- * button that ends it all, in the middle of a frame if need be.
+ * The program assumes that the camera is rotated by 90 degrees. It drops a frame that misses its deadline. A second
+ * thread plays the role of a stop button: it cancels the work, in the middle of a frame if necessary.
  *
- * Built with: cc camera.c $(pkg-config --cflags --libs palmtop) -lpthread -o camera */
+ * Build it with: cc camera.c $(pkg-config --cflags --libs palmtop) -lpthread -o camera */
 #define _POSIX_C_SOURCE 200809L
 #include <palmtop.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@
 
 #define MILLISECOND 1000000ull
 
-/* The button: who presses it, when, and how it is told that nobody needs it any more. */
+/* The stop button: the session that it cancels, the time until then, and how the main thread ends it early. */
 struct button {
     palmtop_session session;
     uint64_t wait_ms;
@@ -47,7 +47,7 @@ static void *press_later(void *user) {
     return NULL;
 }
 
-/* What was found in a frame. */
+/* The objects found in a frame. */
 static void print_objects(unsigned frame, palmtop_result result) {
     palmtop_object object = {0};
     size_t i;

@@ -1,13 +1,13 @@
-/* Says what is in a picture:
+/* Describes a picture:
  *
  *     caption MODEL PICTURE [PROMPT]
  *
- * Built with: cc caption.c $(pkg-config --cflags --libs palmtop) -o caption */
+ * Build it with: cc caption.c $(pkg-config --cflags --libs palmtop) -o caption */
 #include <palmtop.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Prints each piece as it comes. */
+/* Prints each piece as it arrives. */
 static int32_t print_piece(void *user, const palmtop_piece *piece) {
     FILE *out = user;
     fwrite(piece->text, 1, piece->length, out);
@@ -15,7 +15,7 @@ static int32_t print_piece(void *user, const palmtop_piece *piece) {
     return 0;
 }
 
-/* The bytes of a file, to be freed; null if it cannot be read. */
+/* Returns the bytes of a file, which the caller must free, or null if the file cannot be read. */
 static unsigned char *read_file(const char *path, size_t *bytes) {
     unsigned char *data = NULL;
     FILE *file = fopen(path, "rb");

@@ -1,6 +1,6 @@
-//! Plays calls of the C library as bytes tell: which function, which of the handles so far (also freed ones, and numbers that
-//! are none), which sizes and texts. What must hold: no crash, no `PALMTOP_INTERNAL`, no success with a handle that does not live,
-//! and what is made can be freed exactly once.
+//! Turns bytes into calls of the C library: they select the function, the handle (live, freed or invalid), the sizes
+//! and the strings. What must hold: no crash, no `PALMTOP_INTERNAL`, no success with a handle that is not live, and
+//! each object can be freed exactly once.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_void};
@@ -161,8 +161,8 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
 impl World {
     /// One call.
     fn step(&mut self, bytes: &mut Bytes, path: &CString) -> i32 {
-        // SAFETY, for all of this function: every address is null, or that of memory of ours as large as is said; sizes in
-        // structs are lied about only where the library refuses them before it looks further.
+        // SAFETY, for all of this function: every address is null, or that of memory of ours as large as is said; sizes
+        // in structs are lied about only where the library refuses them before it looks further.
         match bytes.byte() % 24 {
             0 => {
                 let mut model = palmtop_model::default();

@@ -12,11 +12,11 @@
 //!                  q = value · 1/d, rounded to the nearest, half away from zero
 //! ```
 //!
-//! All little-endian. Values are divided by the f32 `d`; what is stored is that `d` rounded to f16. Products and sums are
-//! rounded apart, never fused. A row is its blocks one behind the other.
+//! All numbers are little-endian. Values are divided by `d` in f32; the stored `d` is rounded to f16. Products and sums
+//! are rounded separately, never fused. A row is the sequence of its blocks.
 //!
-//! `.palm` files do not use these formats: palmtop's int8 and int4 are others, laid out for its kernels. These are here to be
-//! compared with: `tests/same_blocks.rs` holds them against ggml's own quantizers, byte for byte.
+//! `.palm` files do not use these formats: palmtop's int8 and int4 are different and laid out for its kernels. These
+//! are here for comparison: `tests/same_blocks.rs` checks them against ggml's own quantizers, byte for byte.
 
 use half::f16;
 
@@ -59,8 +59,9 @@ impl BlockFormat {
 
     /// Quantizes finite `values` into `blocks`.
     ///
-    /// Where the largest magnitude of a block is so small that `1/d` overflows (below 4·10⁻³⁷), C leaves open what the values
-    /// become, and compilers differ. Here they become what GCC makes of them on x86-64, zero bytes; the scale is zero anyway.
+    /// Where the largest magnitude of a block is so small that `1/d` overflows (below 4·10⁻³⁷), C leaves open what the
+    /// values become, and compilers differ. Here they become what GCC makes of them on x86-64, zero bytes; the scale is
+    /// zero anyway.
     ///
     /// # Panics
     /// If the lengths do not fit together: the caller's mistake.
@@ -200,7 +201,8 @@ mod tests {
             format.dequantize(&quantized(format, &values), &mut back);
             for (v, b) in values.as_chunks::<BLOCK>().0.iter().zip(back.as_chunks::<BLOCK>().0) {
                 let most = v.iter().fold(0f32, |m, v| m.max(v.abs()));
-                // Half a step, but a whole one for Q4_0's eighth step of the sign that has seven; and f16's rounding of d.
+                // Half a step, but a whole one for Q4_0's eighth step of the sign that has seven; and f16's rounding of
+                // d.
                 let step = most / steps * if format == BlockFormat::Q4_0 { 1.0 } else { 0.5 } + most / 1024.0;
                 v.iter().zip(b).for_each(|(v, b)| assert!((v - b).abs() <= step, "{format}: {v} became {b}"));
             }

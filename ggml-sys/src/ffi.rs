@@ -1,4 +1,4 @@
-//! What is used of ggml's C API, as bindgen made it from the headers, and a few functions that no header declares.
+//! The part of ggml's C API that we use: bindgen's output for its headers, and a few functions that no header declares.
 
 use std::ffi::{c_int, c_void};
 
@@ -18,7 +18,8 @@ pub use llama_cpp_sys_2::{
     ggml_threadpool_new, ggml_threadpool_params_default, ggml_type, ggml_version,
 };
 
-// From ggml's sources (ggml-cpu/quants.h), for x86-64 and Arm: where ggml has kernels of its own, these are the plain ones.
+// From ggml's sources (ggml-cpu/quants.h), for x86-64 and Arm: where ggml has kernels of its own, these are the plain
+// ones.
 unsafe extern "C" {
     /// Plain C dot product of `n` values, Q4_0 times Q8_0, to `*s`; `nrc` is 1, and strides do not matter.
     pub fn ggml_vec_dot_q4_0_q8_0_generic(

@@ -1,6 +1,6 @@
 //! ggml's matrix products on the CPU: `ggml_mul_mat` of a quantized matrix with f32 rows.
 //!
-//! All memory, the graph and the threads are made once, so that repeating a product allocates nothing.
+//! Memory, graph and threads are created once, so repeating a product allocates nothing.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -50,8 +50,8 @@ pub enum Packing {
     Plain,
     /// Rows interleaved for vectors, a copy made at load: what llama.cpp does with Q4_0 where it can.
     Repacked,
-    /// Packed for Intel's tile unit: what llama.cpp does where ggml is compiled for it. Refused if GCC before 14 has compiled
-    /// it, which makes a program of it that dies of a fault.
+    /// Packed for Intel's tile unit: what llama.cpp does where ggml is compiled for it. Refused if GCC before 14 has
+    /// compiled it, which makes a program of it that dies of a fault.
     Amx,
 }
 
@@ -77,8 +77,8 @@ impl Packing {
             Self::Amx if !cfg!(ggml_tiles) => return None,
             Self::Amx => c"AMX",
         };
-        // SAFETY: the registry of the CPU is a constant, and this is the type that ggml gives to what has this name. The function
-        // gives an array that lives as long as the program and ends with null.
+        // SAFETY: the registry of the CPU is a constant, and this is the type that ggml gives to what has this name.
+        // The function gives an array that lives as long as the program and ends with null.
         unsafe {
             let get = ffi::ggml_backend_reg_get_proc_address(
                 ffi::ggml_backend_cpu_reg(),
@@ -144,13 +144,14 @@ impl Weights {
         assert_eq!(blocks.len(), bytes, "blocks of the whole matrix");
         let buffer_type = packing.buffer_type().ok_or_else(unsupported)?;
         let context = Context::new()?;
-        // SAFETY: the context has room for some tensors, and this is the first; whole blocks in positive numbers are a shape.
+        // SAFETY: the context has room for some tensors, and this is the first; whole blocks in positive numbers are a
+        // shape.
         let tensor =
             unsafe { ffi::ggml_new_tensor_2d(context.0.as_ptr(), type_of(format), k.into(), n.into()) };
         let tensor = NonNull::new(tensor).ok_or(Error::OutOfMemory)?;
         let buffer = Buffer::new(&context, buffer_type)?;
-        // SAFETY: the two tensors are never computed, only shown: the product's first factor lies in its buffer, as ggml wants
-        // it for the question whether it can multiply.
+        // SAFETY: the two tensors are never computed, only shown: the product's first factor lies in its buffer, as
+        // ggml wants it for the question whether it can multiply.
         let supported = unsafe {
             let row = ffi::ggml_new_tensor_2d(context.0.as_ptr(), ffi::GGML_TYPE_F32, k.into(), 1);
             let product = ffi::ggml_mul_mat(context.0.as_ptr(), tensor.as_ptr(), row);
@@ -159,7 +160,8 @@ impl Weights {
         if !supported {
             return Err(unsupported());
         }
-        // SAFETY: the tensor has its memory, has `bytes` bytes, and its packing takes it: some packings would abort otherwise.
+        // SAFETY: the tensor has its memory, has `bytes` bytes, and its packing takes it: some packings would abort
+        // otherwise.
         unsafe { ffi::ggml_backend_tensor_set(tensor.as_ptr(), blocks.as_ptr().cast(), 0, bytes) };
         Ok(Self { buffer, _context: context, tensor, outputs, inputs })
     }
@@ -202,7 +204,8 @@ impl<'w> Product<'w> {
         };
         let context = Context::new()?;
         let c = context.0.as_ptr();
-        // SAFETY: the context has room for some tensors and a graph. The matrix lives as long as the product, by its lifetime.
+        // SAFETY: the context has room for some tensors and a graph. The matrix lives as long as the product, by its
+        // lifetime.
         let (input, output, graph) = unsafe {
             let input = ffi::ggml_new_tensor_2d(c, ffi::GGML_TYPE_F32, weights.inputs as i64, m.into());
             let output = ffi::ggml_mul_mat(c, weights.tensor.as_ptr(), input);
@@ -256,12 +259,13 @@ impl<'w> Product<'w> {
 
     /// Computes `times` times, and tells how long that took.
     ///
-    /// On a thread of its own, which is started before the clock is: ggml sets up the tile unit of a thread once and for ever,
-    /// and would multiply with other tiles, or be killed, where palmtop's kernels have used it since.
+    /// On a thread of its own, which is started before the clock is: ggml sets up the tile unit of a thread once and
+    /// for ever, and would multiply with other tiles, or be killed, where palmtop's kernels have used it since.
     pub fn run(&mut self, times: u64) -> Result<Duration, Error> {
         /// Pointers into what `self` owns.
         struct Work(NonNull<ffi::ggml_cgraph>, *mut ffi::ggml_cplan);
-        // SAFETY: graph and plan are used by one thread at a time: `run` has `self` for itself and waits for the thread.
+        // SAFETY: graph and plan are used by one thread at a time: `run` has `self` for itself and waits for the
+        // thread.
         unsafe impl Send for Work {}
         impl Work {
             fn run(self, times: u64) -> Result<Duration, Error> {

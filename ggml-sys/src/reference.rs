@@ -1,4 +1,4 @@
-//! ggml's quantizers and dot products, by slices.
+//! ggml's quantizers and dot products, with slices as arguments.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::Once;
@@ -42,7 +42,8 @@ pub fn quantize(format: BlockFormat, values: &[f32], blocks: &mut [u8]) {
     quantize_with(from_float.expect("both formats have a quantizer"), format, values, blocks)
 }
 
-/// Quantizes activations to Q8_0 with the vector code that ggml's products use. It may differ from [`quantize`] in a last bit.
+/// Quantizes activations to Q8_0 with the vector code that ggml's products use. It may differ from [`quantize`] in a
+/// last bit.
 ///
 /// # Panics
 /// If the lengths do not fit together: the caller's mistake.

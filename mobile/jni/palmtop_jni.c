@@ -1,6 +1,6 @@
 /* The native side of dev.palmtop.Palmtop: arguments to palmtop.h, results to objects, errors to exceptions.
  *
- * Texts pass as arrays of UTF-8 bytes, since the JVM's own functions speak a UTF-8 of their own. Built with:
+ * Strings pass as arrays of UTF-8 bytes, because the JVM's own functions use modified UTF-8. Build it with:
  *     cc -shared -fPIC -I$JAVA_HOME/include -I$JAVA_HOME/include/linux palmtop_jni.c -lpalmtop -o libpalmtop_jni.so
  * or, with the NDK, as a CMake library that links libpalmtop.a. */
 #include <jni.h>
@@ -11,7 +11,7 @@
 #define NATIVE(type, name) JNIEXPORT type JNICALL Java_dev_palmtop_Palmtop_##name
 #define CLASS "dev/palmtop/Palmtop$"
 
-/* Prompts of a call at most. */
+/* Maximum number of prompts in a call. */
 #define PROMPTS_MAX 256
 
 static jbyteArray new_bytes(JNIEnv *env, const char *text, size_t length) {
@@ -20,7 +20,7 @@ static jbyteArray new_bytes(JNIEnv *env, const char *text, size_t length) {
     return array;
 }
 
-/* Makes an object of a class of ours; null, with an exception, if that fails. */
+/* Creates an object of one of our classes. Returns null with an exception if that fails. */
 static jobject new_object(JNIEnv *env, const char *name, const char *signature, const jvalue *arguments) {
     jclass class = (*env)->FindClass(env, name);
     jmethodID constructor = class == NULL ? NULL : (*env)->GetMethodID(env, class, "<init>", signature);
@@ -190,7 +190,7 @@ NATIVE(void, encodePixels)(JNIEnv *env, jclass class, jlong session, jlong featu
     check(env, palmtop_encode_pixels(to_session(session), to_features(features), &pixels, &options));
 }
 
-/* Who hears the pieces. */
+/* The receiver of the pieces. */
 struct hearing {
     JNIEnv *env;
     jobject object;
@@ -212,7 +212,7 @@ static int32_t hear(void *user, const palmtop_piece *piece) {
     return goes_on && !(*env)->ExceptionCheck(env) ? 0 : 1;
 }
 
-/* The mask of an object, or null without one. */
+/* The mask of an object, or null if it has none. */
 static jobject new_mask(JNIEnv *env, palmtop_result result, size_t answer, size_t index) {
     palmtop_mask mask = {0};
     jvalue arguments[5];

@@ -10,9 +10,9 @@ import kotlinx.coroutines.channels.Channel
 import kotlin.concurrent.thread
 
 /**
- * The answer to a prompt, piece by piece. Computes on a thread of its own from the time it is collected; ending the collection
- * cancels the computation within a layer's time, and so does [Palmtop.Session.cancel] meanwhile; the session can be used at once
- * afterwards. What [options] have as `onPiece` is replaced.
+ * The answer to a prompt, piece by piece. Collecting the flow starts the computation on a thread of its own. If the
+ * collection ends early, the computation is cancelled within about the time of one layer; [Palmtop.Session.cancel]
+ * stops it too. The session can be used at once afterwards. The flow replaces `onPiece` of [options].
  *
  *     session.pieces(features, "caption en").collect { print(it) }
  */

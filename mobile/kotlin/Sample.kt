@@ -3,7 +3,7 @@ import dev.palmtop.pieces
 import java.io.File
 import kotlinx.coroutines.runBlocking
 
-/** Says what is in a picture: Sample MODEL PICTURE */
+/** Describes a picture: Sample MODEL PICTURE */
 fun main(arguments: Array<String>) {
     val (path, picture) = arguments
     Palmtop.Model.open(path).use { model ->

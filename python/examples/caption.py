@@ -1,4 +1,4 @@
-"""Says what is in a picture: python caption.py MODEL PICTURE"""
+"""Describes a picture: python caption.py MODEL PICTURE"""
 
 import sys
 

@@ -11,8 +11,8 @@
     found = session.detect(features, "cat", "dog")
     print(found.labels, found.boxes)                        # names, and float32 [n, 4]: x_min, y_min, x_max, y_max
 
-A model may be used by any number of threads, a session by one at a time (else Busy is raised), except cancel(). Python's
-lock is not held while a picture is encoded or a prompt answered.
+Any number of threads may use a model. Only one thread at a time may use a session; otherwise the call raises Busy. The
+exception is cancel(). Python's global lock is released while a picture is encoded or a prompt is answered.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes that a session takes, and bytes of the weights, which are mapped from the file and shared."""
+    """Bytes that a session allocates, and bytes of the weights, which are mapped from the file and shared."""
 
     session_bytes: int
     weights_bytes: int
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds that the last calls of a session took, and decoding steps."""
+    """Seconds that the last calls of a session took, and the number of decoding steps."""
 
     encode: float
     prefill: float
@@ -53,7 +53,7 @@ class Timings:
 
 
 class Model:
-    """A .palm file in memory."""
+    """An open .palm file."""
 
     def __init__(self, path: Union[str, os.PathLike]):
         self._native = _palmtop.Model(os.fspath(path))
@@ -61,7 +61,7 @@ class Model:
         self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
 
     def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None, isa=None) -> Plan:
-        """What a session with these limits would take; nothing is taken."""
+        """The memory that a session with these limits would take. Creates no session."""
         return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)))
 
     def session(
@@ -77,22 +77,24 @@ class Model:
         cores: Sequence[int] = (),
         nice: Optional[int] = None,
     ) -> "Session":
-        """Memory and threads that answer `batch` prompts together. `kv` is auto, f32, f16 or int8. `isa` is the
-        instruction set of the kernels, such as "avx2" (by default what PALMTOP_ISA names, or the best of this CPU); all give the
-        same bits. `cores` and `nice` are wishes for the threads that are started."""
+        """Creates a session that answers up to `batch` prompts together. `kv` is the format of the KV cache: auto, f32,
+        f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
+        PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. `cores` and `nice` are requests for
+        the threads that the session starts; the system may refuse them."""
         wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
 
 
 class Features:
-    """What the image encoder saw in a picture. Encode once, ask as often as you like."""
+    """The output of the image encoder for one picture. Encode a picture once, then ask about it as often as you
+    like."""
 
     def __init__(self, native):
         self._native = native
 
     @property
     def picture_size(self) -> Tuple[int, int]:
-        """Width and height in pixels of the picture, upright."""
+        """Width and height in pixels of the upright picture."""
         return self._native.picture_size()
 
 
@@ -102,23 +104,23 @@ class Answer:
 
     text: str
     tokens: np.ndarray  #: uint32 [tokens]
-    probabilities: np.ndarray  #: float32 [tokens], what the model gave to each
+    probabilities: np.ndarray  #: float32 [tokens], the probability that the model gave to each token
     stop: str  #: end, limit, callback, cancelled or deadline
     prompt_tokens: int
     likelihood: float
-    labels: List[str]  #: one for each object
-    scores: np.ndarray  #: float32 [objects], likelihood of the label; NaN without one
+    labels: List[str]  #: one per object
+    scores: np.ndarray  #: float32 [objects], likelihood of the label; NaN if there is no label
     boxes: np.ndarray  #: float32 [objects, 4]: x_min, y_min, x_max, y_max
-    locations: np.ndarray  #: uint16 [objects, 4]: the model's own y1, x1, y2, x2, 0 to 1023
-    masks: Optional[np.ndarray]  #: bool [objects, height, width], all of the picture; None if there is no mask
+    locations: np.ndarray  #: uint16 [objects, 4]: the model's location tokens y1, x1, y2, x2, 0 to 1023
+    masks: Optional[np.ndarray]  #: bool [objects, height, width], over the whole picture; None if there is no mask
     picture_size: Tuple[int, int] = field(repr=False)
 
     def __str__(self) -> str:
         return self.text
 
     def to_supervision(self, classes: Sequence[str] = ()):
-        """As supervision.Detections. A class is the place of its name in `classes`, so that it is the same for every picture;
-        other names follow in order of appearance. The names themselves are in data["class_name"]."""
+        """Converts the objects to supervision.Detections. The class id of a label is its index in `classes`, so that it
+        is the same for every picture; other labels follow in order of appearance. data["class_name"] has the names."""
         import supervision
 
         names = list(dict.fromkeys([*classes, *self.labels]))
@@ -159,20 +161,21 @@ def _answer(raw, picture_size) -> Answer:
 
 
 class Session:
-    """Memory and threads that answer, for one call at a time."""
+    """The memory and the threads that compute answers, for one call at a time."""
 
     def __init__(self, model: Model, native):
         self.model = model
         self._native = native
 
     def encode(self, picture, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
-        """Looks at a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP or GIF file, or a uint8 array.
+        """Encodes a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP or GIF file, or a uint8 array.
 
-        Arrays are [height, width, 3] (rgb, or format="bgr" as OpenCV has them), [height, width, 4] (rgba or bgra), [height,
-        width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` turns an array clockwise: 0, 90, 180
-        or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
+        Arrays are [height, width, 3] (rgb, or format="bgr" as in OpenCV), [height, width, 4] (rgba or bgra), [height,
+        width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` rotates an array clockwise by
+        0, 90, 180 or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
 
-        A file is turned as its Exif orientation says. A PIL image is taken as it is: PIL.ImageOps.exif_transpose turns it."""
+        A file is rotated as its Exif orientation says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need
+        it."""
         if isinstance(picture, (str, os.PathLike)):
             with open(picture, "rb") as file:
                 picture = file.read()
@@ -187,7 +190,7 @@ class Session:
         channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
         allowed = {1: ["grey", "nv12", "nv21"], 3: ["rgb", "bgr"], 4: ["rgba", "bgra"]}.get(channels)
         if allowed is None:
-            raise ValueError(f"an array of shape {picture.shape} is no picture")
+            raise ValueError(f"an array of shape {picture.shape} is not a picture")
         format = format or allowed[0]
         if format not in allowed:
             raise ValueError(f"an array of shape {picture.shape} cannot be {format}: choose from {allowed}")
@@ -215,9 +218,10 @@ class Session:
         timeout: Optional[float] = None,
         on_piece=None,
     ) -> Answer:
-        """Answers a prompt. `choices` are all that the answer may be; `on_piece(prompt, text)` hears it as it arises and
-        returns True to end it. If the time is up, or it is cancelled, while the answer is being written, it is given as far
-        as it went, and says so in `stop`; before its first word that raises."""
+        """Answers a prompt. If you pass `choices`, the answer is one of them. `on_piece(prompt, text)` receives the
+        answer piece by piece as it is generated; return True from it to end the answer. If the call is cancelled or
+        `timeout` passes after the first token, it returns the partial answer, and `stop` says so; before the first
+        token it raises."""
         return self.answers(
             features, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
             seed=seed, choices=choices, timeout=timeout, on_piece=on_piece,
@@ -227,7 +231,8 @@ class Session:
         self, features: Features, prompts: Sequence[str], *, max_new_tokens=None, temperature=0.0, top_k=0, top_p=0.0,
         seed=0, choices=None, timeout=None, on_piece=None,
     ) -> List[Answer]:
-        """Answers up to `batch` prompts about a picture together, each as it would be answered alone. See answer()."""
+        """Answers up to `batch` prompts about a picture together; each answer is the same as if asked alone. See
+        answer()."""
         sampling = (temperature, top_k, top_p, seed)
         choices = None if choices is None else list(choices)
         raw = self._native.answer(
@@ -245,7 +250,7 @@ class Session:
         return self.answer(features, _palmtop.object_prompt(True, list(labels)), **options)
 
     def stream(self, features: Features, prompt: str, **options) -> Iterator[str]:
-        """The answer piece by piece, as a generator: computed on a thread of its own, and ended when the generator is closed."""
+        """Yields the answer piece by piece. A thread of its own computes it; closing the generator ends it."""
         pieces: queue.SimpleQueue = queue.SimpleQueue()
         over = threading.Event()
 
@@ -272,15 +277,15 @@ class Session:
             thread.join()
 
     def cancel(self) -> None:
-        """Stops the call that is using this session, from any thread, within about a layer's time. It raises Cancelled, and so
-        does every later one, until reset_cancel()."""
+        """Stops the call that is using this session within about the time of one layer; callable from any thread. That
+        call raises Cancelled, and so does every later call until reset_cancel()."""
         self._native.cancel()
 
     def reset_cancel(self) -> None:
-        """Makes calls possible again."""
+        """Clears the request to cancel, so that later calls run again."""
         self._native.reset_cancel()
 
     @property
     def timings(self) -> Timings:
-        """How long the last calls took."""
+        """The time that the last calls took."""
         return Timings(*self._native.timings())

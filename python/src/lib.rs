@@ -1,6 +1,7 @@
-//! The native half of the Python package `palmtop`: plain numbers, texts and bytes. `palmtop/__init__.py` makes arrays of them.
+//! The native half of the Python package `palmtop`. It passes plain numbers, strings and bytes, which
+//! `palmtop/__init__.py` turns into arrays.
 //!
-//! Whatever takes time runs without Python's lock, on bytes that nobody can change.
+//! Long operations run without Python's global lock, on bytes that nobody can change.
 
 #![allow(missing_docs, reason = "the Python side has them")]
 
@@ -42,9 +43,11 @@ fn to_python(error: palmtop::Error) -> PyErr {
         | palmtop::Error::Grammar(_)
         | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
         palmtop::Error::Cancelled => {
-            Cancelled::new_err("the call was cancelled; reset_cancel makes calls possible again")
+            Cancelled::new_err("the call was cancelled; use reset_cancel() before the next call")
         }
-        palmtop::Error::DeadlinePassed => DeadlinePassed::new_err("the time was up before the call was done"),
+        palmtop::Error::DeadlinePassed => {
+            DeadlinePassed::new_err("the timeout passed before the call finished")
+        }
         palmtop::Error::Io { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }
@@ -64,7 +67,8 @@ impl Model {
         py.detach(|| palmtop::Model::open(&path)).map(Self).map_err(to_python)
     }
 
-    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are decoded.
+    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are
+    /// decoded.
     fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
         let config = self.0.config();
         let generation =
@@ -181,7 +185,7 @@ impl Session {
             "grey" => packed(PixelFormat::Grey),
             "nv12" => Frame::nv12(width, height, luma, chroma),
             "nv21" => Frame::nv21(width, height, luma, chroma),
-            other => return Err(PyValueError::new_err(format!("{other:?} is no format of pixels"))),
+            other => return Err(PyValueError::new_err(format!("{other:?} is not a pixel format"))),
         };
         let frame = frame.map_err(of_image)?.turned(Rotation::from_degrees(rotation).map_err(of_image)?);
         let session = &mut *self.lock()?;
@@ -278,7 +282,7 @@ impl Session {
             Ok(session) => Ok(session),
             Err(TryLockError::WouldBlock) => Err(Busy::new_err("another call is using the session")),
             Err(TryLockError::Poisoned(_)) => {
-                Err(Error::new_err("an earlier call has failed: make a new session"))
+                Err(Error::new_err("an earlier call hit a bug: create a new session"))
             }
         }
     }

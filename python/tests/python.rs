@@ -1,5 +1,6 @@
-//! The Python package over the native module that cargo has built: the same bits as from the Rust library. `PYTHON` names another
-//! Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p palmtop-python -- --ignored`.
+//! The Python package over the native module that cargo has built: the same bits as from the Rust library. `PYTHON`
+//! names another Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p
+//! palmtop-python -- --ignored`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -27,7 +28,8 @@ fn check(output: &Output) -> String {
     said.into_owned()
 }
 
-/// `test_palmtop.py`, which does not skip anything if `all`, and then the caption that it prints against the Rust library's.
+/// `test_palmtop.py`, which does not skip anything if `all`, and then the caption that it prints against the Rust
+/// library's.
 fn test(mut python: Command, all: bool) {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.palm");

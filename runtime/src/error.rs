@@ -61,7 +61,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The system has not that much memory.
-    #[error("{bytes} bytes of memory cannot be had: ask for a smaller session (see `palmtop plan`)")]
+    #[error("cannot allocate {bytes} bytes of memory: ask for a smaller session (see `palmtop plan`)")]
     OutOfMemory {
         /// Bytes that were asked for at once.
         bytes: usize,
@@ -94,7 +94,7 @@ pub enum UsageError {
         most: usize,
     },
     /// No prompts, or more than the session answers together.
-    #[error("{prompts} prompts at once, where the session takes 1 to {most}")]
+    #[error("{prompts} prompts at once, but the session takes 1 to {most}")]
     Prompts {
         /// Prompts that were given.
         prompts: usize,
@@ -102,7 +102,7 @@ pub enum UsageError {
         most: usize,
     },
     /// More pictures in a prompt than the session has room for, or none.
-    #[error("{pictures} pictures in a prompt, where the session takes 1 to {most}")]
+    #[error("{pictures} pictures in a prompt, but the session takes 1 to {most}")]
     Pictures {
         /// Pictures that were given.
         pictures: usize,
@@ -110,7 +110,7 @@ pub enum UsageError {
         most: usize,
     },
     /// An answer that is longer than the session has room for, or empty.
-    #[error("{tokens} new tokens, where the session takes 1 to {most}")]
+    #[error("{tokens} new tokens, but the session takes 1 to {most}")]
     NewTokens {
         /// Tokens that were asked for.
         tokens: usize,
@@ -118,7 +118,7 @@ pub enum UsageError {
         most: usize,
     },
     /// An answer given for teacher forcing is longer than the session has room for.
-    #[error("an answer of {tokens} tokens, where the session takes up to {most}")]
+    #[error("an answer of {tokens} tokens, but the session takes at most {most}")]
     ForcedTokens {
         /// Tokens that were given.
         tokens: usize,
@@ -126,7 +126,7 @@ pub enum UsageError {
         most: usize,
     },
     /// A token that the model does not have.
-    #[error("the answer has token {token}, where the model knows {vocab}")]
+    #[error("the answer has token {token}, but the model has only {vocab} tokens")]
     NoSuchToken {
         /// The token.
         token: u32,
@@ -156,7 +156,9 @@ pub enum UsageError {
         tokens_max: usize,
     },
     /// A prompt spells the token that stands for rows of a picture.
-    #[error("the prompt has the image token in its text; the picture always stands before the prompt")]
+    #[error(
+        "the text of the prompt contains the image token; leave it out: the picture always comes before the prompt"
+    )]
     ImageTokenInPrompt,
     /// No picture has been encoded into the image features.
     #[error("no picture has been encoded into these image features")]

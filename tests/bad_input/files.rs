@@ -172,9 +172,9 @@ fn lying_tensor_tables_are_refused() {
     type Lie = fn(&mut Head);
     let lies: [(Lie, &str); 13] = [
         (|h| h.tensors[2].offset += 4, "is not aligned to 64"),
-        (|h| h.tensors[2].offset = 0, "offset 0 overlaps what stands before it"),
-        (|h| h.tensors[2].offset = h.tensors[1].offset, "overlaps what stands before it"),
-        (|h| h.tensors.swap(2, 3), "overlaps what stands before it"),
+        (|h| h.tensors[2].offset = 0, "offset 0 overlaps the data before it"),
+        (|h| h.tensors[2].offset = h.tensors[1].offset, "overlaps the data before it"),
+        (|h| h.tensors.swap(2, 3), "overlaps the data before it"),
         (|h| h.tensors[2].offset = 1 << 40, "reach past the end of the file"),
         (|h| h.tensors[2].offset = u64::MAX - 63, "reach past the end of the file"),
         (|h| h.tensors[2].length = 0, "0 bytes where shape [72] needs 288"),
@@ -195,7 +195,11 @@ fn lying_tensor_tables_are_refused() {
         let second = h.tensors.iter_mut().find(|t| t.name == "vision.layer.0.norm2.weight");
         second.unwrap().name = "vision.layer.0.norm1.weight".into();
     });
-    assert_refused("a name twice", &twice, "tensor 'vision.layer.0.norm1.weight': stands twice in the table");
+    assert_refused(
+        "a name twice",
+        &twice,
+        "tensor 'vision.layer.0.norm1.weight': appears twice in the table",
+    );
 }
 
 #[test]
@@ -224,8 +228,8 @@ fn lying_fixed_fields_are_refused() {
     for (at, value, says) in [
         (40, u32::MAX, "malformed"),
         (44, u32::MAX, "malformed"),
-        (44, 0, "bytes are left over behind the tensor table"),
-        (48, u32::MAX, "bytes are wanted and the head ends"),
+        (44, 0, "there are extra bytes after the tensor table"),
+        (48, u32::MAX, "more bytes are needed"),
     ] {
         let mut file = tiny().to_vec();
         file[at..at + 4].copy_from_slice(&value.to_le_bytes());

@@ -1,9 +1,10 @@
-//! How well boxes fit: average precision as COCO defines it.
+//! Scores boxes: average precision as COCO defines it.
 //!
-//! Per label, and per item a prompt about a picture: the boxes of an answer, likeliest first, each take the box of the truth
-//! that they overlap most, if by at least the threshold and if no likelier one has taken it. Over all items and ranked by
-//! their scores this gives precision and recall after each box; the average precision is the mean over the recalls 0, 0.01, …, 1 of
-//! the best precision at that recall or above. mAP is its mean over the labels that the truth has.
+//! An item is one prompt about one picture. For each label and item, the boxes of the answer are matched from the most
+//! likely to the least likely: each takes the true box that it overlaps most, if the overlap reaches the threshold and
+//! no earlier box has taken it. All boxes of all items, ranked by score, give precision and recall after each box. The
+//! average precision is the mean over the recalls 0, 0.01, …, 1 of the best precision at that recall or above. mAP is
+//! the mean of the average precision over the labels of the truth.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,8 @@ pub struct BoxScores {
     pub map: Option<f64>,
     /// Mean overlap of the boxes that are right at 0.5; none if there is none.
     pub mean_iou: Option<f64>,
-    /// Share of the answers' boxes that are right at 0.5; none without a box. Labels that the truth never has count too.
+    /// Share of the answers' boxes that are right at 0.5; none without a box. Labels that the truth never has count
+    /// too.
     pub precision: Option<f64>,
     /// Share of the true boxes that are found at 0.5.
     pub recall: Option<f64>,
@@ -256,8 +258,8 @@ mod tests {
 
     #[test]
     fn average_precision_by_hand() {
-        // Ranked: right, wrong, right. Precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1: the best at a recall up to 0.5 is 1,
-        // above it 2/3; 51 of the 101 points are up to 0.5.
+        // Ranked: right, wrong, right. Precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1: the best at a recall up to 0.5 is
+        // 1, above it 2/3; 51 of the 101 points are up to 0.5.
         let item = (
             vec![truth("cat", A), truth("cat", B)],
             vec![guess("cat", A, 0.9), guess("cat", FAR, 0.8), guess("cat", B, 0.7)],
@@ -298,7 +300,8 @@ mod tests {
             (vec![truth("cat", B)], vec![guess("cat", A, 0.8)]),
         ];
         close(scores(&swapped).map50, 0.0);
-        // A confident mistake in the second picture comes before the right box of the first: precision 1/2 at recall 1/2.
+        // A confident mistake in the second picture comes before the right box of the first: precision 1/2 at recall
+        // 1/2.
         let ranked = [
             (vec![truth("cat", A)], vec![guess("cat", A, 0.5)]),
             (vec![truth("cat", A)], vec![guess("cat", B, 0.9)]),

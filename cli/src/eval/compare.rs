@@ -1,4 +1,4 @@
-//! How much two models agree: in their answers, and in what they find likely.
+//! Compares two models: their answers, and their next-token distributions.
 
 use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Session};
 

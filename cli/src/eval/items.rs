@@ -1,4 +1,4 @@
-//! What is to be answered, and what would be right.
+//! The items of an evaluation: prompts and expected answers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -63,7 +63,7 @@ pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
         return read_coco(source, voice);
     }
     if source.images.is_some() || source.all_labels {
-        let error = anyhow!("{} is no COCO file", source.data.display());
+        let error = anyhow!("{} is not a COCO file", source.data.display());
         return Err(error).hint("--images and --all-labels are for COCO's JSON of annotations");
     }
     let mut pictures = Vec::new();
@@ -86,8 +86,8 @@ pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
     Ok(pictures)
 }
 
-/// A COCO file is one object with a list of annotations; as JSON may be written in any order, all of it may have to be looked
-/// through.
+/// A COCO file is one object with a list of annotations; as JSON may be written in any order, all of it may have to be
+/// looked through.
 fn looks_like_coco(path: &Path) -> anyhow::Result<bool> {
     if path.is_dir() {
         bail!("it is a folder");
@@ -141,7 +141,7 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
     let shown = source.data.display();
     let file = File::open(source.data).with_context(|| format!("cannot read {shown}"))?;
     if file.metadata()?.len() > COCO_BYTES_MAX {
-        bail!("{shown} is larger than {} GiB, so no COCO file", COCO_BYTES_MAX >> 30);
+        bail!("{shown} is larger than {} GiB, so it cannot be a COCO file", COCO_BYTES_MAX >> 30);
     }
     let coco: Coco = serde_json::from_reader(BufReader::new(file))
         .with_context(|| {
@@ -159,14 +159,14 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
             );
         }
         if names.insert(category.id, name).is_some() {
-            bail!("{shown}: category {} stands twice", category.id);
+            bail!("{shown}: category {} appears twice", category.id);
         }
     }
     let mut places: HashMap<u64, usize> = HashMap::new();
     let mut truths: Vec<Vec<Truth>> = Vec::new();
     for image in &coco.images {
         if places.insert(image.id, truths.len()).is_some() {
-            bail!("{shown}: image {} stands twice", image.id);
+            bail!("{shown}: image {} appears twice", image.id);
         }
         truths.push(Vec::new());
     }
@@ -179,7 +179,10 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
         };
         let [x, y, width, height] = b.bbox;
         if !b.bbox.iter().all(|v| v.is_finite()) || width < 0.0 || height < 0.0 {
-            bail!("{shown}: annotation {index} has the box {:?}, which is no x, y, width and height", b.bbox);
+            bail!(
+                "{shown}: annotation {index} has the box {:?}, which is not a valid x, y, width and height",
+                b.bbox
+            );
         }
         truths[place].push(Truth {
             label: label.to_owned(),
@@ -281,7 +284,7 @@ mod tests {
         let pictures = read_text(&text, false).unwrap();
         let items = |p: &Picture| p.items.iter().map(|i| i.line).collect::<Vec<_>>();
         assert_eq!(pictures.iter().map(items).collect::<Vec<_>>(), [vec![1, 3], vec![2]]);
-        assert!(read_text(&text, true).err().unwrap().contains("is no COCO file"));
+        assert!(read_text(&text, true).err().unwrap().contains("is not a COCO file"));
     }
 
     #[test]
@@ -297,8 +300,8 @@ mod tests {
                 "annotation 1 is of image 8",
             ),
             ("\"category_id\": 2", "\"category_id\": 4", "category 4"),
-            ("\"id\": 9", "\"id\": 7", "image 7 stands twice"),
-            ("\"id\": 3, \"name\"", "\"id\": 2, \"name\"", "category 2 stands twice"),
+            ("\"id\": 9", "\"id\": 7", "image 7 appears twice"),
+            ("\"id\": 3, \"name\"", "\"id\": 2, \"name\"", "category 2 appears twice"),
             ("\"dog\"", "\"a;b\"", "which no prompt can ask for"),
             ("[0, 0, 5, 5]", "[0, 0, -5, 5]", "annotation 1 has the box"),
             ("[0, 0, 5, 5]", "[0, 0, 5]", "is neither lines of JSON"),
@@ -310,7 +313,7 @@ mod tests {
         let empty = r#"{"images": [], "annotations": [], "categories": []}"#;
         assert!(read_text(empty, false).err().unwrap().contains("no picture with annotations"));
         assert!(read_text("", false).err().unwrap().contains("has no examples"));
-        assert!(read_text("hello", false).err().unwrap().contains("line 1: is no example"));
+        assert!(read_text("hello", false).err().unwrap().contains("line 1: is not an example"));
         assert!(read_text("{\"image\": \"a\",", false).is_err());
     }
 }

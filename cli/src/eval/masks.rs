@@ -1,4 +1,4 @@
-//! How well masks fit: the pixels that two have in common over those of both.
+//! Scores masks: intersection over union, in pixels.
 
 use palmtop::image::RgbImage;
 use palmtop::tasks::Mask;

@@ -1,4 +1,4 @@
-//! `palmtop eval`: how well a model answers, and what sets it apart from another.
+//! `palmtop eval`: measures how well a model answers, and how it differs from another.
 
 mod boxes;
 mod compare;
@@ -240,8 +240,8 @@ struct Run {
 }
 
 impl Run {
-    /// Answers all items about a picture with every model. What is at fault is reported, and only what ends everything is
-    /// an error.
+    /// Answers all items about a picture with every model. What is at fault is reported, and only what ends everything
+    /// is an error.
     fn picture(
         &mut self,
         picture: Picture,

@@ -1,4 +1,4 @@
-//! What an evaluation found, as JSON (`docs/json.md` promises the shape) and as a table.
+//! The report of an evaluation, as JSON (`docs/json.md` promises the shape) and as a table.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -1,4 +1,4 @@
-//! From answers to figures: what each is worth, and sums over all of a task.
+//! Scores each answer and sums the scores of a task.
 
 use palmtop::model::Model;
 use palmtop::session::Answer;
@@ -36,8 +36,8 @@ impl<'a> Judge<'a> {
         self.masks.is_some()
     }
 
-    /// Compares an answer about a picture of this width and height with what would be right. `mask` is the right mask, if the
-    /// item names one.
+    /// Compares an answer about a picture of this width and height with what would be right. `mask` is the right mask,
+    /// if the item names one.
     pub fn judge(
         &mut self,
         item: &Item,

@@ -1,4 +1,4 @@
-//! How well a text fits the one that was expected.
+//! Scores a text against the expected one.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,8 @@ pub fn is_exact(answer: &str, expected: &str) -> bool {
     answer.split_whitespace().eq(expected.split_whitespace())
 }
 
-/// Word overlap, from 0 to 1: the F1 score 2·|A ∩ B| / (|A| + |B|) of the two bags of words, where a word that stands twice
-/// counts twice. Words are runs of letters and digits, in lower case; two texts without any overlap fully.
+/// Word overlap, from 0 to 1: the F1 score 2·|A ∩ B| / (|A| + |B|) of the two bags of words, where a word that stands
+/// twice counts twice. Words are runs of letters and digits, in lower case; two texts without any overlap fully.
 pub fn overlap(answer: &str, expected: &str) -> f64 {
     let mut left: HashMap<String, usize> = HashMap::new();
     let mut expected_words = 0usize;

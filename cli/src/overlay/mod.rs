@@ -1,7 +1,7 @@
-//! Answers drawn onto a picture: boxes, labels with a filled background, masks.
+//! Draws answers onto a picture: boxes, labels with a filled background, masks.
 //!
-//! Anything can be drawn on a picture of any size: what lies outside is cut off, labels are moved inside, shortened
-//! or, on pictures too small to read, left out.
+//! The picture can have any size. Parts outside the picture are cut off. Labels are moved inside or shortened; if the
+//! picture is too small to read them, they are left out.
 
 mod color;
 mod save;

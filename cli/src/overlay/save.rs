@@ -1,4 +1,4 @@
-//! Pictures and masks written to files.
+//! Writes pictures and masks to files.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,4 +1,4 @@
-//! Lines of text set in the font that the program carries.
+//! Draws lines of text in the built-in font.
 
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, PxScaleFont, ScaleFont, point};
 use image::{Rgb, RgbImage};

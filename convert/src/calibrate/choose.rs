@@ -1,4 +1,4 @@
-//! Which matrices get more bits: the choice that leaves the least summed error within a number of bytes.
+//! Chooses the matrices that get more bits, so that the summed error is least within a given number of bytes.
 
 /// A matrix that can be stored in few bytes or in more.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,10 +9,11 @@ pub struct Candidate {
     pub costs: [f64; 2],
 }
 
-/// Gives, for each candidate, whether it gets more bits; `None` if all in few bits have more than `bytes_max` altogether.
+/// Gives, for each candidate, whether it gets more bits; `None` if all in few bits have more than `bytes_max`
+/// altogether.
 ///
-/// Bytes go where one of them gains most, until none of what is left fits: no other choice of at most as many bytes has a smaller
-/// sum, up to the size of one matrix. Of equal gains the first comes first.
+/// Bytes go where one of them gains most, until none of what is left fits: no other choice of at most as many bytes has
+/// a smaller sum, up to the size of one matrix. Of equal gains the first comes first.
 pub fn choose(candidates: &[Candidate], bytes_max: u64) -> Option<Vec<bool>> {
     let mut left = bytes_max.checked_sub(candidates.iter().map(|c| c.bytes[0]).sum())?;
     let gain =

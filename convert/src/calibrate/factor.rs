@@ -1,9 +1,9 @@
 //! H = U·D·Uᵀ, the form in which error feedback needs second moments: U is upper triangular with ones on the diagonal.
 //!
-//! Of weights w that become ŵ, the error of an output is (w - ŵ)·H·(w - ŵ)ᵀ = Σ_k D_k·(t_k - ŵ_k)², where
-//! t_k = w_k + Σ_{j<k} (w_j - ŵ_j)·U_jk: if weights are rounded one after the other, t_k is what weight k should be, with
-//! all errors before it made good as far as it can. (LDLQ of QuIP, Chee and others 2023, who show that GPTQ, Frantar and others
-//! 2022, does the same.)
+//! If weights w are rounded to ŵ, the error of an output is (w - ŵ)·H·(w - ŵ)ᵀ = Σ_k D_k·(t_k - ŵ_k)², where t_k = w_k
+//! + Σ_{j<k} (w_j - ŵ_j)·U_jk. If weights are rounded one after the other, t_k is the target of weight k: it
+//! compensates all earlier errors as far as this weight can. (This is LDLQ of QuIP, Chee and others 2023. They show
+//! that GPTQ, Frantar and others 2022, does the same.)
 
 use palmtop_kernels::layout::{GROUP, chunk_of};
 use rayon::prelude::*;
@@ -80,8 +80,8 @@ impl FactorBlock {
     }
 }
 
-/// The order of rounding: the inputs of most power first, since more is left to make their errors good. Groups stay together,
-/// and in their chunks, as their scales are chosen together.
+/// The order of rounding: the inputs of most power first, since more is left to make their errors good. Groups stay
+/// together, and in their chunks, as their scales are chosen together.
 fn order(
     cols: usize,
     inputs: std::ops::Range<usize>,
@@ -115,8 +115,8 @@ fn order(
     (order, placed)
 }
 
-/// Replaces the lower triangle of the symmetric `a` (n × n) by the rows of U below each other, U_jp at row p and column j,
-/// and gives D. No D can be below what was added to the diagonal, `least`, but for rounding.
+/// Replaces the lower triangle of the symmetric `a` (n × n) by the rows of U below each other, U_jp at row p and column
+/// j, and gives D. No D can be below what was added to the diagonal, `least`, but for rounding.
 fn factorize(a: &mut [f64], n: usize, least: f64) -> Vec<f64> {
     let mut weights = vec![0f64; n];
     let mut end = n;

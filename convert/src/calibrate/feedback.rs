@@ -1,8 +1,9 @@
-//! int4 with error feedback: weights are rounded one after the other, each with the errors before it made good.
+//! int4 with error feedback: weights are rounded one after the other, and each compensates the errors of the earlier
+//! ones.
 //!
-//! Sixteen rows, a stripe, are the lanes of everything here; rows know nothing of each other. Scales are chosen as in
-//! [`quantize`](crate::quantize), with two differences: an error counts D_k times, and what is compared is not the rounding of
-//! single weights but that of a whole group, or chunk, with feedback inside of it.
+//! All computations use the sixteen rows of a stripe as lanes; rows are independent of each other. Scales are chosen as
+//! in [`quantize`](crate::quantize), with two differences: the error of weight k is weighted by D_k, and candidates are
+//! compared by the error of a whole group or chunk, rounded with feedback, not by the errors of single weights.
 
 use half::bf16;
 use palmtop_kernels::layout::{GROUP, GROUP_SCALE_MAX, LANES, QuantizedRow};
@@ -90,8 +91,8 @@ fn load(block: &FactorBlock, rows: &[f32], cols: usize, weights: &mut Vec<Lanes>
     }
 }
 
-/// What each of some positions should be: its weight, and the errors before the first of them (before itself, if `each`) times
-/// their factors.
+/// What each of some positions should be: its weight, and the errors before the first of them (before itself, if
+/// `each`) times their factors.
 fn feed_back(
     block: &FactorBlock,
     positions: std::ops::Range<usize>,
@@ -157,7 +158,8 @@ struct Trial {
     moments: (Lanes, Lanes),
 }
 
-/// The largest group scale as these multiples of the chunk scale, tried one after the other. Multiples above 15 clip it.
+/// The largest group scale as these multiples of the chunk scale, tried one after the other. Multiples above 15 clip
+/// it.
 const MULTIPLES: [f32; 6] = [15.0, 15.5, 14.5, 14.0, 13.2, 12.4];
 /// Group scales to try, relative to the nearest to the ideal.
 const STEPS: [f32; 3] = [0.0, -1.0, 1.0];

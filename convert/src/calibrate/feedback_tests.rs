@@ -6,8 +6,8 @@ use super::*;
 use crate::quantize::{quantize_row, stored};
 use crate::synthetic::normal;
 
-/// Inputs as layers have them: a few directions that most of the variance lies in, some inputs far larger than the others,
-/// and noise.
+/// Inputs as layers have them: a few directions that most of the variance lies in, some inputs far larger than the
+/// others, and noise.
 pub fn inputs(cols: usize, rows: usize, directions: usize) -> Vec<f32> {
     (0..cols * rows)
         .map(|i| {
@@ -67,8 +67,8 @@ fn output_error(x: &[f32], w: &[f32], rows: &[QuantizedRow]) -> f64 {
     x.chunks(cols).map(of).sum()
 }
 
-/// GPTQ as it is usually written: all later weights are corrected by the inverse of H, from which each rounded input is then
-/// eliminated. f64 throughout; scales as they were found.
+/// GPTQ as it is usually written: all later weights are corrected by the inverse of H, from which each rounded input is
+/// then eliminated. f64 throughout; scales as they were found.
 fn reference(factor: &Factor, x: &[f32], w: &[f32], found: &QuantizedRow) -> Vec<f64> {
     let cols = factor.cols;
     let order = &factor.blocks[0].inputs;

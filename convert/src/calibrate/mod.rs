@@ -1,9 +1,9 @@
-//! Calibration: the model is run on examples, and matrices are quantized so that their outputs on these change least.
+//! Calibration: runs the model on examples and quantizes matrices so that their outputs on these examples change least.
 //!
-//! The model runs as it is, in f32 or int8, so the inputs of a matrix are those that exact weights lead to. All
-//! second moments do not fit into memory together (those of the 3B model have 7 GB), so the examples are run
-//! several times, for as many matrices each time as fit into [`BYTES_MAX`], in the order of the file. The result does not depend on
-//! threads, or on how many matrices fit.
+//! The model runs before calibrated rounding, in f32 or int8, so the inputs of a matrix do not contain errors of int4.
+//! The second moments of all matrices do not fit into memory together (the 3B model has 7 GB of them). So the examples
+//! run several times, each time for as many matrices as fit into [`BYTES_MAX`], in the order of the file. The result
+//! does not depend on threads or on how many matrices fit.
 
 mod choose;
 mod factor;
@@ -50,7 +50,8 @@ pub struct Calibration {
 pub struct AutoRecipe {
     /// Bits a weight of all matrices together, scales included.
     pub target_bits: f64,
-    /// Parts that stay as the recipe has them. The patch embedding always does, and so do matrices with a format of their own.
+    /// Parts that stay as the recipe has them. The patch embedding always does, and so do matrices with a format of
+    /// their own.
     pub pinned: Vec<Part>,
 }
 
@@ -98,7 +99,7 @@ impl<'a> Calibrator<'a> {
             self.gather(index)?;
         }
         let factor = Factor::new(cols, &self.gathered[name]);
-        let wrong = || format!("the inputs of '{name}' are too large for numbers: the checkpoint is damaged");
+        let wrong = || format!("the inputs of '{name}' overflow: the checkpoint is damaged");
         factor.map(Some).ok_or_else(|| ConvertError::Calibration(wrong()))
     }
 
@@ -235,8 +236,8 @@ fn relative_errors(
     Ok([int4, int8].map(|e| if power > 0.0 { e / power } else { 0.0 }))
 }
 
-/// Whether a part in int4 is quantized with error feedback. The embedding is not: feedback makes errors of the head smaller at
-/// the cost of those of its rows, which are the decoder's inputs too.
+/// Whether a part in int4 is quantized with error feedback. The embedding is not: feedback makes errors of the head
+/// smaller at the cost of those of its rows, which are the decoder's inputs too.
 pub(crate) fn has_feedback(part: Part) -> bool {
     !matches!(part, Part::Embedding | Part::PatchEmbedding)
 }

@@ -1,8 +1,9 @@
 //! Second moments of a matrix's inputs: H = Σ x·xᵀ over all rows x that it is multiplied with.
 //!
-//! The error that rounding brings into the outputs is E·H·Eᵀ, E being the error of the weights: this is all that must be
-//! known of the inputs. A wide matrix has its inputs cut into blocks, and what lies between blocks is not looked at: H is
-//! then 4 · 4096² bytes a block instead of 4 · K², 256 MiB instead of 1 GiB for 16384 inputs.
+//! Rounding adds the error E·H·Eᵀ to the outputs, where E is the error of the weights. So H is all that calibration
+//! must know about the inputs. The inputs of a wide matrix are split into blocks, and products between different blocks
+//! are left out: H then takes 4 · 4096² bytes per block instead of 4 · K² in all, 256 MiB instead of 1 GiB for 16384
+//! inputs.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Runs a model on examples and shows what goes into its matrices.
+//! Runs a model on examples and hands out the inputs of its matrices.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

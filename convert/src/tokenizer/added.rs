@@ -1,4 +1,4 @@
-//! Added tokens that stand beside the vocabulary, in `tokenizer_config.json` and `added_tokens.json`.
+//! Added tokens outside the vocabulary, from `tokenizer_config.json` and `added_tokens.json`.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! Builds the tokenizer table of a `.palm` file from `tokenizer.json` or `tokenizer.model`.
 //!
-//! [`build_table`] takes a checkpoint's folder. Behind it, [`json`] and [`model`] each read one kind of file
-//! into a [`Vocabulary`], [`added`] lays the folder's other tokenizer files over it, and
-//! [`Vocabulary::to_table`] writes the bytes that `palmtop::tokenizer` reads in place. Only tokenizers that the
-//! table can express exactly are accepted: BPE whose normaliser turns blanks into U+2581, as Gemma's is.
+//! [`build_table`] takes the folder of a checkpoint. [`json`] and [`model`] each read one kind of file into a
+//! [`Vocabulary`], [`added`] adds the folder's other tokenizer files, and [`Vocabulary::to_table`] writes the bytes
+//! that `palmtop::tokenizer` reads in place. Only tokenizers that the table can express exactly are accepted: BPE with
+//! a normaliser that turns spaces into U+2581, such as Gemma's.
 
 pub mod added;
 pub mod json;

@@ -1,7 +1,7 @@
 //! `tokenizer.model`, the file of sentencepiece, when a checkpoint has no `tokenizer.json`.
 //!
 //! The result is that of transformers' `GemmaConverter`: scores become merges, the byte piece `<0x09>` becomes a
-//! tabulator, control pieces become special tokens, user-defined pieces become added tokens.
+//! tab character, control pieces become special tokens, user-defined pieces become added tokens.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A tokenizer as both kinds of file describe it.
+//! The common form of a tokenizer that both kinds of file describe.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,4 @@
-//! A vocabulary as the bytes of a table; `docs/tokenizer-table.md` is the specification.
+//! Writes a vocabulary as the bytes of a table; `docs/tokenizer-table.md` is the specification.
 
 use std::collections::HashMap;
 

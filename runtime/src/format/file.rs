@@ -30,7 +30,7 @@ impl Bytes {
         match self {
             Self::Mapped(m) => m,
             Self::Static(b) => b,
-            // Whoever gives other bytes another time finds that every access is checked.
+            // An owner may return other bytes the next time; every access is checked, so that is safe.
             Self::Owned(b) => (**b).as_ref(),
         }
     }
@@ -46,7 +46,7 @@ impl PalmFile {
         }
         if !kind.is_file() {
             // Opening a pipe would wait for its other end.
-            return Err(io(std::io::Error::other("is not a regular file, and only those can be mapped")));
+            return Err(io(std::io::Error::other("is not a regular file; only regular files can be mapped")));
         }
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
@@ -62,7 +62,7 @@ impl PalmFile {
         let io = |source| Error::Io { path: PathBuf::from("(an open file)"), source };
         let metadata = file.metadata().map_err(io)?;
         if !metadata.is_file() {
-            return Err(io(std::io::Error::other("is not a regular file, and only those can be mapped")));
+            return Err(io(std::io::Error::other("is not a regular file; only regular files can be mapped")));
         }
         let behind = metadata.len().checked_sub(offset).filter(|behind| length.unwrap_or(0) <= *behind);
         let Some(behind) = behind else {

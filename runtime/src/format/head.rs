@@ -214,7 +214,7 @@ impl Head {
             let key = r.text()?;
             let value = r.value()?;
             if metadata.insert(key.clone(), value).is_some() {
-                return Err(r.malformed(format!("metadata '{key}' stands twice")));
+                return Err(r.malformed(format!("metadata '{key}' appears twice")));
             }
         }
         let mut out = Self::default();
@@ -227,7 +227,7 @@ impl Head {
             let t = r.tensor()?;
             let wrong = |what: String| FormatError::Tensor { name: t.name.clone(), what };
             if !names.insert(t.name.clone()) {
-                return Err(wrong("stands twice in the table".into()));
+                return Err(wrong("appears twice in the table".into()));
             }
             let want = t.storage.bytes(&t.shape).ok_or_else(|| {
                 wrong(format!("shape {:?} is impossible for {}", t.shape, t.storage.name()))
@@ -241,7 +241,7 @@ impl Head {
             let tensor_end = t.offset.checked_add(t.length).filter(|&e| e <= file_bytes);
             match tensor_end {
                 Some(e) if t.offset >= end => end = e,
-                Some(_) => return Err(wrong(format!("offset {} overlaps what stands before it", t.offset))),
+                Some(_) => return Err(wrong(format!("offset {} overlaps the data before it", t.offset))),
                 None => {
                     return Err(wrong(format!(
                         "{} bytes at offset {} reach past the end of the file ({file_bytes} bytes)",
@@ -252,7 +252,7 @@ impl Head {
             out.tensors.push(t);
         }
         if r.at != head.len() {
-            return Err(r.malformed("bytes are left over behind the tensor table"));
+            return Err(r.malformed("there are extra bytes after the tensor table"));
         }
         Ok(out)
     }
@@ -301,7 +301,8 @@ impl<'a> Reader<'a> {
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], FormatError> {
         let end = self.at.checked_add(n).filter(|&e| e <= self.bytes.len());
-        let end = end.ok_or_else(|| self.malformed(format!("{n} bytes are wanted and the head ends")))?;
+        let end =
+            end.ok_or_else(|| self.malformed(format!("the head ends, but {n} more bytes are needed")))?;
         let out = &self.bytes[self.at..end];
         self.at = end;
         Ok(out)
@@ -448,14 +449,14 @@ mod tests {
                 (|h: &mut Head| h.tensors[1].offset += 4) as fn(&mut Head),
                 "tensor 'norm': offset 516 is not aligned to 64",
             ),
-            (|h| h.tensors[1].offset = 0, "tensor 'norm': offset 0 overlaps what stands before it"),
+            (|h| h.tensors[1].offset = 0, "tensor 'norm': offset 0 overlaps the data before it"),
             (|h| h.tensors[1].length = 8, "tensor 'norm': 8 bytes where shape [33] needs 132"),
             (
                 |h| h.tensors[3].offset = 1 << 40,
                 "tensor 'large': 360000 bytes at offset 1099511627776 reach past the end of the file",
             ),
             (|h| h.tensors[3].offset = u64::MAX - (PAGE_ALIGN - 1), "reach past the end"),
-            (|h| h.tensors[1].name = "blob".into(), "tensor 'blob': stands twice in the table"),
+            (|h| h.tensors[1].name = "blob".into(), "tensor 'blob': appears twice in the table"),
             (|h| h.tensors[2].shape = vec![usize::MAX, usize::MAX], "is impossible for int4 packed"),
             (|h| h.tensors[2].shape = vec![48], "tensor 'matrix': shape [48] is impossible for int4 packed"),
             (|h| h.tensors[1].shape = vec![0], "tensor 'norm': shape [0] is impossible for f32 plain"),

@@ -60,7 +60,7 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError
     catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, &outline, limits))).unwrap_or_else(|_| {
         Err(ImageError::Broken {
             format: container::name(format),
-            reason: "the decoder gave up on it".into(),
+            reason: "the decoder cannot decode it".into(),
         })
     })
 }

@@ -1,7 +1,7 @@
 //! Pixels as cameras and programs have them, read in place.
 //!
-//! A frame is turned upright and becomes RGB row by row while it is resized: nothing is copied first. The result is, bit
-//! for bit, that of converting the whole frame to RGB, turning it, and taking that.
+//! A frame is turned upright and becomes RGB row by row while it is resized: nothing is copied first. The result is,
+//! bit for bit, that of converting the whole frame to RGB, turning it, and taking that.
 //!
 //! Luma and chroma become RGB in integers of 16 fraction bits, rounded to nearest: within half a level, and some
 //! hundredths, of the real formula, and the same on every machine. The four pixels of a 2 × 2 block share its chroma
@@ -50,7 +50,8 @@ impl PixelFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum YuvColor {
-    /// ITU-R BT.601, luma 16 to 235 and chroma 16 to 240: what Android's NV21 and most cameras without a word about it give.
+    /// ITU-R BT.601, luma 16 to 235 and chroma 16 to 240: what Android's NV21 and most cameras without a word about it
+    /// give.
     #[default]
     Bt601Limited,
     /// ITU-R BT.601, 0 to 255: JPEG (JFIF), `ImageFormat.YUV_420_888` with the data space JFIF.
@@ -211,8 +212,8 @@ impl<'a> Frame<'a> {
         Self::yuv420(width, height, y, plane(uv.data), plane(v))
     }
 
-    /// A luma plane and one in which V and U alternate, V first: what Android's first camera interface gives. The step of
-    /// `vu` does not matter.
+    /// A luma plane and one in which V and U alternate, V first: what Android's first camera interface gives. The step
+    /// of `vu` does not matter.
     ///
     /// # Errors
     /// As [`yuv420`](Self::yuv420).
@@ -395,9 +396,9 @@ const COLOR_BITS: u32 = 16;
 
 /// `R = Y + red·V`, `G = Y − green_u·U − green_v·V`, `B = Y + blue·U`, with `Y = luma·(y − offset)` and U, V less 128.
 ///
-/// A matrix is given by the shares `kr` and `kb` that red and blue have in luma: .299 and .114 in BT.601, .2126 and .0722 in
-/// BT.709. Then red is `2(1 − kr)`, blue `2(1 − kb)`, green_u `2 kb (1 − kb) / kg`, green_v `2 kr (1 − kr) / kg` with
-/// `kg = 1 − kr − kb`; in the limited range chroma is stretched by 255 / 224 and luma by 255 / 219.
+/// A matrix is given by the shares `kr` and `kb` that red and blue have in luma: .299 and .114 in BT.601, .2126 and
+/// .0722 in BT.709. Then red is `2(1 − kr)`, blue `2(1 − kb)`, green_u `2 kb (1 − kb) / kg`, green_v `2 kr (1 − kr) /
+/// kg` with `kg = 1 − kr − kb`; in the limited range chroma is stretched by 255 / 224 and luma by 255 / 219.
 #[derive(Clone, Copy)]
 struct ToRgb {
     offset: i32,

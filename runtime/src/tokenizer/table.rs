@@ -121,7 +121,7 @@ impl TokenizerLayout {
             *section = start..end;
         }
         if end != bytes.len() {
-            return Err(BadHeader("there are bytes behind the last section"));
+            return Err(BadHeader("there are extra bytes after the last section"));
         }
 
         let mut layout = Self {

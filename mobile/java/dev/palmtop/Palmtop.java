@@ -19,15 +19,15 @@ import java.util.List;
  * }
  * }</pre>
  *
- * Objects may be used from any thread; a session by one at a time (else {@link Error#status} is {@link #BUSY}), except {@link
- * Session#cancel}. Whatever is used after it was closed throws; nothing crashes. The C header, palmtop.h, has the details.
- * Flows of Kotlin are in Flows.kt.
+ * Any thread may use these objects. Only one thread at a time may use a session; otherwise the call throws an {@link
+ * Error} with status {@link #BUSY}. The exception is {@link Session#cancel}. If you use an object after closing it,
+ * the call throws; nothing crashes. The C header, palmtop.h, has the details. Kotlin flows are in Flows.kt.
  */
 public final class Palmtop {
-    /** Forms of pixels, as in palmtop.h. */
+    /** Pixel formats, as in palmtop.h. */
     public static final int RGB = 1, BGR = 2, RGBA = 3, BGRA = 4, GREY = 5, NV12 = 6, NV21 = 7, YUV420 = 8;
 
-    /** Meanings of luma and chroma. */
+    /** The meaning of luma and chroma, as in palmtop.h. */
     public static final int BT601_LIMITED = 0, BT601_FULL = 1, BT709_LIMITED = 2, BT709_FULL = 3;
 
     /** Why an answer ended. */
@@ -37,7 +37,7 @@ public final class Palmtop {
     public static final int INVALID_ARGUMENT = 1, INVALID_HANDLE = 2, BUSY = 3, BAD_MODEL = 5, BAD_IMAGE = 6, CANCELLED = 10,
             DEADLINE = 11;
 
-    /** The interface of the library that this class was written for. */
+    /** The ABI version of the library that this class was written for. */
     private static final int ABI_VERSION = 1;
 
     static {
@@ -49,7 +49,7 @@ public final class Palmtop {
 
     private Palmtop() {}
 
-    /** What went wrong. */
+    /** An error of the library: a status, and a sentence that says what went wrong. */
     public static final class Error extends RuntimeException {
         private static final long serialVersionUID = 1;
 
@@ -67,7 +67,7 @@ public final class Palmtop {
         return clock();
     }
 
-    /** A model file in memory. */
+    /** An open model file. */
     public static final class Model extends Handle {
         private Model(long id) {
             super(id);
@@ -86,17 +86,17 @@ public final class Palmtop {
             return new Model(openModelFd(fd, offset, length));
         }
 
-        /** Memory and threads that answer. */
+        /** Creates a session. */
         public Session session(SessionOptions options) {
             return new Session(newSession(id, options.numbers(), options.cores));
         }
 
-        /** Memory for a picture. */
+        /** Allocates the features of one picture. */
         public Features features() {
             return new Features(newFeatures(id));
         }
 
-        /** Bytes that a session would take, one picture's features included, and those of the weights, which are mapped. */
+        /** The bytes that a session would take, including features of one picture, and those of the mapped weights. */
         public Plan plan(SessionOptions options) {
             long[] bytes = planSession(id, options.numbers());
             return new Plan(bytes[0], bytes[1]);
@@ -119,23 +119,23 @@ public final class Palmtop {
         }
     }
 
-    /** What a session must be able to do. */
+    /** Limits and threads of a session. */
     public static final class SessionOptions {
-        /** Prompts that are answered together. */
+        /** Maximum number of prompts answered together. */
         public int batch = 1;
-        /** Tokens of a prompt at most. */
+        /** Maximum tokens of a prompt. */
         public int promptTokens = 256;
-        /** Tokens of an answer at most. */
+        /** Maximum tokens of an answer. */
         public int newTokens = 256;
-        /** Pixels of the longer side of a picture at most. */
+        /** Maximum pixels of the longer side of a picture. */
         public int imageSide = 16384;
-        /** How keys and values are kept: 0 as fits the model, 1 f32, 2 f16, 3 8 bits. */
+        /** Format of the KV cache: 0 to fit the model, 1 f32, 2 f16, 3 int8. */
         public int kv = 0;
-        /** Threads that compute; 0: one for each physical core. */
+        /** Threads that compute; 0: one per physical core. */
         public int threads = 0;
-        /** Niceness of the threads that are started, -20 to 19; 127: as it is. */
+        /** Niceness of the started threads, -20 to 19; 127: unchanged. */
         public int nice = 127;
-        /** Cores on which they run; none: any. */
+        /** Cores for the started threads; none: any core. */
         public int[] cores = {};
 
         private int[] numbers() {
@@ -143,31 +143,31 @@ public final class Palmtop {
         }
     }
 
-    /** How to answer. */
+    /** Options of an answer. */
     public static final class AnswerOptions {
-        /** Tokens of an answer at most; 0: the session's. */
+        /** Maximum tokens of an answer; 0: the session's limit. */
         public int maxNewTokens = 0;
-        /** Only so many likeliest tokens; 0: all. */
+        /** Sample only from this many most likely tokens; 0: all. */
         public int topK = 0;
-        /** 0: always the likeliest token. */
+        /** 0: always the most likely token (arg-max). */
         public float temperature = 0;
-        /** Only the likeliest tokens that together have this probability; 0: all. */
+        /** Sample only from the most likely tokens that together have this probability; 0: all. */
         public float topP = 0;
-        /** Of chance. */
+        /** Seed of the sampler. */
         public long seed = 0;
-        /** A time of {@link #clockNanos}; 0: none. */
+        /** A time of {@link #clockNanos}; 0: no deadline. */
         public long deadlineNanos = 0;
-        /** Hears the pieces on the thread that asks; null: nobody. */
+        /** Receives the pieces on the calling thread; may be null. */
         public PieceListener onPiece = null;
     }
 
-    /** Hears an answer as it arises. */
+    /** Receives an answer as it is generated. */
     public interface PieceListener {
-        /** Whole characters of the answer to a prompt. Returns false to end that answer. */
+        /** Receives whole characters of the answer to a prompt. Return false to end that answer. */
         boolean piece(int prompt, String text);
     }
 
-    /** What the image encoder saw in a picture. */
+    /** The output of the image encoder for one picture. */
     public static final class Features extends Handle {
         private Features(long id) {
             super(id);
@@ -193,19 +193,19 @@ public final class Palmtop {
         }
     }
 
-    /** Memory and threads that answer. */
+    /** The memory and the threads that compute answers. */
     public static final class Session extends Handle {
         private Session(long id) {
             super(id);
         }
 
-        /** Looks at the picture in a JPEG, PNG, WebP, BMP or GIF file. */
+        /** Encodes the picture in a JPEG, PNG, WebP, BMP or GIF file. */
         public void encode(Features features, byte[] file, long deadlineNanos) {
             encodeFile(id, features.id, file, deadlineNanos);
         }
 
         /**
-         * Looks at pixels where they lie. For android.media.Image of YUV_420_888: YUV420, its three planes, and
+         * Encodes pixels in place. For android.media.Image of YUV_420_888: YUV420, its three planes, and
          * ImageInfo.getRotationDegrees().
          */
         public void encode(Features features, int format, int width, int height, int rotation, int color, long deadlineNanos,
@@ -236,14 +236,14 @@ public final class Palmtop {
         }
 
         /**
-         * Stops the call that is using this session, from any thread: it throws with {@link #CANCELLED}, as do all later ones
-         * until {@link #resetCancel}.
+         * Stops the call that is using this session; callable from any thread. That call throws with {@link
+         * #CANCELLED}, and so does every later call until {@link #resetCancel}.
          */
         public void cancel() {
             cancelSession(id, true);
         }
 
-        /** Makes calls possible again. */
+        /** Clears the request to cancel, so that later calls run again. */
         public void resetCancel() {
             cancelSession(id, false);
         }
@@ -259,7 +259,7 @@ public final class Palmtop {
         public final String text;
         public final int[] tokens;
         public final float[] probabilities;
-        /** STOP_END and so on. */
+        /** One of the STOP_ constants. */
         public final int stop;
         public final int promptTokens;
         public final float likelihood;
@@ -282,7 +282,7 @@ public final class Palmtop {
     /** An object that an answer locates, in pixels of the upright picture. */
     public static final class Detection {
         public final String label;
-        /** Likelihood of the label; -1 without one. */
+        /** Likelihood of the label; -1 if there is no label. */
         public final float score;
         public final float xMin, yMin, xMax, yMax;
         /** Or null. */
@@ -304,7 +304,7 @@ public final class Palmtop {
         }
     }
 
-    /** The rectangle of the picture outside of which no pixel is set, and its pixels, row by row: 1 or 0. */
+    /** The rectangle of a mask and its pixels, row by row: 1 or 0. No pixel outside it is set. */
     public static final class Mask {
         public final int x, y, width, height;
         public final byte[] pixels;
@@ -318,7 +318,7 @@ public final class Palmtop {
         }
     }
 
-    /** Something to be closed. */
+    /** An object that must be closed. */
     abstract static class Handle implements AutoCloseable {
         final long id;
         private boolean closed;
@@ -329,7 +329,7 @@ public final class Palmtop {
 
         abstract void free(long id);
 
-        /** Frees it; a second time does nothing. Throws with {@link #BUSY} while a call is using it. */
+        /** Frees the object; a second call does nothing. Throws with {@link #BUSY} while a call is using the object. */
         @Override
         public synchronized void close() {
             if (closed) return;
@@ -338,7 +338,7 @@ public final class Palmtop {
         }
     }
 
-    /** What the native side calls for each piece. */
+    /** The native side calls this for each piece. */
     static final class Hearing {
         private final PieceListener listener;
 
@@ -351,7 +351,7 @@ public final class Palmtop {
         }
     }
 
-    /** Plain UTF-8 with a zero behind it, which the JVM's own conversion is not. */
+    /** Standard UTF-8 with a final zero; the JVM's own conversion gives modified UTF-8. */
     private static byte[] bytes(String text) {
         byte[] utf8 = text.getBytes(StandardCharsets.UTF_8);
         for (byte b : utf8) if (b == 0) throw new IllegalArgumentException("the text has a zero in it");

@@ -1,12 +1,12 @@
 import CPalmtop
 import Foundation
 
-/// What went wrong: a value of palmtop_status, and a sentence.
+/// An error of the library: a value of palmtop_status, and a sentence.
 public struct PalmtopError: Error, CustomStringConvertible {
     public let status: Int32
     public let description: String
 
-    /// Throws unless a call was successful.
+    /// Throws if a call failed.
     static func check(_ status: palmtop_status) throws {
         if status != 0 {
             throw PalmtopError(status: status, description: String(cString: palmtop_last_error()))
@@ -16,7 +16,7 @@ public struct PalmtopError: Error, CustomStringConvertible {
     public var isCancelled: Bool { status == Int32(PALMTOP_CANCELLED) }
 }
 
-/// A model file in memory, for sessions on any thread.
+/// An open model file, for sessions on any thread.
 public final class Model: @unchecked Sendable {
     let handle: palmtop_model
 
@@ -29,7 +29,7 @@ public final class Model: @unchecked Sendable {
     deinit { palmtop_model_free(handle) }
 }
 
-/// What the image encoder saw in a picture.
+/// The output of the image encoder for one picture.
 public final class Features: @unchecked Sendable {
     let handle: palmtop_features
 
@@ -42,7 +42,7 @@ public final class Features: @unchecked Sendable {
     deinit { palmtop_features_free(handle) }
 }
 
-/// The rectangle of the picture outside of which no pixel is set, and its pixels, row by row: 1 or 0.
+/// The rectangle of a mask and its pixels, row by row: 1 or 0. No pixel outside it is set.
 public struct Mask: Sendable {
     public let x, y, width, height: Int
     public let pixels: [UInt8]
@@ -51,10 +51,10 @@ public struct Mask: Sendable {
 /// An object that an answer locates, in pixels of the upright picture.
 public struct Detection: Sendable {
     public let label: String
-    /// Likelihood of the label; nil without one.
+    /// Likelihood of the label; nil if there is no label.
     public let score: Float?
     public let xMin, yMin, xMax, yMax: Float
-    /// nil if the model drew none, or has no mask decoder.
+    /// nil if the model gave no mask, or has no mask decoder.
     public let mask: Mask?
 }
 
@@ -62,7 +62,7 @@ public struct Detection: Sendable {
 public struct Answer: Sendable {
     public let text: String
     public let tokens: [UInt32]
-    /// That the model gave to each token.
+    /// The probability that the model gave to each token.
     public let probabilities: [Float]
     public let objects: [Detection]
 }
@@ -72,7 +72,7 @@ public func deadline(after seconds: Double) -> UInt64 {
     palmtop_clock_ns() + UInt64(max(seconds, 0) * 1e9)
 }
 
-/// Memory and threads that answer, for one call at a time.
+/// The memory and the threads that compute answers, for one call at a time.
 public final class Session: @unchecked Sendable {
     let handle: palmtop_session
 
@@ -88,7 +88,7 @@ public final class Session: @unchecked Sendable {
 
     deinit { palmtop_session_free(handle) }
 
-    /// Looks at the picture in a JPEG, PNG, WebP, BMP or GIF file.
+    /// Encodes the picture in a JPEG, PNG, WebP, BMP or GIF file.
     public func encode(_ file: Data, into features: Features, deadline: UInt64 = 0) throws {
         var options = try Self.encoding(deadline)
         try file.withUnsafeBytes { bytes in
@@ -96,7 +96,7 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// Looks at pixels where they lie, such as those of a CVPixelBuffer that is locked.
+    /// Encodes pixels in place, such as those of a locked CVPixelBuffer.
     public func encode(_ pixels: inout palmtop_pixels, into features: Features, deadline: UInt64 = 0) throws {
         var options = try Self.encoding(deadline)
         try PalmtopError.check(palmtop_encode_pixels(handle, features.handle, &pixels, &options))
@@ -109,7 +109,7 @@ public final class Session: @unchecked Sendable {
         return options
     }
 
-    /// Answers a prompt; `onPiece` hears it as it arises and returns false to end it.
+    /// Answers a prompt. `onPiece` receives the answer as it is generated; return false from it to end the answer.
     public func answer(
         _ prompt: String, about features: Features, deadline: UInt64 = 0, onPiece: (String) -> Bool = { _ in true }
     ) throws -> Answer {
@@ -135,8 +135,9 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// The answer to a prompt, piece by piece, computed on a thread of its own. Ending the iteration cancels the computation;
-    /// until that has ended, within a layer's time, the session is busy. `cancel` ends this stream only.
+    /// The answer to a prompt, piece by piece. A thread of its own computes it. If you end the iteration, the
+    /// computation is cancelled; the session is busy until it has ended, which takes about the time of one layer.
+    /// `cancel` ends this stream only.
     public func pieces(_ prompt: String, about features: Features, deadline: UInt64 = 0) -> AsyncThrowingStream<String, Error> {
         AsyncThrowingStream { continuation in
             let running = Running()
@@ -157,7 +158,8 @@ public final class Session: @unchecked Sendable {
         }
     }
 
-    /// Stops the call that is using this session, from any thread; it and all later ones throw until `resetCancel`.
+    /// Stops the call that is using this session; callable from any thread. That call and all later ones throw until
+    /// `resetCancel`.
     public func cancel() { palmtop_session_cancel(handle) }
 
     public func resetCancel() { palmtop_session_reset_cancel(handle) }
@@ -194,7 +196,7 @@ public final class Session: @unchecked Sendable {
     }
 }
 
-/// Whether a computation goes on: what depends on that is done while nobody changes it.
+/// Whether a computation is still running; work that depends on it runs under the lock.
 private final class Running: @unchecked Sendable {
     private let lock = NSLock()
     private var isSo = true
