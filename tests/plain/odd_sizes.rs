@@ -5,13 +5,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
-use palmtop::{GenerateOptions, KvFormat, Limits, Model, Session};
+use palmtop::session::Request;
+use palmtop::{GenerateOptions, ImageFeatures, KvFormat, Limits, Model, Piece, Session};
 use palmtop_convert::synthetic::Synthetic;
 use palmtop_convert::{Calibration, Checkpoint, Options, Recipe, WeightSource, convert, read_config};
 use palmtop_convert::{convert_source, tokenizer};
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::drafts::drafts;
 use palmtop_tests::odd::{Odd, odd_grid, odd_models, write_checkpoint};
-use palmtop_tests::{data, trace, uniform};
+use palmtop_tests::{bits, data, trace, uniform};
 use serde_json::json;
 
 use crate::forward::Plain;
@@ -19,6 +21,8 @@ use crate::{Worst, ids};
 
 const PROMPT: &str = "answer en what is it?";
 const TOKENS: usize = 3;
+/// Of the drafts, only every so many are tried with each model, format and kind of keys and values: others each time.
+const DRAFTS_EVERY: usize = 10;
 
 fn scene() -> std::path::PathBuf {
     data().join("images/scene_640x361.png")
@@ -32,6 +36,7 @@ fn session(model: &Path, kv: KvFormat) -> Session {
     let mut limits = Limits::default();
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (2, 24, TOKENS);
     (limits.image_side, limits.kv, limits.threads) = (700, kv, Some(2));
+    (limits.pictures, limits.draft_tokens) = (2, 2);
     Session::new(&Model::open(model).expect("a model"), &limits).expect("a small session")
 }
 
@@ -49,9 +54,10 @@ fn compare(odd: &Odd, weights: &dyn WeightSource, model: &Path, worst: &mut Wors
     }
 }
 
-/// Traces the model and answers a batch with it, with keys and values in all formats.
-fn run(odd: &Odd, model: &Path) {
-    for kv in [KvFormat::Auto, KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+/// Traces the model and answers with it, in batches, by drafts and about two pictures, with keys and values in all
+/// formats. `turn` says which of the drafts are tried.
+fn run(odd: &Odd, model: &Path, turn: usize) {
+    for (k, kv) in [KvFormat::Auto, KvFormat::F32, KvFormat::F16, KvFormat::Int8].into_iter().enumerate() {
         let mut session = session(model, kv);
         let values = trace(&mut session, &scene(), PROMPT, TOKENS);
         for (name, value) in &values {
@@ -61,17 +67,27 @@ fn run(odd: &Odd, model: &Path) {
             (session.new_features().expect("memory"), GenerateOptions::default());
         options.stop_at_eos = false;
         session.encode(picture().view(), &mut features, &options).expect("features");
-        let mut pieces = 0;
-        let answers = session
-            .answer(&features, &[PROMPT, "caption en"], &options, &mut |piece| {
-                pieces += usize::from(piece.token.is_some());
-                ControlFlow::Continue(())
-            })
-            .expect("answers");
-        assert_eq!(pieces, 2 * TOKENS, "{}, {kv:?}", odd.name);
+        let mut answer = |pictures: &[&ImageFeatures], prompts: &[&str], draft: &[u32]| {
+            let requests: Vec<_> = prompts.iter().map(|prompt| Request { pictures, prompt, draft }).collect();
+            let go_on = &mut |_: Piece<'_>| ControlFlow::Continue(());
+            session.answer_requests(&requests, &options, go_on).expect("answers").to_vec()
+        };
+        let answers = answer(&[&features], &[PROMPT, "caption en"], &[]);
         let tokens: Vec<usize> = answers[0].tokens.iter().map(|&token| token as usize).collect();
         // What is traced and answered, alone and in a batch, is the same.
         assert_eq!(tokens, ids(&values, "gen.tokens"), "{}, {kv:?}", odd.name);
+        let (eos, vocab) = (odd.config.tokens.eos[0], odd.config.text.vocab as u32);
+        let drafts = drafts(&answers[0].tokens, eos, vocab);
+        for draft in drafts.iter().skip((turn + k) % DRAFTS_EVERY).step_by(DRAFTS_EVERY) {
+            let drafted = answer(&[&features], &[PROMPT, "caption en"], &draft.tokens);
+            for (have, want) in drafted.iter().zip(&answers) {
+                assert_eq!(bits(have), bits(want), "{}, {kv:?}, a draft that is {}", odd.name, draft.name);
+            }
+        }
+        let of_two = answer(&[&features, &features], &[PROMPT], &[]);
+        let rows = odd.config.image_rows();
+        assert_eq!(of_two[0].prompt_tokens, answers[0].prompt_tokens + rows, "{}, {kv:?}", odd.name);
+        assert_eq!(of_two[0].tokens.len(), TOKENS, "{}, {kv:?}", odd.name);
     }
 }
 
@@ -97,6 +113,8 @@ fn models_of_odd_sizes_run_in_every_format() {
     let examples = folder.path().join("examples.jsonl");
     let example = json!({"image": scene(), "prompt": PROMPT, "expected": "a car"});
     std::fs::write(&examples, example.to_string()).expect("writing examples");
+    let mut turns = 0..;
+    let mut run = |odd: &Odd, model: &Path| run(odd, model, turns.next().expect("no end"));
     for odd in odd_models() {
         let checkpoint = folder.path().join("checkpoint");
         write_checkpoint(&odd.config, 2, &checkpoint);
