@@ -59,6 +59,8 @@ impl Mouth {
         let Some(ear) = &*ear else { return };
         let text = record.args().to_string().replace('\0', "\u{fffd}");
         let text = CString::new(text).unwrap_or_default();
+        // The function may leave another mode of floating point behind.
+        let _mode = DefaultFloatMode::enter();
         // SAFETY: as the caller of `palmtop_set_log` promises; the text lives until the function returns.
         unsafe { (ear.function)(ear.user, record.level() as i32, text.as_ptr()) };
     }

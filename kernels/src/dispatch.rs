@@ -30,7 +30,7 @@ macro_rules! with_kernels {
             bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
             gelu_mul = elementwise::gelu_mul: fn(c: &[f32], out: &mut [f32]);
             softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
-            sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
+            sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f64;
         }
     };
 }
@@ -371,7 +371,7 @@ impl Kernels {
     }
 
     /// See [`elementwise::sum_exp`].
-    pub fn sum_exp(&self, x: &[f32], max: f32) -> f32 {
+    pub fn sum_exp(&self, x: &[f32], max: f32) -> f64 {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.sum_exp)(x, max) }
     }

@@ -10,9 +10,15 @@
 //!
 //! [`Kernels::new`] takes an instruction set, or chooses one; holding the value is the proof that the CPU has it.
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "palmtop runs on little-endian machines only: packed weights are multiplied where they lie in the file"
+);
+
 pub mod activations;
 pub mod arch;
 pub mod dispatch;
+pub mod float_mode;
 pub mod generic;
 pub mod isa;
 pub mod layout;
@@ -21,6 +27,7 @@ pub mod simd;
 pub use activations::QuantizedRows;
 pub use arch::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 pub use dispatch::Kernels;
+pub use float_mode::DefaultFloatMode;
 pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
 pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
 pub use isa::{ISA_VARIABLE, Isa, IsaError, set_default_isa};
