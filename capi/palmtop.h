@@ -45,6 +45,9 @@
  *
  * UNITS. Sizes are bytes, sides are pixels, times are nanoseconds.
  *
+ * FLOATING POINT. Calls compute in the default mode (rounding to nearest, subnormal numbers as they are, no traps), whatever the
+ * caller has set, and leave the caller's as it was: the mode changes no bit of an answer. Callbacks run in the default mode.
+ *
  * CALLBACKS must return: no exception and no longjmp may leave them. They may call any function of this library; what the
  * call that they are part of is using is then busy.
  *

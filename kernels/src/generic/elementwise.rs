@@ -13,9 +13,11 @@ pub const TANH_ULPS: f64 = 2.0;
 /// What [`gelu`] is off at most, for x from 0 on.
 pub const GELU_ULPS: f64 = 2.0;
 /// What [`gelu`] is off at most, for x in -5..0.
-pub const GELU_NEGATIVE_ULPS: f64 = 48.0;
-/// What [`gelu`] is off at most below -5, as a number; and for x below -1e28 as a share of x more.
-pub const GELU_TAIL: f64 = 1e-11;
+pub const GELU_NEGATIVE_ULPS: f64 = 64.0;
+/// What [`gelu`] is off at most for x in -1e27..-5, as a number.
+pub const GELU_TAIL: f64 = 2e-11;
+/// What [`gelu`] is off at most below -1e27, as a share of x: there it is `x · e⁻⁸⁸` instead of 0.
+pub const GELU_FAR_TAIL: f64 = 6.1e-39;
 /// What [`sum_exp`] is off at most, as a share of the sum.
 pub const SUM_EXP_RELATIVE: f64 = 40.0 / (1 << 24) as f64;
 
@@ -63,8 +65,8 @@ pub fn tanh<I: Simd>(isa: I, x: I::F) -> I::F {
 /// GELU in its tanh form, `x/2 · (1 + tanh u)` with `u = √(2/π)·(x + 0.044715·x³)`.
 ///
 /// Computed as `x / (1 + e⁻²ᵘ)`, which is the same and loses nothing to cancellation: at most [`GELU_ULPS`] off from 0 on;
-/// below, rounding of u grows with the exponent, to [`GELU_NEGATIVE_ULPS`] (3e-6 of the result) at x = -5, where the result is
-/// -2e-6. Further down it is at most [`GELU_TAIL`] off.
+/// below, rounding of u grows with the exponent, to [`GELU_NEGATIVE_ULPS`] (6e-6 of the result) at x = -5, where the result is
+/// -2e-6. Further down see [`GELU_TAIL`] and [`GELU_FAR_TAIL`].
 #[inline(always)]
 pub fn gelu<I: Simd>(isa: I, x: I::F) -> I::F {
     const MINUS_2_SQRT_2_OVER_PI: f32 = -1.595_769;
