@@ -4,8 +4,9 @@
 //! # One arithmetic
 //!
 //! The plain-Rust kernels are the definition, and every instruction set gives the same bits:
-//! - floating-point kernels are written once over sixteen virtual lanes ([`simd::Simd`]);
-//! - integer products are exact in any order, and their chunks are added up in one order, one output per lane;
+//! - the operators of the graph ([`ops`]) are written once over sixteen virtual lanes ([`simd::Simd`]);
+//! - integer matrix products ([`matmul_int`]) are exact in any order, and their chunks are added up in one order, one output per
+//!   lane;
 //! - no sum is ever split over threads.
 //!
 //! [`Kernels::new`] takes an instruction set, or chooses one; holding the value is the proof that the CPU has it.
@@ -16,18 +17,18 @@ compile_error!(
 );
 
 pub mod activations;
-pub mod arch;
 pub mod dispatch;
 pub mod float_mode;
-pub mod generic;
 pub mod isa;
 pub mod layout;
+pub mod matmul_int;
+pub mod ops;
 pub mod simd;
 
 pub use activations::QuantizedRows;
-pub use arch::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 pub use dispatch::Kernels;
 pub use float_mode::DefaultFloatMode;
-pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
-pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
 pub use isa::{ISA_VARIABLE, Isa, IsaError, set_default_isa};
+pub use matmul_int::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
+pub use ops::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
+pub use ops::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};

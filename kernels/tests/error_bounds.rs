@@ -1,14 +1,14 @@
-//! The functions of `generic/elementwise.rs` are no further off than they say, over all of their ranges. That of plain Rust is
+//! The functions of `ops/elementwise.rs` are no further off than they say, over all of their ranges. That of plain Rust is
 //! sampled; `same_bits.rs` shows that the others give its bits.
 
 mod common;
 
 use common::Random;
-use palmtop_kernels::generic::elementwise::{
+use palmtop_kernels::layout::LANES;
+use palmtop_kernels::ops::elementwise::{
     EXP_ULPS, GELU_FAR_TAIL, GELU_NEGATIVE_ULPS, GELU_TAIL, GELU_ULPS, SUM_EXP_RELATIVE, TANH_ULPS, exp,
     gelu, tanh,
 };
-use palmtop_kernels::layout::LANES;
 use palmtop_kernels::simd::Portable;
 use palmtop_kernels::{Isa, Kernels};
 

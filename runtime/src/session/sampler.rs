@@ -189,6 +189,10 @@ fn probability(kernels: &Kernels, logit: f32, max: f32, total: f64) -> f32 {
 mod tests {
     use super::*;
 
+    fn sampler(vocab: usize) -> Sampler {
+        Sampler::new(&mut Reserve::taking(false), vocab).unwrap()
+    }
+
     fn kernels() -> Kernels {
         Kernels::select().unwrap()
     }
@@ -198,11 +202,7 @@ mod tests {
         let mut logits = vec![0.0; 5000];
         logits[3000] = 2.0;
         logits[4000] = 2.0;
-        let choice = Sampler::new(&mut Reserve::taking(false), 5000).unwrap().choose(
-            &kernels(),
-            &logits,
-            &Sampling::default(),
-        );
+        let choice = sampler(5000).choose(&kernels(), &logits, &Sampling::default());
         assert_eq!(choice.token, 3000);
         let e = 2f64.exp();
         assert!((f64::from(choice.probability) - e / (2.0 * e + 4998.0)).abs() < 1e-7);
@@ -210,20 +210,10 @@ mod tests {
 
     #[test]
     fn logits_of_nothing_but_nan_still_give_a_token() {
-        let choice = Sampler::new(&mut Reserve::taking(false), 10).unwrap().choose(
-            &kernels(),
-            &[f32::NAN; 10],
-            &Sampling::default(),
-        );
+        let choice = sampler(10).choose(&kernels(), &[f32::NAN; 10], &Sampling::default());
         assert!(choice.token < 10);
         let how = Sampling { temperature: 1.0, top_k: 3, top_p: 0.5, seed: 1 };
-        assert!(
-            Sampler::new(&mut Reserve::taking(false), 10)
-                .unwrap()
-                .choose(&kernels(), &[f32::NAN; 10], &how)
-                .token
-                < 10
-        );
+        assert!(sampler(10).choose(&kernels(), &[f32::NAN; 10], &how).token < 10);
     }
 
     #[test]
@@ -238,7 +228,7 @@ mod tests {
         for tokens in [&all[..], &all[17..40], &[0, 2999], &[5, 900, 901, 2000]] {
             let some: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
             for how in hows {
-                let mut sampler = Sampler::new(&mut Reserve::taking(false), 3000).unwrap();
+                let mut sampler = sampler(3000);
                 sampler.seed(how.seed);
                 let got = sampler.choose_among(&kernels(), &mut logits.clone(), tokens, &how);
                 sampler.seed(how.seed);
@@ -246,12 +236,7 @@ mod tests {
                 assert_eq!((got.token, got.probability), (want.token, want.probability));
             }
         }
-        let alone = Sampler::new(&mut Reserve::taking(false), 3).unwrap().choose_among(
-            &kernels(),
-            &mut [f32::NAN; 3],
-            &[1],
-            &hows[1],
-        );
+        let alone = sampler(3).choose_among(&kernels(), &mut [f32::NAN; 3], &[1], &hows[1]);
         assert_eq!((alone.token, alone.probability), (0, 1.0));
     }
 
@@ -272,7 +257,7 @@ mod tests {
             ranked.truncate(reached.unwrap() + 1);
         }
         ranked.sort();
-        let mut sampler = Sampler::new(0).unwrap();
+        let mut sampler = sampler(0);
         sampler.seed(how.seed);
         let mut point = below(sampler.random_bits(), ranked.iter().map(|&t| weight(t)).sum());
         let drawn = ranked.iter().find(|&&t| {
@@ -285,7 +270,7 @@ mod tests {
 
     #[test]
     fn draws_are_those_of_a_full_sort() {
-        let mut random = Sampler::new(0).unwrap();
+        let mut random = sampler(0);
         random.seed(1);
         let mut drawn = std::collections::BTreeSet::new();
         for round in 0..6000u64 {
@@ -308,7 +293,7 @@ mod tests {
                 top_p: [0.0, 1e-9, 0.3, 0.5, 0.9, 0.999_999, 1.0][below(7) as usize],
                 seed: below(u64::MAX),
             };
-            let mut sampler = Sampler::new(n).unwrap();
+            let mut sampler = sampler(n);
             sampler.seed(how.seed);
             let token = sampler.choose(&kernels(), &logits, &how).token;
             assert_eq!(token, drawn_by_sorting(&logits, &how), "{how:?} of {logits:?}");
@@ -323,7 +308,7 @@ mod tests {
         let n = 257_152;
         let mut logits = vec![-((n - 1) as f32).ln(); n];
         logits[77] = 0.0;
-        let mut sampler = Sampler::new(n).unwrap();
+        let mut sampler = sampler(n);
         let how = Sampling { temperature: 1.0, ..Sampling::default() };
         let choice = sampler.choose(&kernels(), &logits, &Sampling::default());
         assert!((choice.probability - 0.5).abs() < 1e-6, "{}", choice.probability);
@@ -335,7 +320,7 @@ mod tests {
     fn draws_follow_the_probabilities() {
         let logits: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
         let count = |how: Sampling| {
-            let mut sampler = Sampler::new(&mut Reserve::taking(false), 4).unwrap();
+            let mut sampler = sampler(4);
             sampler.seed(how.seed);
             let mut counts = [0; 4];
             (0..20000).for_each(|_| counts[sampler.choose(&kernels(), &logits, &how).token as usize] += 1);
