@@ -48,6 +48,10 @@
  *
  * UNITS. Sizes are in bytes, picture sides in pixels, times in nanoseconds.
  *
+ * FLOATING POINT. Calls compute in the default mode (round to nearest, subnormal numbers kept, no traps), whatever mode
+ * the caller has set, and restore the caller's mode when they return: the mode changes no bit of an answer. Callbacks run
+ * in the default mode.
+ *
  * CALLBACKS must return normally: no exception and no longjmp may leave them. They may call any function of this
  * library. The session of the call that runs them is busy, and its features can only be read.
  *

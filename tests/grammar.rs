@@ -125,7 +125,7 @@ fn likeliest(logits: &[f32], allowed: &BTreeSet<u32>) -> (u32, u32) {
     let some: Vec<f32> = allowed.iter().map(|&t| logits[t as usize]).collect();
     let max = some.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let token = *allowed.iter().find(|&&t| logits[t as usize] == max).unwrap();
-    (token, (kernels.sum_exp(&[max], max) / kernels.sum_exp(&some, max)).to_bits())
+    (token, ((kernels.sum_exp(&[max], max) / kernels.sum_exp(&some, max)) as f32).to_bits())
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use palmtop::{Error, Grammar, Sampling, StopReason};
+use palmtop::{DefaultFloatMode, Error, Grammar, Sampling, StopReason};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
@@ -143,6 +143,8 @@ pub unsafe extern "C" fn palmtop_answer(
                 prompt: piece.prompt as u32,
                 token: piece.token.map_or(-1, |token| token as i32),
             };
+            // The function may leave another mode of floating point behind.
+            let _mode = DefaultFloatMode::enter();
             // SAFETY: as the caller promises; the piece lives until the function returns.
             match unsafe { function(options.piece_user, &raw const piece) } {
                 0 => ControlFlow::Continue(()),

@@ -7,7 +7,7 @@ use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use palmtop::image::ImageError;
-use palmtop::{Error, GrammarError};
+use palmtop::{DefaultFloatMode, Error, GrammarError};
 
 pub type palmtop_status = i32;
 
@@ -94,8 +94,9 @@ thread_local! {
     static LAST: RefCell<CString> = RefCell::default();
 }
 
-/// Runs a call. A panic in it becomes [`PALMTOP_INTERNAL`].
+/// Runs a call, in the default mode of floating point. A panic in it becomes [`PALMTOP_INTERNAL`].
 pub(crate) fn call(work: impl FnOnce() -> Result<()>) -> palmtop_status {
+    let _mode = DefaultFloatMode::enter();
     // Whatever a panic leaves behind in a locked object, its lock then refuses.
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return PALMTOP_OK,

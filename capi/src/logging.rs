@@ -5,6 +5,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::{PoisonError, RwLock};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use palmtop::DefaultFloatMode;
 
 use crate::failure::{Failure, PALMTOP_BUSY, call, palmtop_status};
 
@@ -59,6 +60,8 @@ impl Mouth {
         let Some(ear) = &*ear else { return };
         let text = record.args().to_string().replace('\0', "\u{fffd}");
         let text = CString::new(text).unwrap_or_default();
+        // The function may leave another mode of floating point behind.
+        let _mode = DefaultFloatMode::enter();
         // SAFETY: as the caller of `palmtop_set_log` promises; the text lives until the function returns.
         unsafe { (ear.function)(ear.user, record.level() as i32, text.as_ptr()) };
     }

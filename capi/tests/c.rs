@@ -212,6 +212,14 @@ fn nothing_is_allocated_between_session_and_last_token() {
     });
 }
 
+/// Not under valgrind, which rounds in its own way.
+#[test]
+fn answers_have_the_same_bits_in_any_mode_of_floating_point() {
+    everywhere(&test_program("float_mode.c"), &[Way::Shared, Way::Sanitized], |program| {
+        assert_eq!(program.run(&[text(model())]), "ok\n");
+    });
+}
+
 #[test]
 fn answers_about_raw_pixels_are_those_of_the_rust_library_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use crate::activations::QuantizedRows;
-use crate::arch::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
-use crate::generic::attention::{KeysValues, ROWS_MAX, Scores};
-use crate::generic::attention_int8::{Int8KeysValues, Int8Scratch};
-use crate::generic::{attention, attention_int8, elementwise, matmul_float, norm, peak, quantize};
 use crate::isa::{Isa, IsaError};
 use crate::layout::{LANES, PackedMatrix, WeightFormat};
+use crate::matmul_int::{self, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
+use crate::ops::attention::{KeysValues, ROWS_MAX, Scores};
+use crate::ops::attention_int8::{Int8KeysValues, Int8Scratch};
+use crate::ops::{attention, attention_int8, elementwise, matmul_float, norm, peak, quantize};
 
 /// Calls `$then! { $args, the kernels }`: the list of all generic kernels, for what is made once per instruction set.
 macro_rules! with_kernels {
@@ -30,7 +30,7 @@ macro_rules! with_kernels {
             bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
             gelu_mul = elementwise::gelu_mul: fn(c: &[f32], out: &mut [f32]);
             softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
-            sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f32;
+            sum_exp = elementwise::sum_exp: fn(x: &[f32], max: f32) -> f64;
         }
     };
 }
@@ -79,24 +79,29 @@ macro_rules! plain {
             use super::*;
             use crate::simd::Portable;
             $( fn $name($($arg: $type),*) $(-> $ret)? { $generic(Portable, $($arg),*) } )*
-            pub const TABLE: Table = Table { matmul_integer: arch::scalar::matmul_integer, $( $name, )* };
+            pub const TABLE: Table = Table { matmul_integer: matmul_int::scalar::matmul_integer, $( $name, )* };
         }
     };
 }
 with_kernels!(plain());
 
 #[cfg(target_arch = "x86_64")]
-with_kernels!(instruction_set(avx2, Avx2, "avx2,fma,f16c", arch::avx2::matmul_integer));
+with_kernels!(instruction_set(avx2, Avx2, "avx2,fma,f16c", matmul_int::avx2::matmul_integer));
 
 #[cfg(target_arch = "x86_64")]
-with_kernels!(instruction_set(avxvnni, AvxVnni, "avx2,fma,f16c,avxvnni", arch::avx2::matmul_integer_vnni));
+with_kernels!(instruction_set(
+    avxvnni,
+    AvxVnni,
+    "avx2,fma,f16c,avxvnni",
+    matmul_int::avx2::matmul_integer_vnni
+));
 
 #[cfg(target_arch = "x86_64")]
 with_kernels!(instruction_set(
     avx512,
     Avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
-    arch::avx512::matmul_integer
+    matmul_int::avx512::matmul_integer
 ));
 
 #[cfg(target_arch = "x86_64")]
@@ -104,17 +109,27 @@ with_kernels!(instruction_set(
     amx,
     Avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
-    arch::amx::matmul_integer
+    matmul_int::amx::matmul_integer
 ));
 
 #[cfg(target_arch = "aarch64")]
-with_kernels!(instruction_set(neon, Neon, "neon", arch::neon::matmul_integer));
+with_kernels!(instruction_set(neon, Neon, "neon", matmul_int::neon::matmul_integer));
 
 #[cfg(target_arch = "aarch64")]
-with_kernels!(instruction_set(neon_dotprod, NeonDotprod, "neon,dotprod", arch::neon::matmul_integer_dotprod));
+with_kernels!(instruction_set(
+    neon_dotprod,
+    NeonDotprod,
+    "neon,dotprod",
+    matmul_int::neon::matmul_integer_dotprod
+));
 
 #[cfg(target_arch = "aarch64")]
-with_kernels!(instruction_set(neon_i8mm, NeonI8mm, "neon,dotprod,i8mm", arch::neon::matmul_integer_i8mm));
+with_kernels!(instruction_set(
+    neon_i8mm,
+    NeonI8mm,
+    "neon,dotprod,i8mm",
+    matmul_int::neon::matmul_integer_i8mm
+));
 
 /// The table of `isa`, if this CPU can run it. Where its products use instructions that [`Simd`](crate::simd::Simd) has not, so
 /// does the measure of what it can do at most.
@@ -128,7 +143,7 @@ fn try_table(isa: Isa) -> Option<Table> {
         #[cfg(target_arch = "aarch64")]
         Isa::NeonI8mm => {
             let table = neon_i8mm::try_table()?;
-            Some(Table { peak_multiply: arch::neon::peak_multiply_i8mm, ..table })
+            Some(Table { peak_multiply: matmul_int::neon::peak_multiply_i8mm, ..table })
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::try_table(),
@@ -137,7 +152,7 @@ fn try_table(isa: Isa) -> Option<Table> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::try_table(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Amx => arch::amx::is_available().then(amx::try_table)?,
+        Isa::Amx => matmul_int::amx::is_available().then(amx::try_table)?,
         // Sets of other architectures.
         #[allow(unreachable_patterns)]
         _ => None,
@@ -206,7 +221,7 @@ impl Kernels {
     }
 
     /// A panel of a matrix product with f32 or f16 weights: `out[m][j]` becomes row `m` of `x` (rows of `cols`
-    /// values) times output `16·stripes.start + j`, summed as `generic::matmul_float` says.
+    /// values) times output `16·stripes.start + j`, summed as `ops::matmul_float` says.
     pub fn matmul_float(
         &self,
         w: &PackedMatrix<'_>,
@@ -371,7 +386,7 @@ impl Kernels {
     }
 
     /// See [`elementwise::sum_exp`].
-    pub fn sum_exp(&self, x: &[f32], max: f32) -> f32 {
+    pub fn sum_exp(&self, x: &[f32], max: f32) -> f64 {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.sum_exp)(x, max) }
     }

@@ -4,23 +4,31 @@
 //! # One arithmetic
 //!
 //! The plain-Rust kernels are the definition, and every instruction set gives the same bits:
-//! - floating-point kernels are written once over sixteen virtual lanes ([`simd::Simd`]);
-//! - integer products are exact in any order, and their chunks are added up in one order, one output per lane;
+//! - the operators of the graph ([`ops`]) are written once over sixteen virtual lanes ([`simd::Simd`]);
+//! - integer matrix products ([`matmul_int`]) are exact in any order, and their chunks are added up in one order, one output per
+//!   lane;
 //! - no sum is ever split over threads.
 //!
 //! [`Kernels::new`] takes an instruction set, or chooses one; holding the value is the proof that the CPU has it.
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "palmtop runs on little-endian machines only: packed weights are multiplied where they lie in the file"
+);
+
 pub mod activations;
-pub mod arch;
 pub mod dispatch;
-pub mod generic;
+pub mod float_mode;
 pub mod isa;
 pub mod layout;
+pub mod matmul_int;
+pub mod ops;
 pub mod simd;
 
 pub use activations::QuantizedRows;
-pub use arch::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
 pub use dispatch::Kernels;
-pub use generic::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
-pub use generic::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};
+pub use float_mode::DefaultFloatMode;
 pub use isa::{ISA_VARIABLE, Isa, IsaError, set_default_isa};
+pub use matmul_int::{MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch};
+pub use ops::attention::{KeysValues, KvScales, ROWS_MAX as ATTENTION_ROWS_MAX, Scores};
+pub use ops::attention_int8::{ChunkShape, Int8KeysValues, Int8Scratch};

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use common::{Quantized, Random, bits, matrix};
 use palmtop_kernels::layout::{LANES, MatrixLayout, PackedMatrix, WeightFormat};
-use palmtop_kernels::{Isa, Kernels, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch, arch};
+use palmtop_kernels::{Isa, Kernels, MatmulInteger, PANEL, PANEL_STRIPES, PanelScratch, matmul_int};
 
 /// The tile unit: rows and bytes of a row as configured, and what is in the registers.
 struct Unit {
@@ -187,8 +187,8 @@ fn products_of_tiles_have_equal_bits() {
             let w = PackedMatrix::new(layout, &memory.as_flattened()[..layout.bytes()]).unwrap();
             for rows in [9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 66] {
                 let x = Quantized::new(&kernels, &r.f32s(rows * cols), rows);
-                let want = product(arch::scalar::matmul_integer, &w, &x);
-                let got = product(arch::amx::matmul_integer, &w, &x);
+                let want = product(matmul_int::scalar::matmul_integer, &w, &x);
+                let got = product(matmul_int::amx::matmul_integer, &w, &x);
                 assert_eq!(bits(&got), bits(&want), "{format} {outputs}x{cols}, {rows} rows");
             }
         }

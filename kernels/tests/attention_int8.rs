@@ -1,7 +1,7 @@
 //! Attention in integers: equal bits on every instruction set of this CPU, and close to attention in real numbers.
 
-use palmtop_kernels::generic::attention_int8::{KEYS, ROWS_MAX};
 use palmtop_kernels::layout::LANES;
+use palmtop_kernels::ops::attention_int8::{KEYS, ROWS_MAX};
 use palmtop_kernels::{ChunkShape, Int8KeysValues, Int8Scratch, Isa, Kernels, Scores};
 
 /// A small generator of roughly normal numbers.

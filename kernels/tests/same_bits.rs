@@ -212,21 +212,22 @@ fn rows_and_elements_have_equal_bits() {
         let (x, w, b) = (r.f32s(n), r.f32s(n), r.f32s(n));
         let gates_and_ups = r.f32s(2 * n.next_multiple_of(LANES));
         let run = |k: &Kernels| {
-            let mut out = vec![vec![0.0; n]; 6];
+            let mut out = vec![vec![0.0; n]; 5];
             k.rms_norm(&x, &w, 1e-6, &mut out[0]);
             k.layer_norm(&x, &w, &b, 1e-6, &mut out[1]);
             k.bias_gelu(&x, &b, &mut out[2]);
             k.gelu_mul(&gates_and_ups, &mut out[3]);
             out[4].copy_from_slice(&x);
             k.softcap(&mut out[4], 0.7);
-            out[5][0] = k.sum_exp(&x, 1.5);
-            out
+            (out, k.sum_exp(&x, 1.5).to_bits())
         };
-        let want = run(&scalar());
+        let (want, want_sum) = run(&scalar());
         for k in others() {
-            for (i, (got, want)) in run(&k).iter().zip(&want).enumerate() {
+            let (got, sum) = run(&k);
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
                 assert_eq!(bits(got), bits(want), "{} function {i}, {n} elements", k.isa());
             }
+            assert_eq!(sum, want_sum, "{} sum_exp, {n} elements", k.isa());
         }
     }
 }
@@ -420,36 +421,4 @@ fn attention_over_8_bit_integers_is_close_to_attention() {
         println!("{head_dim} dimensions, keys {range:?}: {:.2} %", 100.0 * relative);
         assert!(relative < 0.015, "head_dim {head_dim} {range:?}: {relative}");
     }
-}
-
-/// `ulp` between a result and the truth in f64.
-fn ulps(got: f32, want: f64) -> f64 {
-    let unit = (f64::from((want as f32).abs().next_up()) - f64::from((want as f32).abs())).max(1.5e-45);
-    (f64::from(got) - want).abs() / unit
-}
-
-#[test]
-fn functions_keep_their_error_bounds() {
-    let k = scalar();
-    let (mut exp_worst, mut tanh_worst, mut gelu_worst) = (0.0f64, 0.0f64, 0.0f64);
-    let mut x = -30.0f32;
-    while x < 30.0 {
-        let xs = [x];
-        exp_worst = exp_worst.max(ulps(k.sum_exp(&xs, 0.0), f64::from(x).exp()));
-        let mut t = [x];
-        k.softcap(&mut t, 1.0);
-        tanh_worst = tanh_worst.max(ulps(t[0], f64::from(x).tanh()));
-        if x.abs() > 1e-3 && x > -5.0 {
-            let mut g = [0.0];
-            k.bias_gelu(&xs, &[0.0], &mut g);
-            let u = (2.0 / std::f64::consts::PI).sqrt() * (f64::from(x) + 0.044715 * f64::from(x).powi(3));
-            gelu_worst = gelu_worst.max(ulps(g[0], f64::from(x) / (1.0 + (-2.0 * u).exp())));
-        }
-        x += 0.000_913;
-    }
-    println!("worst errors in ulp: exp {exp_worst:.2}, tanh {tanh_worst:.2}, gelu {gelu_worst:.2}");
-    assert!(exp_worst < 1.2, "exp {exp_worst}");
-    assert!(tanh_worst < 2.0, "tanh {tanh_worst}");
-    // The exponent -2u carries its own rounding into the exponential.
-    assert!(gelu_worst < 48.0, "gelu {gelu_worst}");
 }

@@ -1,7 +1,8 @@
 //! The native half of the Python package `palmtop`. It passes plain numbers, strings and bytes, which
 //! `palmtop/__init__.py` turns into arrays.
 //!
-//! Long operations run without Python's global lock, on bytes that nobody can change.
+//! Long operations run without Python's global lock, on bytes that nobody can change. Everything that computes does so in
+//! the default floating-point mode, since other extensions may have set another on the thread.
 
 #![allow(missing_docs, reason = "the Python side has them")]
 
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
 use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
 use palmtop::{
-    CancelToken, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling, StopReason, ThreadHints,
+    CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling,
+    StopReason, ThreadHints,
 };
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -64,6 +66,7 @@ struct Model(Arc<palmtop::Model>);
 impl Model {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let _mode = DefaultFloatMode::enter();
         py.detach(|| palmtop::Model::open(&path)).map(Self).map_err(to_python)
     }
 
@@ -139,6 +142,7 @@ impl Session {
         cores: Vec<usize>,
         nice: Option<i32>,
     ) -> PyResult<Self> {
+        let _mode = DefaultFloatMode::enter();
         let limits = limits(wanted)?;
         let mut hints = ThreadHints::default();
         (hints.cores, hints.nice) = (cores, nice);
@@ -150,6 +154,7 @@ impl Session {
 
     /// Looks at the picture in a file's bytes.
     fn encode_file(&self, py: Python<'_>, file: PyBackedBytes, timeout: Option<f64>) -> PyResult<Features> {
+        let _mode = DefaultFloatMode::enter();
         let session = &mut *self.lock()?;
         let options = self.options(timeout)?;
         py.detach(|| {
@@ -173,6 +178,7 @@ impl Session {
         rotation: u32,
         timeout: Option<f64>,
     ) -> PyResult<Features> {
+        let _mode = DefaultFloatMode::enter();
         let packed = |format| Frame::packed(format, width, height, stride, &pixels);
         let chroma =
             stride.checked_mul(height as usize).and_then(|luma| pixels.get(luma..)).unwrap_or_default();
@@ -210,6 +216,7 @@ impl Session {
         timeout: Option<f64>,
         on_piece: Option<Py<PyAny>>,
     ) -> PyResult<Vec<Answered>> {
+        let _mode = DefaultFloatMode::enter();
         let session = &mut *self.lock()?;
         let features = &*features.0.try_read().map_err(|_| Busy::new_err("the features are in use"))?;
         let mut options = self.options(timeout)?;
@@ -224,6 +231,8 @@ impl Session {
             }
             let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
             let mut hear = |piece: palmtop::Piece<'_>| {
+                // The function may leave another mode of floating point behind.
+                let _mode = DefaultFloatMode::enter();
                 let heard = Python::attach(|py| {
                     py.check_signals()?;
                     match &on_piece {

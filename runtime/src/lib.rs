@@ -98,6 +98,11 @@
 //! # }
 //! ```
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "palmtop runs on little-endian machines only: model files are little-endian and used in place"
+);
+
 mod engine;
 pub mod error;
 pub mod format;
@@ -113,7 +118,7 @@ pub use engine::limits::Limits;
 pub use error::{Error, Result, UsageError};
 pub use model::Model;
 pub use model::kv_format::KvFormat;
-pub use palmtop_kernels::{Isa, IsaError, set_default_isa};
+pub use palmtop_kernels::{DefaultFloatMode, Isa, IsaError, set_default_isa};
 pub use session::grammar::{Grammar, GrammarError};
 pub use session::plan::Plan;
 pub use session::{

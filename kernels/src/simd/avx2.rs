@@ -80,16 +80,6 @@ macro_rules! lanes {
             each(|i| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8 * i).cast())) })
         }
         #[inline(always)]
-        fn store_f16(self, v: F, out: &mut [u16; LANES]) {
-            for i in 0..2 {
-                // SAFETY: see `each`.
-                unsafe {
-                    let half = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v[i]);
-                    _mm_storeu_si128(out.as_mut_ptr().add(8 * i).cast(), half);
-                }
-            }
-        }
-        #[inline(always)]
         fn load_i8(self, x: &[i8; LANES]) -> F {
             // SAFETY: see `each`.
             each(|i| unsafe {

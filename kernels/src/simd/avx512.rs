@@ -63,14 +63,6 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
     #[inline(always)]
-    fn store_f16(self, v: __m512, out: &mut [u16; LANES]) {
-        // SAFETY: see above the impl.
-        unsafe {
-            let half = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v);
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), half);
-        }
-    }
-    #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> __m512 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }

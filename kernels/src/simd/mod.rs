@@ -43,8 +43,6 @@ pub trait Simd: Copy {
     fn store(self, v: Self::F, out: &mut [f32; LANES]);
     /// Lane `i` is the half-precision number `x[i]`, widened exactly.
     fn load_f16(self, x: &[u16; LANES]) -> Self::F;
-    /// `out[i]` becomes lane `i` in half precision, rounded to nearest even.
-    fn store_f16(self, v: Self::F, out: &mut [u16; LANES]);
     /// Lane `i` is the integer `x[i]`.
     fn load_i8(self, x: &[i8; LANES]) -> Self::F;
     /// `a + b`

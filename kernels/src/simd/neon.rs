@@ -97,17 +97,6 @@ macro_rules! lanes {
             })
         }
         #[inline(always)]
-        fn store_f16(self, v: F, out: &mut [u16; LANES]) {
-            for i in 0..4 {
-                let half: uint16x4_t;
-                // SAFETY: as in `load_f16`.
-                unsafe {
-                    asm!("fcvtn {h:v}.4h, {v:v}.4s", h = out(vreg) half, v = in(vreg) v[i], options(pure, nomem, nostack, preserves_flags));
-                    vst1_u16(out.as_mut_ptr().add(4 * i), half);
-                }
-            }
-        }
-        #[inline(always)]
         fn load_i8(self, x: &[i8; LANES]) -> F {
             // SAFETY: see `each`.
             unsafe {

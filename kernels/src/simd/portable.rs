@@ -39,10 +39,6 @@ impl Simd for Portable {
         each(|i| f16::from_bits(x[i]).to_f32())
     }
     #[inline(always)]
-    fn store_f16(self, v: F, out: &mut [u16; LANES]) {
-        *out = std::array::from_fn(|i| f16::from_f32(v[i]).to_bits());
-    }
-    #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> F {
         each(|i| f32::from(x[i]))
     }

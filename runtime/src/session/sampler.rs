@@ -22,7 +22,9 @@ pub struct Sampling {
 
 /// Memory for choosing, and the state of the random numbers.
 pub(crate) struct Sampler {
+    /// Tokens, partly ranked.
     order: Vec<u32>,
+    /// Of each token; the likeliest has 1.
     weights: Vec<f32>,
     random: u64,
 }
@@ -53,7 +55,7 @@ impl Sampler {
     pub fn choose(&mut self, kernels: &Kernels, logits: &[f32], how: &Sampling) -> Choice {
         let (best, max) = likeliest(logits);
         let total = kernels.sum_exp(logits, max);
-        let token = if how.temperature > 0.0 { self.draw(logits, max, how) } else { best };
+        let token = if how.temperature > 0.0 { self.draw(logits, best, max, how) } else { best };
         let probability = probability(kernels, logits[token as usize], max, total);
         Choice { token, probability }
     }
@@ -77,58 +79,90 @@ impl Sampler {
         self.choose(kernels, &logits[..tokens.len()], how)
     }
 
-    fn draw(&mut self, logits: &[f32], max: f32, how: &Sampling) -> u32 {
-        let likelier = |a: &u32, b: &u32| {
-            let order = logits[*b as usize].partial_cmp(&logits[*a as usize]).unwrap_or(Ordering::Equal);
-            order.then(a.cmp(b))
-        };
+    /// Draws a token by chance; `best` is the likeliest, which has the logit `max`.
+    ///
+    /// Tokens are ranked by logit, equal ones by number. Those that take part are the first `top_k` of this ranking, and of them
+    /// no more than needed to reach `top_p` of their weight; that is where the ranking is cut. It is not sorted for that, which
+    /// would take longer than all else: selecting the n-th takes time in proportion to the tokens. Weights are whole numbers, so
+    /// that their sums are exact in any order, and nothing small is lost in a large vocabulary.
+    fn draw(&mut self, logits: &[f32], best: u32, max: f32, how: &Sampling) -> u32 {
         let all = logits.len();
+        let weights = &mut self.weights[..all];
+        for (w, &logit) in weights.iter_mut().zip(logits) {
+            *w = libm::expf((logit - max) / how.temperature);
+        }
         let order = &mut self.order[..all];
         order.iter_mut().enumerate().for_each(|(i, o)| *o = i as u32);
-        let k = if how.top_k == 0 { all } else { how.top_k.min(all) };
-        if k < all {
-            order.select_nth_unstable_by(k - 1, likelier);
+        let ranking = |a: &u32, b: &u32| rank(logits, *a, *b);
+        let mut n = all;
+        if how.top_k > 0 && how.top_k < all {
+            n = how.top_k;
+            order.select_nth_unstable_by(n - 1, ranking);
         }
-        let candidates = &mut order[..k];
-        let cut_by_p = how.top_p > 0.0 && how.top_p < 1.0;
-        if cut_by_p {
-            candidates.sort_unstable_by(likelier);
-        }
-        let mut total = 0.0;
-        for (w, &token) in self.weights.iter_mut().zip(&*candidates) {
-            *w = libm::expf((logits[token as usize] - max) / how.temperature);
-            total += *w;
-        }
-        let mut n = k;
-        if cut_by_p {
-            let (mut sum, wanted) = (0.0, how.top_p * total);
-            n = self.weights[..k]
-                .iter()
-                .position(|w| {
-                    sum += w;
-                    sum >= wanted
-                })
-                .map_or(k, |i| i + 1);
-            total = self.weights[..n].iter().sum();
-        }
-        let mut point = self.uniform() * total;
-        for (w, &token) in self.weights[..n].iter().zip(&self.order[..n]) {
-            point -= w;
-            if point < 0.0 {
-                return token;
+        if how.top_p > 0.0 && how.top_p < 1.0 {
+            let sum = |tokens: &[u32]| tokens.iter().map(|&t| whole(weights[t as usize])).sum::<u64>();
+            let wanted = share(sum(&order[..n]), how.top_p);
+            // The first `from` are too few; the first `n` are enough.
+            let (mut from, mut before) = (0, 0);
+            while n - from > 1 {
+                let middle = from + (n - from) / 2;
+                order[from..n].select_nth_unstable_by(middle - from, ranking);
+                let with_half = before + sum(&order[from..middle]);
+                if with_half >= wanted {
+                    n = middle;
+                } else {
+                    (from, before) = (middle, with_half);
+                }
             }
         }
-        self.order[n - 1]
+        // The last that takes part; one place further on are those that do not.
+        let last = (n < all).then(|| order[..n].iter().copied().max_by(ranking)).flatten();
+        let takes_part = |token: u32| last.is_none_or(|last| rank(logits, token, last).is_le());
+        let candidates = || (0..all as u32).filter(|&token| takes_part(token));
+        let total: u64 = candidates().map(|token| whole(weights[token as usize])).sum();
+        let mut point = below(self.random_bits(), total);
+        for token in candidates() {
+            let weight = whole(self.weights[token as usize]);
+            if point < weight {
+                return token;
+            }
+            point -= weight;
+        }
+        // No weight is a number.
+        best
     }
 
-    /// A number in 0..1 by SplitMix64 (Steele, Lea, Flood 2014).
-    fn uniform(&mut self) -> f32 {
+    /// 64 random bits by SplitMix64 (Steele, Lea, Flood 2014).
+    fn random_bits(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 24) as f32
+        z ^ (z >> 31)
     }
+}
+
+/// The order of likelihood, the likelier one first; of equal ones the one of the smaller number. NaN counts as impossible.
+fn rank(logits: &[f32], a: u32, b: u32) -> Ordering {
+    let logit =
+        |token: u32| Some(logits[token as usize]).filter(|x| !x.is_nan()).unwrap_or(f32::NEG_INFINITY);
+    logit(b).partial_cmp(&logit(a)).expect("neither is NaN").then(a.cmp(&b))
+}
+
+/// A weight in 0..=1 as a whole number of 2⁻⁴⁰; NaN has none. A vocabulary of up to 2²³ tokens adds up in 64 bits.
+fn whole(weight: f32) -> u64 {
+    (f64::from(weight) * (1u64 << 40) as f64) as u64
+}
+
+/// The least whole number that is at least `p` of `total`, and not more than `total`; at least 1 if there is as much.
+fn share(total: u64, p: f32) -> u64 {
+    let share = (f64::from(p) * total as f64).ceil() as u64;
+    share.max(1).min(total)
+}
+
+/// `random` of the range of 64 bits, as the same part of 0..`total`.
+fn below(random: u64, total: u64) -> u64 {
+    (u128::from(random) * u128::from(total) >> 64) as u64
 }
 
 /// The first of the largest logits.
@@ -147,13 +181,17 @@ fn likeliest(logits: &[f32]) -> (u32, f32) {
     ((from + inside) as u32, max)
 }
 
-fn probability(kernels: &Kernels, logit: f32, max: f32, total: f32) -> f32 {
-    kernels.sum_exp(&[logit], max) / total
+fn probability(kernels: &Kernels, logit: f32, max: f32, total: f64) -> f32 {
+    (kernels.sum_exp(&[logit], max) / total) as f32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sampler(vocab: usize) -> Sampler {
+        Sampler::new(&mut Reserve::taking(false), vocab).unwrap()
+    }
 
     fn kernels() -> Kernels {
         Kernels::select().unwrap()
@@ -164,11 +202,7 @@ mod tests {
         let mut logits = vec![0.0; 5000];
         logits[3000] = 2.0;
         logits[4000] = 2.0;
-        let choice = Sampler::new(&mut Reserve::taking(false), 5000).unwrap().choose(
-            &kernels(),
-            &logits,
-            &Sampling::default(),
-        );
+        let choice = sampler(5000).choose(&kernels(), &logits, &Sampling::default());
         assert_eq!(choice.token, 3000);
         let e = 2f64.exp();
         assert!((f64::from(choice.probability) - e / (2.0 * e + 4998.0)).abs() < 1e-7);
@@ -176,20 +210,10 @@ mod tests {
 
     #[test]
     fn logits_of_nothing_but_nan_still_give_a_token() {
-        let choice = Sampler::new(&mut Reserve::taking(false), 10).unwrap().choose(
-            &kernels(),
-            &[f32::NAN; 10],
-            &Sampling::default(),
-        );
+        let choice = sampler(10).choose(&kernels(), &[f32::NAN; 10], &Sampling::default());
         assert!(choice.token < 10);
         let how = Sampling { temperature: 1.0, top_k: 3, top_p: 0.5, seed: 1 };
-        assert!(
-            Sampler::new(&mut Reserve::taking(false), 10)
-                .unwrap()
-                .choose(&kernels(), &[f32::NAN; 10], &how)
-                .token
-                < 10
-        );
+        assert!(sampler(10).choose(&kernels(), &[f32::NAN; 10], &how).token < 10);
     }
 
     #[test]
@@ -204,7 +228,7 @@ mod tests {
         for tokens in [&all[..], &all[17..40], &[0, 2999], &[5, 900, 901, 2000]] {
             let some: Vec<f32> = tokens.iter().map(|&t| logits[t as usize]).collect();
             for how in hows {
-                let mut sampler = Sampler::new(&mut Reserve::taking(false), 3000).unwrap();
+                let mut sampler = sampler(3000);
                 sampler.seed(how.seed);
                 let got = sampler.choose_among(&kernels(), &mut logits.clone(), tokens, &how);
                 sampler.seed(how.seed);
@@ -212,20 +236,91 @@ mod tests {
                 assert_eq!((got.token, got.probability), (want.token, want.probability));
             }
         }
-        let alone = Sampler::new(&mut Reserve::taking(false), 3).unwrap().choose_among(
-            &kernels(),
-            &mut [f32::NAN; 3],
-            &[1],
-            &hows[1],
-        );
+        let alone = sampler(3).choose_among(&kernels(), &mut [f32::NAN; 3], &[1], &hows[1]);
         assert_eq!((alone.token, alone.probability), (0, 1.0));
+    }
+
+    /// The same by sorting everything.
+    fn drawn_by_sorting(logits: &[f32], how: &Sampling) -> u32 {
+        let (best, max) = likeliest(logits);
+        let weight = |t: u32| whole(libm::expf((logits[t as usize] - max) / how.temperature));
+        let mut ranked: Vec<u32> = (0..logits.len() as u32).collect();
+        ranked.sort_by(|&a, &b| rank(logits, a, b));
+        ranked.truncate(if how.top_k == 0 { usize::MAX } else { how.top_k });
+        if how.top_p > 0.0 && how.top_p < 1.0 {
+            let wanted = share(ranked.iter().map(|&t| weight(t)).sum(), how.top_p);
+            let mut sum = 0;
+            let reached = ranked.iter().position(|&t| {
+                sum += weight(t);
+                sum >= wanted
+            });
+            ranked.truncate(reached.unwrap() + 1);
+        }
+        ranked.sort();
+        let mut sampler = sampler(0);
+        sampler.seed(how.seed);
+        let mut point = below(sampler.random_bits(), ranked.iter().map(|&t| weight(t)).sum());
+        let drawn = ranked.iter().find(|&&t| {
+            let here = point < weight(t);
+            point = point.wrapping_sub(weight(t));
+            here
+        });
+        drawn.copied().unwrap_or(best)
+    }
+
+    #[test]
+    fn draws_are_those_of_a_full_sort() {
+        let mut random = sampler(0);
+        random.seed(1);
+        let mut drawn = std::collections::BTreeSet::new();
+        for round in 0..6000u64 {
+            let mut below = |n: u64| random.random_bits() % n;
+            let n = 1 + below(if round % 10 == 0 { 3000 } else { 40 }) as usize;
+            // Few different logits, so that many are equal; both zeros; and at times what is no number.
+            let steps = 1 + below(50);
+            let logits: Vec<f32> = (0..n)
+                .map(|_| match below(60) {
+                    0 if round % 3 == 0 => f32::NAN,
+                    1 if round % 3 == 0 => f32::NEG_INFINITY,
+                    2 if round % 30 == 0 => f32::INFINITY,
+                    3 => -0.0,
+                    _ => below(steps) as f32 * 0.25 - 2.0,
+                })
+                .collect();
+            let how = Sampling {
+                temperature: [0.01, 0.5, 1.0, 3.0][below(4) as usize],
+                top_k: [0, 1, 2, 5, n / 2, n, n + 1][below(7) as usize],
+                top_p: [0.0, 1e-9, 0.3, 0.5, 0.9, 0.999_999, 1.0][below(7) as usize],
+                seed: below(u64::MAX),
+            };
+            let mut sampler = sampler(n);
+            sampler.seed(how.seed);
+            let token = sampler.choose(&kernels(), &logits, &how).token;
+            assert_eq!(token, drawn_by_sorting(&logits, &how), "{how:?} of {logits:?}");
+            drawn.insert(token);
+        }
+        assert!(drawn.len() > 100, "the draws differ");
+    }
+
+    /// As many tokens as PaliGemma has, of which one has half of the probability and all others together the other half.
+    #[test]
+    fn many_small_probabilities_are_not_lost() {
+        let n = 257_152;
+        let mut logits = vec![-((n - 1) as f32).ln(); n];
+        logits[77] = 0.0;
+        let mut sampler = sampler(n);
+        let how = Sampling { temperature: 1.0, ..Sampling::default() };
+        let choice = sampler.choose(&kernels(), &logits, &Sampling::default());
+        assert!((choice.probability - 0.5).abs() < 1e-6, "{}", choice.probability);
+        let small = (0..200).filter(|_| sampler.choose(&kernels(), &logits, &how).token != 77).count();
+        assert!((60..140).contains(&small), "{small} of 200");
     }
 
     #[test]
     fn draws_follow_the_probabilities() {
         let logits: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
         let count = |how: Sampling| {
-            let mut sampler = Sampler::new(&mut Reserve::taking(false), 4).unwrap();
+            let mut sampler = sampler(4);
             sampler.seed(how.seed);
             let mut counts = [0; 4];
             (0..20000).for_each(|_| counts[sampler.choose(&kernels(), &logits, &how).token as usize] += 1);

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use palmtop_kernels::DefaultFloatMode;
+
 /// The stack of every thread that a pool starts. Kernels and graph use a few KiB of it; the rest is for the system's own, such
 /// as unwinding a panic.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
@@ -73,6 +75,8 @@ impl ThreadPool {
                 // A panic of the caller's function must not keep `with_hints` waiting for this thread.
                 let _ = catch_unwind(AssertUnwindSafe(|| hints.follow(index)));
                 drop(hints);
+                // The thread that starts this one, or the hint's function, may have left another mode.
+                let _mode = DefaultFloatMode::enter();
                 shared.work(index);
             })?;
             pool.workers.push(worker);

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use palmtop_kernels::generic::attention_int8::{KEYS, ROWS_MAX as INT8_ROWS_MAX};
 use palmtop_kernels::layout::LANES;
+use palmtop_kernels::ops::attention_int8::{KEYS, ROWS_MAX as INT8_ROWS_MAX};
 use palmtop_kernels::{ChunkShape, Int8KeysValues, Kernels, Scores};
 
 use super::compute::Compute;

@@ -1,7 +1,7 @@
 //! Activations and what goes with them: all memory of the engine but weights and the KV cache.
 
-use palmtop_kernels::generic::attention_int8::{HEAD_DIM_MAX, KEYS};
 use palmtop_kernels::layout::LANES;
+use palmtop_kernels::ops::attention_int8::{HEAD_DIM_MAX, KEYS};
 
 use super::attention::{Int8Kv, Int8KvSizes};
 use super::kv_cache::{KvCache, KvShape};

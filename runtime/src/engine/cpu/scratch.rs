@@ -1,7 +1,7 @@
 //! What each thread needs for itself.
 
-use palmtop_kernels::generic::attention_int8::ROWS_MAX as INT8_ROWS_MAX;
 use palmtop_kernels::layout::{CHUNK_MAX, LANES};
+use palmtop_kernels::ops::attention_int8::ROWS_MAX as INT8_ROWS_MAX;
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Int8Scratch, PANEL, PanelScratch};
 
 use crate::error::Result;

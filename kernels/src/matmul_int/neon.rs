@@ -91,7 +91,8 @@ pub unsafe fn matmul_integer(
     scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    matmul::<Base>(w, stripes, x, rows, scratch, out);
+    // SAFETY: every aarch64 CPU has what `Base` names.
+    unsafe { matmul::<Base>(w, stripes, x, rows, scratch, out) };
 }
 
 /// See [`super::MatmulInteger`].
@@ -107,7 +108,8 @@ pub unsafe fn matmul_integer_dotprod(
     scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    matmul::<Dotprod>(w, stripes, x, rows, scratch, out);
+    // SAFETY: as this function's.
+    unsafe { matmul::<Dotprod>(w, stripes, x, rows, scratch, out) };
 }
 
 /// See [`super::MatmulInteger`].
@@ -124,7 +126,8 @@ pub unsafe fn matmul_integer_i8mm(
     out: &mut [[f32; PANEL]],
 ) {
     if rows.len() < UNPACK_FROM_ROWS {
-        return matmul::<Dotprod>(w, stripes, x, rows, scratch, out);
+        // SAFETY: as this function's.
+        return unsafe { matmul::<Dotprod>(w, stripes, x, rows, scratch, out) };
     }
     check(w, &stripes, x, &rows);
     let layout = w.layout();
@@ -139,14 +142,17 @@ pub unsafe fn matmul_integer_i8mm(
             pair_rows(x, c, m, out.len(), tiles / 2, &mut pairs);
             for (j, s) in stripes.clone().enumerate() {
                 let weights = cast_i8(&scratch.0[j][..tiles * TILE_BYTES]);
-                pair_block(weights, &pairs, x, c, m, scales(w.stripe(s), c), j, out);
+                // SAFETY: as this function's.
+                unsafe { pair_block(weights, &pairs, x, c, m, scales(w.stripe(s), c), j, out) };
             }
         }
     }
 }
 
+/// # Safety
+/// The CPU has what `D` names.
 #[inline(always)]
-fn matmul<D: Dots>(
+unsafe fn matmul<D: Dots>(
     w: &PackedMatrix<'_>,
     stripes: Range<usize>,
     x: &QuantizedRows<'_>,
@@ -158,10 +164,13 @@ fn matmul<D: Dots>(
     let out = &mut out[..rows.len()];
     if rows.len() < UNPACK_FROM_ROWS {
         for (j, s) in stripes.enumerate() {
-            match out.len() {
-                0 => {}
-                1 => stream::<D, 1>(w, s, x, rows.start, j, out),
-                _ => stream::<D, 2>(w, s, x, rows.start, j, out),
+            // SAFETY: as this function's.
+            unsafe {
+                match out.len() {
+                    0 => {}
+                    1 => stream::<D, 1>(w, s, x, rows.start, j, out),
+                    _ => stream::<D, 2>(w, s, x, rows.start, j, out),
+                }
             }
         }
         return;
@@ -173,12 +182,15 @@ fn matmul<D: Dots>(
             for (j, s) in stripes.clone().enumerate() {
                 let weights = cast_i8(&scratch.0[j][..tiles * TILE_BYTES]);
                 let scales = scales(w.stripe(s), c);
-                match out.len() {
-                    1 => block::<D, 1>(weights, x, c, m, scales, j, out),
-                    2 => block::<D, 2>(weights, x, c, m, scales, j, out),
-                    3 => block::<D, 3>(weights, x, c, m, scales, j, out),
-                    4 => block::<D, 4>(weights, x, c, m, scales, j, out),
-                    _ => block::<D, 5>(weights, x, c, m, scales, j, out),
+                // SAFETY: as this function's.
+                unsafe {
+                    match out.len() {
+                        1 => block::<D, 1>(weights, x, c, m, scales, j, out),
+                        2 => block::<D, 2>(weights, x, c, m, scales, j, out),
+                        3 => block::<D, 3>(weights, x, c, m, scales, j, out),
+                        4 => block::<D, 4>(weights, x, c, m, scales, j, out),
+                        _ => block::<D, 5>(weights, x, c, m, scales, j, out),
+                    }
                 }
             }
         }
@@ -271,8 +283,11 @@ fn unpack_panel(w: &PackedMatrix<'_>, stripes: &Range<usize>, c: usize, scratch:
 }
 
 /// `M` rows from `m` on times a stripe's unpacked chunk; the stripe is number `j` of the panel.
+///
+/// # Safety
+/// The CPU has what `D` names.
 #[inline(always)]
-fn block<D: Dots, const M: usize>(
+unsafe fn block<D: Dots, const M: usize>(
     weights: &[[Tile; GROUP_TILES]],
     x: &QuantizedRows<'_>,
     c: usize,
@@ -287,7 +302,7 @@ fn block<D: Dots, const M: usize>(
     let mut sums = [[unsafe { vdupq_n_s32(0) }; 4]; M];
     for (g, tiles) in weights.iter().enumerate() {
         // SAFETY: row i of M, and 16 bytes for each of at most stride / 16 groups (asserted above); 16 bytes within a tile. The
-        // CPU has what `D` needs, as the entries' callers vouch.
+        // CPU has what `D` needs, as the caller vouches.
         unsafe {
             let mut rows = [vdupq_n_s8(0); M];
             for i in 0..M {
@@ -345,8 +360,11 @@ fn accumulate(
 }
 
 /// One or two rows times packed stripe `s`, number `j` of the panel.
+///
+/// # Safety
+/// The CPU has what `D` names.
 #[inline(always)]
-fn stream<D: Dots, const M: usize>(
+unsafe fn stream<D: Dots, const M: usize>(
     w: &PackedMatrix<'_>,
     s: usize,
     x: &QuantizedRows<'_>,
@@ -358,10 +376,13 @@ fn stream<D: Dots, const M: usize>(
     for c in 0..layout.chunks() {
         let chunk = PackedChunk::new(w, stripe, c);
         let q = x.q_rows(c, m, M);
-        let sums = if layout.format == WeightFormat::Int8 {
-            stream_int8::<D, M>(chunk, q, x.chunk())
-        } else {
-            stream_int4::<D, M>(chunk, q, x.chunk())
+        // SAFETY: as this function's.
+        let sums = unsafe {
+            if layout.format == WeightFormat::Int8 {
+                stream_int8::<D, M>(chunk, q, x.chunk())
+            } else {
+                stream_int4::<D, M>(chunk, q, x.chunk())
+            }
         };
         let scales = scales(stripe, c);
         for i in 0..M {
@@ -370,8 +391,10 @@ fn stream<D: Dots, const M: usize>(
     }
 }
 
+/// # Safety
+/// The CPU has what `D` names.
 #[inline(always)]
-fn stream_int8<D: Dots, const M: usize>(
+unsafe fn stream_int8<D: Dots, const M: usize>(
     chunk: PackedChunk<'_>,
     q: &[i8],
     stride: usize,
@@ -387,7 +410,7 @@ fn stream_int8<D: Dots, const M: usize>(
             prefetch(tile.as_ptr().wrapping_add(PREFETCH_BYTES));
         }
         // SAFETY: row i of M, 16 bytes of each of at most stride / 16 groups (asserted above); 16 bytes within a tile. The CPU has
-        // what `D` needs, as the entries' callers vouch.
+        // what `D` needs, as the caller vouches.
         unsafe {
             for i in 0..M {
                 let x = vld1q_s8(q.as_ptr().add(i * stride + GROUP * g));
@@ -430,8 +453,11 @@ fn stream_int8<D: Dots, const M: usize>(
 struct Aligned(#[allow(dead_code, reason = "read as a register")] [i32; 4]);
 
 /// Group by group: `Σ nibble · x - 8 · Σ x`, times the group's scale.
+///
+/// # Safety
+/// The CPU has what `D` names.
 #[inline(always)]
-fn stream_int4<D: Dots, const M: usize>(
+unsafe fn stream_int4<D: Dots, const M: usize>(
     chunk: PackedChunk<'_>,
     q: &[i8],
     stride: usize,
@@ -455,7 +481,7 @@ fn stream_int4<D: Dots, const M: usize>(
         prefetch(tiles[1].as_ptr().wrapping_add(PREFETCH_BYTES));
         let scale = chunk.scale_bytes(g);
         // SAFETY: row i of M, 16 bytes of each of at most stride / 16 groups (asserted above); 16 bytes within a tile. The CPU has
-        // what `D` needs, as the entries' callers vouch.
+        // what `D` needs, as the caller vouches.
         unsafe {
             let mut x = [vdupq_n_s8(0); M];
             for i in 0..M {
@@ -525,8 +551,11 @@ fn pair_rows(
 }
 
 /// Up to six rows from `m` on times a stripe's unpacked chunk in shapes of two by eight.
+///
+/// # Safety
+/// The CPU has `i8mm`.
 #[inline(always)]
-fn pair_block(
+unsafe fn pair_block(
     weights: &[[Tile; GROUP_TILES]],
     pairs: &[[i8; 16]; PAIR_ROWS / 2 * CHUNK_MAX / 8],
     x: &QuantizedRows<'_>,
@@ -571,7 +600,7 @@ fn pair_block(
     }
 }
 
-/// See [`peak::multiply`](crate::generic::peak::multiply), with `smmla`.
+/// See [`peak::multiply`](crate::ops::peak::multiply), with `smmla`.
 ///
 /// # Safety
 /// The CPU has `i8mm`.

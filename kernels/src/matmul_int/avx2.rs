@@ -32,7 +32,8 @@ pub unsafe fn matmul_integer(
     _scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    matmul::<Avx2>(w, stripes, x, rows, out);
+    // SAFETY: as this function's.
+    unsafe { matmul::<Avx2>(w, stripes, x, rows, out) };
 }
 
 /// See [`super::MatmulInteger`].
@@ -48,7 +49,8 @@ pub unsafe fn matmul_integer_vnni(
     _scratch: &mut PanelScratch,
     out: &mut [[f32; PANEL]],
 ) {
-    matmul::<AvxVnni>(w, stripes, x, rows, out);
+    // SAFETY: as this function's.
+    unsafe { matmul::<AvxVnni>(w, stripes, x, rows, out) };
 }
 
 /// A way to multiply bytes. Eight outputs are a register of weights, four k of a row are the same 32 bits eight times.
@@ -156,8 +158,10 @@ impl Dots for AvxVnni {
     }
 }
 
+/// # Safety
+/// The CPU has what `D` names, and AVX2 and FMA.
 #[inline(always)]
-fn matmul<D: Dots>(
+unsafe fn matmul<D: Dots>(
     w: &PackedMatrix<'_>,
     stripes: Range<usize>,
     x: &QuantizedRows<'_>,
@@ -170,22 +174,27 @@ fn matmul<D: Dots>(
         // Each stripe is read once, from its beginning to its end.
         for (j, s) in stripes.enumerate() {
             for c in 0..x.chunks() {
-                block_of::<D>(w, s..s + 1, j, x, c, rows.start, out);
+                // SAFETY: as this function's.
+                unsafe { block_of::<D>(w, s..s + 1, j, x, c, rows.start, out) };
             }
         }
     } else {
         // A panel's chunk is read by all rows while it lies in the first-level cache.
         for c in 0..x.chunks() {
             for (m, out) in (rows.start..).step_by(BLOCK_ROWS).zip(out.chunks_mut(BLOCK_ROWS)) {
-                block_of::<D>(w, stripes.clone(), 0, x, c, m, out);
+                // SAFETY: as this function's.
+                unsafe { block_of::<D>(w, stripes.clone(), 0, x, c, m, out) };
             }
         }
     }
 }
 
 /// Chunk `c` of rows from `m` on times some stripes, the first of which is number `j` of the panel.
+///
+/// # Safety
+/// The CPU has what `D` names, and AVX2 and FMA.
 #[inline(always)]
-fn block_of<D: Dots>(
+unsafe fn block_of<D: Dots>(
     w: &PackedMatrix<'_>,
     stripes: Range<usize>,
     j: usize,
@@ -194,19 +203,24 @@ fn block_of<D: Dots>(
     m: usize,
     out: &mut [[f32; PANEL]],
 ) {
-    match out.len() {
-        0 => {}
-        1 => block::<D, 1>(w, stripes, j, x, c, m, out),
-        2 => block::<D, 2>(w, stripes, j, x, c, m, out),
-        3 => block::<D, 3>(w, stripes, j, x, c, m, out),
-        4 => block::<D, 4>(w, stripes, j, x, c, m, out),
-        5 => block::<D, 5>(w, stripes, j, x, c, m, out),
-        _ => block::<D, BLOCK_ROWS>(w, stripes, j, x, c, m, out),
+    // SAFETY: as this function's.
+    unsafe {
+        match out.len() {
+            0 => {}
+            1 => block::<D, 1>(w, stripes, j, x, c, m, out),
+            2 => block::<D, 2>(w, stripes, j, x, c, m, out),
+            3 => block::<D, 3>(w, stripes, j, x, c, m, out),
+            4 => block::<D, 4>(w, stripes, j, x, c, m, out),
+            5 => block::<D, 5>(w, stripes, j, x, c, m, out),
+            _ => block::<D, BLOCK_ROWS>(w, stripes, j, x, c, m, out),
+        }
     }
 }
 
+/// # Safety
+/// The CPU has what `D` names, and AVX2 and FMA.
 #[inline(always)]
-fn block<D: Dots, const M: usize>(
+unsafe fn block<D: Dots, const M: usize>(
     w: &PackedMatrix<'_>,
     stripes: Range<usize>,
     j: usize,
@@ -224,7 +238,8 @@ fn block<D: Dots, const M: usize>(
             starts[i][0] = D::start(x.sum(c, m + i));
         }
     } else {
-        rows.group_starts::<D>(&mut starts);
+        // SAFETY: as this function's.
+        unsafe { rows.group_starts::<D>(&mut starts) };
     }
     let ahead = StreamAhead::new(w.layout(), c, 1, PREFETCH_BYTES);
     for (j, s) in (j..).zip(stripes) {
@@ -233,21 +248,30 @@ fn block<D: Dots, const M: usize>(
         if M <= STREAM_ROWS {
             ahead.scales(stripe).into_iter().for_each(prefetch);
         }
-        let sums =
-            if int8 { rows.int8::<D>(chunk, &starts, ahead) } else { rows.int4::<D>(chunk, &starts, ahead) };
-        let scales = scales(stripe, c);
-        for i in 0..M {
-            accumulate(sums[i], x.scale(c, m + i), scales, c == 0, &mut out[i].as_chunks_mut().0[j]);
+        // SAFETY: as this function's.
+        unsafe {
+            let sums = if int8 {
+                rows.int8::<D>(chunk, &starts, ahead)
+            } else {
+                rows.int4::<D>(chunk, &starts, ahead)
+            };
+            let scales = scales(stripe, c);
+            for i in 0..M {
+                accumulate(sums[i], x.scale(c, m + i), scales, c == 0, &mut out[i].as_chunks_mut().0[j]);
+            }
         }
     }
 }
 
 /// The f32 scales of a stripe's chunk, one lane per output.
+///
+/// # Safety
+/// The CPU has AVX2.
 #[inline(always)]
-fn scales(stripe: &[u8], c: usize) -> [__m256; 2] {
+unsafe fn scales(stripe: &[u8], c: usize) -> [__m256; 2] {
     let bytes = scale_bytes(stripe, c);
     let half = |i: usize| {
-        // SAFETY: 16 bytes are read from within an array of 32; the CPU has AVX2, as the entries' callers vouch.
+        // SAFETY: 16 bytes are read from within an array of 32; the CPU has AVX2, as the caller vouches.
         unsafe {
             let bf16 = _mm_loadu_si128(bytes.as_ptr().add(16 * i).cast());
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bf16)))
@@ -257,10 +281,19 @@ fn scales(stripe: &[u8], c: usize) -> [__m256; 2] {
 }
 
 /// `out = fma(sum, activation scale · weight scale, out)`.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA.
 #[inline(always)]
-fn accumulate(sums: [__m256i; 2], x_scale: f32, scales: [__m256; 2], first: bool, out: &mut [f32; LANES]) {
+unsafe fn accumulate(
+    sums: [__m256i; 2],
+    x_scale: f32,
+    scales: [__m256; 2],
+    first: bool,
+    out: &mut [f32; LANES],
+) {
     for n in 0..2 {
-        // SAFETY: eight numbers within an array of 16; the CPU has AVX2 and FMA, as the entries' callers vouch.
+        // SAFETY: eight numbers within an array of 16; the CPU has AVX2 and FMA, as the caller vouches.
         unsafe {
             let place = out.as_mut_ptr().add(8 * n);
             let before = if first { _mm256_setzero_ps() } else { _mm256_loadu_ps(place) };
@@ -299,11 +332,14 @@ struct Rows<'a, const M: usize> {
 
 impl<const M: usize> Rows<'_, M> {
     /// What sums of each row's groups start at.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
     #[inline(always)]
-    fn group_starts<D: Dots>(&self, starts: &mut [[i32; CHUNK_MAX / GROUP]; M]) {
+    unsafe fn group_starts<D: Dots>(&self, starts: &mut [[i32; CHUNK_MAX / GROUP]; M]) {
         for (starts, row) in starts.iter_mut().zip(self.q.chunks_exact(self.stride)) {
             for (start, x) in starts.iter_mut().zip(row.as_chunks::<GROUP>().0) {
-                // SAFETY: 16 bytes are read from an array of 16; the CPU has AVX2, as the entries' callers vouch.
+                // SAFETY: 16 bytes are read from an array of 16; the CPU has AVX2, as the caller vouches.
                 let pairs = unsafe {
                     let x = _mm_loadu_si128(x.as_ptr().cast());
                     let x = _mm_maddubs_epi16(_mm_set1_epi8(8), x);
@@ -316,8 +352,11 @@ impl<const M: usize> Rows<'_, M> {
     }
 
     /// The sums of a chunk of int8.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
     #[inline(always)]
-    fn int8<D: Dots>(
+    unsafe fn int8<D: Dots>(
         &self,
         chunk: PackedChunk<'_>,
         starts: &[[i32; CHUNK_MAX / GROUP]; M],
@@ -325,7 +364,7 @@ impl<const M: usize> Rows<'_, M> {
     ) -> [[__m256i; 2]; M] {
         let (q, stride) = (self.q.as_ptr(), self.stride);
         assert!(chunk.tiles.len() * 4 <= stride && self.q.len() == M * stride);
-        // SAFETY: the CPU has what `D` needs, as the entries' callers vouch; row i of M, and 4 bytes for each of at most stride / 4
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 4 bytes for each of at most stride / 4
         // tiles (asserted above); 32 bytes within a tile.
         unsafe {
             // One or two rows have two sums in turn, so that one product need not wait for the one before.
@@ -361,8 +400,11 @@ impl<const M: usize> Rows<'_, M> {
 
     /// The sums of a chunk of int4, eight outputs after the other: so the sums of six rows and the weights of a group fit the
     /// registers.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
     #[inline(always)]
-    fn int4<D: Dots>(
+    unsafe fn int4<D: Dots>(
         &self,
         chunk: PackedChunk<'_>,
         starts: &[[i32; CHUNK_MAX / GROUP]; M],
@@ -371,7 +413,7 @@ impl<const M: usize> Rows<'_, M> {
         let (q, stride) = (self.q.as_ptr(), self.stride);
         let groups = chunk.tiles.as_chunks::<2>().0;
         assert!(groups.len() * GROUP <= stride && stride <= CHUNK_MAX && self.q.len() == M * stride);
-        // SAFETY: the CPU has what `D` needs, as the entries' callers vouch; row i of M, and 16 bytes for each of at most
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 16 bytes for each of at most
         // stride / 16 groups (asserted above); 32 bytes within a tile, 16 of an array of 16, 32 of one of 32.
         unsafe {
             let mut totals = [[_mm256_setzero_si256(); 2]; M];
