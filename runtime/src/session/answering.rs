@@ -323,7 +323,10 @@ impl Session {
     /// One pass for all running sequences; returns how many still are.
     fn pass(&mut self, on_piece: OnPiece<'_>) -> Result<usize> {
         let Pass { spans, tokens, running, states, head } = &mut self.pass;
-        (spans.clear(), tokens.clear(), running.clear(), states.clear());
+        spans.clear();
+        tokens.clear();
+        running.clear();
+        states.clear();
         for (i, sequence) in self.sequences.iter_mut().enumerate().filter(|(_, s)| s.is_running()) {
             let answer = &mut self.answers[i];
             if let Some(stop) = sequence.stop() {
