@@ -232,11 +232,6 @@ fn powers_of_two_have_equal_bits() {
     on_every_set!(powers_of_two);
 }
 
-/// The bits of an f16, with one NaN for all.
-fn half_bits(x: u16) -> u16 {
-    if x & 0x7FFF > 0x7C00 { 0x7E00 } else { x }
-}
-
 #[inline(always)]
 fn half_precision<S: Simd>(name: &str, s: S) {
     let all: Vec<u16> = (0..=u16::MAX).collect();

@@ -320,7 +320,7 @@ struct Pending<'a> {
     count: usize,
     /// Lanes of the outputs that are read before they are written: none in the first chunk, otherwise all.
     before: u64,
-    borrowed: PhantomData<(&'a Sums, &'a [f32], &'a mut [[f32; PANEL]])>,
+    borrowed: PhantomData<&'a mut [[f32; PANEL]]>,
 }
 
 /// A tile of sums, and what they become.
