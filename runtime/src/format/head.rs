@@ -414,7 +414,7 @@ mod tests {
     #[test]
     fn every_truncation_is_refused() {
         let (_, file) = sample();
-        for n in 0..file.len() {
+        for n in (0..file.len()).step_by(if cfg!(miri) { 9973 } else { 1 }) {
             assert!(Head::parse(&file[..n]).is_err(), "{n} bytes");
         }
         let mut long = file.clone();
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_of_the_head_is_refused() {
         let (head, file) = sample();
-        for bit in 0..head.encode().len() * 8 {
+        for bit in (0..head.encode().len() * 8).step_by(if cfg!(miri) { 503 } else { 1 }) {
             let mut bad = file.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Head::parse(&bad).is_err(), "bit {bit}");
@@ -484,6 +484,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, ..ProptestConfig::default() })]
         #[test]
         fn no_bytes_make_the_reader_panic(tail in prop::collection::vec(any::<u8>(), 0..400), entries in 0u32..4, tensors in 0u32..4) {
             let mut file = vec![0; FIXED_BYTES];

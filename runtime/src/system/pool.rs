@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
@@ -16,8 +16,9 @@ use palmtop_kernels::DefaultFloatMode;
 /// The stack of every thread that a pool starts. Kernels and graph use a few KiB of it; the rest is for the system's own, such
 /// as unwinding a panic.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
-/// How often an idle thread looks for work before it sleeps: some 50 µs.
-const SPINS: u32 = 4000;
+/// How often an idle thread looks for work before it sleeps: some 50 µs. Miri, which runs one thread at a time, would
+/// only wait.
+const SPINS: u32 = if cfg!(miri) { 4 } else { 4000 };
 /// How often the caller looks for the last tasks before it offers its core to them.
 const SPINS_BEFORE_YIELD: u32 = 2000;
 
@@ -31,12 +32,19 @@ pub struct ThreadPool {
 /// A region's work with its types forgotten: `call(data, task, thread)`.
 type Call = unsafe fn(*const (), usize, usize);
 
+/// What the tasks of a region are. It lies on the caller's stack, which stands still until all of them are done.
+struct Region {
+    call: Call,
+    data: *const (),
+    tasks: u32,
+}
+
 struct Shared {
     /// Epoch of the region in the upper half, tasks that nobody has claimed yet in the lower.
     state: AtomicU64,
-    tasks: AtomicU32,
-    call: AtomicUsize,
-    data: AtomicUsize,
+    /// The region of that epoch. Only a thread that has claimed one of its tasks, and not finished it, may follow the
+    /// pointer.
+    region: AtomicPtr<Region>,
     /// Tasks of the region that are done; before the first region, threads that have started.
     done: AtomicU32,
     sleepers: AtomicU32,
@@ -56,9 +64,7 @@ impl ThreadPool {
     pub fn with_hints(threads: usize, hints: &ThreadHints) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            tasks: AtomicU32::new(0),
-            call: AtomicUsize::new(0),
-            data: AtomicUsize::new(0),
+            region: AtomicPtr::new(std::ptr::null_mut()),
             done: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             stop: AtomicBool::new(false),
@@ -108,16 +114,22 @@ impl ThreadPool {
             let job = &*data.cast::<Job<'_, S, F>>();
             (job.f)(task, &mut *job.scratch.add(thread));
         };
-        self.run_tasks(call, (&raw const job).cast(), tasks);
+        // SAFETY: as just said; and `call` takes the job that `data` points to.
+        unsafe { self.run_tasks(call, (&raw const job).cast(), tasks) };
     }
 
-    fn run_tasks(&mut self, call: Call, data: *const (), tasks: usize) {
+    /// Calls `call(data, task, thread)` once for every task below `tasks`, and returns when all are done.
+    ///
+    /// # Safety
+    /// Until this returns, `call` may be called with `data` and any such numbers on any thread, at the same time for
+    /// different tasks and threads.
+    unsafe fn run_tasks(&mut self, call: Call, data: *const (), tasks: usize) {
         let tasks = u32::try_from(tasks).expect("a region has fewer than 2³² tasks");
+        let region = Region { call, data, tasks };
         let shared = &*self.shared;
         self.epoch = self.epoch.wrapping_add(1);
-        shared.call.store(call as usize, Ordering::Relaxed);
-        shared.data.store(data as usize, Ordering::Relaxed);
-        shared.tasks.store(tasks, Ordering::Relaxed);
+        // Threads only read it.
+        shared.region.store((&raw const region).cast_mut(), Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
         // Sequentially consistent with `sleepers`: either this thread sees a sleeper, or the sleeper sees the epoch.
         shared.state.store(u64::from(self.epoch) << 32 | u64::from(tasks), Ordering::SeqCst);
@@ -140,8 +152,8 @@ impl ThreadPool {
 
 /// How the threads of a session shall run. What the system refuses is said in the log, and the threads run as they are.
 ///
-/// The thread that calls a session computes as well, as one of [`Limits::threads`](crate::Limits::threads): whoever wants
-/// it elsewhere moves it.
+/// The thread that calls a session computes as well, as one of [`Limits::threads`](crate::Limits::threads): whoever
+/// wants it elsewhere moves it.
 ///
 /// ```no_run
 /// use palmtop::{Limits, Model, Session, ThreadHints};
@@ -162,8 +174,8 @@ impl ThreadPool {
 pub struct ThreadHints {
     /// Cores on which the threads may run, as the system numbers them; all if empty. Linux and Android only.
     pub cores: Vec<usize>,
-    /// The threads' niceness, from -20 (before all others) to 19 (behind them). Linux and Android only, and a niceness below
-    /// that of the process usually takes a privilege.
+    /// The threads' niceness, from -20 (before all others) to 19 (behind them). Linux and Android only, and a niceness
+    /// below that of the process usually takes a privilege.
     pub nice: Option<i32>,
     /// Called first on every thread that is started, with its number from 1 on: for a priority, a quality of service, a
     /// name, or an attachment to a virtual machine. A panic in it is ignored.
@@ -299,19 +311,20 @@ impl Shared {
     fn claim_all(&self, epoch: u32, thread: usize) {
         let mut state = self.state.load(Ordering::Acquire);
         while (state >> 32) as u32 == epoch && state as u32 > 0 {
-            // What is read here belongs to this region if the exchange below succeeds: the state has then not
-            // changed, so a task of this region was unclaimed all the while, the caller has not returned, and a
-            // later region cannot have been set up. If it fails, nothing of it is used.
-            let task = self.tasks.load(Ordering::Relaxed).wrapping_sub(state as u32);
-            let (call, data) = (self.call.load(Ordering::Relaxed), self.data.load(Ordering::Relaxed));
+            // The pointer is this region's if the exchange below succeeds: the state has then not changed, so a task
+            // of this region was unclaimed all the while, the caller has not returned, and a later region cannot
+            // have been set up. If it fails, the pointer is not followed.
+            let region = self.region.load(Ordering::Relaxed);
             match self.state.compare_exchange_weak(state, state - 1, Ordering::AcqRel, Ordering::Acquire) {
                 Err(now) => state = now,
                 Ok(_) => {
-                    // SAFETY: `call` was stored from a `Call` for this region (see above).
-                    let call = unsafe { std::mem::transmute::<usize, Call>(call) };
-                    // SAFETY: `data` is this region's job, alive until all tasks are done; `thread` is this
-                    // thread's own index.
-                    let run = || unsafe { call(data as *const (), task as usize, thread) };
+                    // SAFETY: the region lives until all its tasks are done, and this one is not. It was written
+                    // before the state, which has been read with `Acquire`.
+                    let &Region { call, data, tasks } = unsafe { &*region };
+                    let task = tasks.wrapping_sub(state as u32) as usize;
+                    // SAFETY: `run_tasks` was promised that `call` takes `data`, and task and thread are below
+                    // its numbers of them; `thread` is this thread's own index.
+                    let run = || unsafe { call(data, task, thread) };
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
                         *self.panic.lock().unwrap_or_else(|e| e.into_inner()) = Some(panic);
                     }
@@ -357,10 +370,11 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_in_every_region() {
+        let (small, large) = if cfg!(miri) { (8, 30) } else { (200, 5000) };
         for threads in [1, 2, 3, 8] {
             let mut pool = ThreadPool::new(threads).unwrap();
             let mut counts = vec![0usize; threads];
-            for tasks in (0..200).chain([5000]) {
+            for tasks in (0..small).chain([large]) {
                 let ran: Vec<AtomicU32> = (0..tasks).map(|_| AtomicU32::new(0)).collect();
                 pool.run(&mut counts, tasks, |t, count| {
                     ran[t].fetch_add(1, Ordering::Relaxed);
@@ -371,7 +385,7 @@ mod tests {
                     "{threads} threads, {tasks} tasks"
                 );
             }
-            assert_eq!(counts.iter().sum::<usize>(), (0..200).sum::<usize>() + 5000);
+            assert_eq!(counts.iter().sum::<usize>(), (0..small).sum::<usize>() + large);
         }
     }
 
@@ -381,7 +395,7 @@ mod tests {
     fn latecomers_claim_nothing() {
         let mut pool = ThreadPool::new(3).unwrap();
         let mut scratch = [(); 3];
-        for round in 0..1_000_000usize {
+        for round in 0..if cfg!(miri) { 50 } else { 1_000_000usize } {
             let tasks = [2, 40][round % 2];
             let ran: [AtomicU32; 64] = std::array::from_fn(|_| AtomicU32::new(0));
             pool.run(&mut scratch, tasks, |t, ()| {
@@ -404,8 +418,11 @@ mod tests {
             // SAFETY: `data` is `ran`.
             unsafe { &*data.cast::<AtomicU32>() }.fetch_add(1, Ordering::Relaxed);
         };
-        pool.run_tasks(call, (&raw const ran).cast(), 2);
-        pool.shared.tasks.store(100, Ordering::Relaxed);
+        let data = (&raw const ran).cast();
+        // SAFETY: `call` takes `ran`, at any time and on any thread.
+        unsafe { pool.run_tasks(call, data, 2) };
+        let mut next = Region { call, data, tasks: 100 };
+        pool.shared.region.store(&raw mut next, Ordering::Relaxed);
         pool.shared.claim_all(pool.epoch, 0);
         assert_eq!(ran.load(Ordering::Relaxed), 2);
     }
@@ -413,7 +430,7 @@ mod tests {
     #[test]
     fn threads_wake_from_sleep() {
         let mut pool = ThreadPool::new(2).unwrap();
-        for _ in 0..5 {
+        for _ in 0..if cfg!(miri) { 1 } else { 5 } {
             std::thread::sleep(std::time::Duration::from_millis(20));
             let mut scratch = [0u32; 2];
             pool.run(&mut scratch, 64, |_, s| *s += 1);
@@ -422,6 +439,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no system calls for cores and niceness")]
     fn threads_follow_hints() {
         let started = Arc::new(Mutex::new(Vec::new()));
         let seen = started.clone();
