@@ -28,7 +28,7 @@ pub struct Limits {
     pub image_side: usize,
     /// How keys and values are kept.
     pub kv: KvFormat,
-    /// Threads that compute; `None` for one per physical core.
+    /// Threads that compute; `None` for one per physical core, slow ones of big.LITTLE left out.
     pub threads: Option<usize>,
     /// Write to every page of memory when the session is made, so that the system backs it then: what a session needs is
     /// there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as they are

@@ -1,7 +1,7 @@
 //! The limits of the machine, measured: how fast it reads memory, and how fast it multiplies int8.
 //!
-//! Decoding reads every weight once a token; encoding and prefill multiply every weight by hundreds of rows. What a model
-//! reaches is a share of these two.
+//! Decoding reads every weight once a token; encoding and prefill multiply every weight by hundreds of rows. What a
+//! model reaches is a share of these two.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -27,14 +27,14 @@ pub struct MachineLimits {
     pub threads: usize,
     /// Bytes a second read in sequence from memory.
     pub read_bytes_per_s: f64,
-    /// int8 multiply-adds a second, from registers, with the vectors of the kernels' instruction set. AMX multiplies in a unit
-    /// of its own, and can do more.
+    /// int8 multiply-adds a second, from registers, with the vectors of the kernels' instruction set. AMX multiplies in
+    /// a unit of its own, and can do more.
     pub int8_macs_per_s: f64,
 }
 
 impl MachineLimits {
-    /// Measures with `threads` threads; takes about two seconds, and up to 2 GiB of memory (a quarter of what is available)
-    /// meanwhile.
+    /// Measures with `threads` threads; takes about two seconds, and up to 2 GiB of memory (a quarter of what is
+    /// available) meanwhile.
     pub fn measure(kernels: &Kernels, threads: usize) -> Result<Self> {
         let mut pool = ThreadPool::new(threads).map_err(Error::Threads)?;
         Ok(Self {
@@ -105,23 +105,120 @@ fn multiply(kernels: &Kernels, pool: &mut ThreadPool) -> f64 {
     best
 }
 
-/// Threads that a session uses if it is not told: one per physical core that this process may run on. A second thread on
-/// a core shares its multipliers and its memory, and gains nothing here.
+/// Threads that a session uses if it is not told: one per physical core that this process may run on, slow cores left
+/// out where the system tells them apart (see [`fast_cores`]). A second thread on a core shares its multipliers and its
+/// memory, and gains nothing here.
 pub fn default_threads() -> usize {
+    // This heeds affinity and, on Linux, quotas of a container.
     let allowed = std::thread::available_parallelism().map_or(1, Into::into);
-    physical_cores().map_or(allowed, |cores| allowed.min(cores)).max(1)
+    fast_cores().map_or(allowed, |cores| allowed.min(cores)).max(1)
 }
 
 /// Physical cores, if the system tells.
 pub fn physical_cores() -> Option<usize> {
-    let mut cores = std::collections::BTreeSet::new();
-    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
-        let siblings = entry.path().join("topology/thread_siblings_list");
-        if let Ok(siblings) = std::fs::read_to_string(siblings) {
-            cores.insert(siblings);
+    cores::count().map(|cores| cores.all)
+}
+
+/// Physical cores that this process may run on, without those that are less than half as fast as the fastest of them
+/// (the LITTLE ones of big.LITTLE, the efficient ones of Apple's chips); if the system tells.
+///
+/// Threads claim tasks as they get ready, so a core of half the speed still helps. With a slower one the others wait at
+/// the end of every region for the task that it took last.
+pub fn fast_cores() -> Option<usize> {
+    cores::count().map(|cores| cores.fast)
+}
+
+/// Physical cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cores {
+    /// Of the machine.
+    all: usize,
+    /// Those that [`fast_cores`] counts.
+    fast: usize,
+}
+
+/// Linux describes every logical CPU by a folder.
+#[cfg(any(target_os = "linux", target_os = "android", test))]
+mod sysfs {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::Cores;
+
+    /// The cores that `folder` describes as `/sys/devices/system/cpu` does; of the fast ones those with a CPU that is
+    /// `allowed`.
+    pub fn count(folder: &Path, allowed: impl Fn(usize) -> bool) -> Option<Cores> {
+        // A core is named by the list of its CPUs. Its value: its capacity if one of its CPUs is allowed.
+        let mut cores: BTreeMap<String, Option<u32>> = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).ok()?.flatten() {
+            let name = entry.file_name();
+            let Some(cpu) = name.to_str().and_then(|name| name.strip_prefix("cpu")?.parse().ok()) else {
+                continue;
+            };
+            let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).ok();
+            // The second is its new name. A CPU that is switched off has neither.
+            let siblings = read("topology/thread_siblings_list").or_else(|| read("topology/core_cpus_list"));
+            let Some(siblings) = siblings else { continue };
+            // Of 1024, which is the fastest core at its highest clock; not there where all cores are of one kind, and
+            // on PCs.
+            let capacity = read("cpu_capacity").and_then(|text| text.trim().parse().ok()).unwrap_or(1024);
+            let core = cores.entry(siblings).or_default();
+            if allowed(cpu) {
+                *core = Some(core.unwrap_or(0).max(capacity));
+            }
         }
+        let fastest = cores.values().flatten().copied().max();
+        let fast = cores.values().flatten().filter(|&&capacity| capacity >= fastest.unwrap_or(0).div_ceil(2));
+        let fast = fast.count();
+        (fast > 0).then_some(Cores { all: cores.len(), fast })
     }
-    (!cores.is_empty()).then_some(cores.len())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod cores {
+    use super::{Cores, sysfs};
+
+    pub fn count() -> Option<Cores> {
+        let affinity = rustix::thread::sched_getaffinity(None).ok();
+        // More CPUs than the set can name are allowed rather than forgotten.
+        let allowed = |cpu| {
+            affinity.as_ref().is_none_or(|set| cpu >= rustix::thread::CpuSet::MAX_CPU || set.is_set(cpu))
+        };
+        sysfs::count("/sys/devices/system/cpu".as_ref(), allowed)
+    }
+}
+
+#[cfg(target_vendor = "apple")]
+mod cores {
+    use std::ffi::{CStr, c_int};
+
+    use super::Cores;
+
+    pub fn count() -> Option<Cores> {
+        let all = number(c"hw.physicalcpu")?;
+        // Level 0 is the fastest; Macs with Intel's chips have no levels.
+        Some(Cores { all, fast: number(c"hw.perflevel0.physicalcpu").unwrap_or(all) })
+    }
+
+    fn number(name: &CStr) -> Option<usize> {
+        let mut value: c_int = 0;
+        let mut bytes = size_of::<c_int>();
+        // SAFETY: the name ends with a zero, and the system writes at most the `bytes` of `value`; nothing is set.
+        let failed = unsafe {
+            libc::sysctlbyname(name.as_ptr(), (&raw mut value).cast(), &mut bytes, std::ptr::null_mut(), 0)
+        };
+        (failed == 0 && bytes == size_of::<c_int>()).then_some(value)?.try_into().ok().filter(|&n| n > 0)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+mod cores {
+    use super::Cores;
+
+    pub fn count() -> Option<Cores> {
+        let all = num_cpus::get_physical();
+        (all > 0).then_some(Cores { all, fast: all })
+    }
 }
 
 /// Bytes of memory that programs can still have, if the system tells.
@@ -142,16 +239,101 @@ fn memory_line(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     #[test]
     fn what_the_machine_has_fits_together() {
         let allowed: usize = std::thread::available_parallelism().map_or(1, Into::into);
         assert!((1..=allowed).contains(&default_threads()));
-        assert!(physical_cores().is_none_or(|cores| cores >= 1));
+        if let Some(all) = physical_cores() {
+            assert!((1..=all).contains(&fast_cores().unwrap()));
+        }
         if cfg!(target_os = "linux") {
             let (total, available) = (total_memory().unwrap(), available_memory().unwrap());
             assert!(available > 0 && available <= total, "{available} of {total}");
         }
+    }
+
+    /// CPUs with the same capacity, or none, and so many of them in a core.
+    type Cluster = (Range<usize>, Option<u32>, usize);
+
+    /// A folder as Linux would show these CPUs in, one after the other.
+    fn sysfs_of(clusters: &[Cluster]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (cpus, capacity, threads) in clusters {
+            for cpu in cpus.clone() {
+                let topology = folder.path().join(format!("cpu{cpu}/topology"));
+                std::fs::create_dir_all(&topology).unwrap();
+                let first = cpus.start + (cpu - cpus.start) / threads * threads;
+                let siblings =
+                    (first..first + threads).map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(",");
+                std::fs::write(topology.join("thread_siblings_list"), siblings + "\n").unwrap();
+                if let Some(capacity) = capacity {
+                    std::fs::write(
+                        folder.path().join(format!("cpu{cpu}/cpu_capacity")),
+                        format!("{capacity}\n"),
+                    )
+                    .unwrap();
+                }
+            }
+        }
+        // What else lies there, and a CPU that is switched off.
+        for other in ["cpufreq", "cpuidle", "cpu99", "power"] {
+            std::fs::create_dir(folder.path().join(other)).unwrap();
+        }
+        std::fs::write(folder.path().join("online"), "0-3\n").unwrap();
+        folder
+    }
+
+    #[test]
+    fn slow_cores_and_second_threads_are_not_counted() {
+        let rows: [(&str, &[Cluster], usize, usize); 8] = [
+            ("Raspberry Pi 5", &[(0..4, Some(1024), 1)], 4, 4),
+            ("RK3588", &[(0..4, Some(414), 1), (4..8, Some(1024), 1)], 8, 4),
+            ("phone", &[(0..4, Some(325), 1), (4..7, Some(871), 1), (7..8, Some(1024), 1)], 8, 4),
+            (
+                "phone, little middle",
+                &[(0..4, Some(160), 1), (4..6, Some(498), 1), (6..8, Some(1024), 1)],
+                8,
+                2,
+            ),
+            ("half as fast", &[(0..2, Some(511), 1), (2..4, Some(512), 1), (4..6, Some(1024), 1)], 6, 4),
+            ("PC with two threads a core", &[(0..16, None, 2)], 8, 8),
+            ("hybrid PC", &[(0..16, Some(1024), 2), (16..24, Some(505), 1)], 16, 8),
+            ("hybrid PC that says nothing", &[(0..16, None, 2), (16..24, None, 1)], 16, 16),
+        ];
+        for (name, clusters, all, fast) in rows {
+            let folder = sysfs_of(clusters);
+            assert_eq!(sysfs::count(folder.path(), |_| true), Some(Cores { all, fast }), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_cores_that_the_process_may_run_on_are_fast() {
+        let folder = sysfs_of(&[(0..4, Some(414), 1), (4..8, Some(1024), 1)]);
+        let fast =
+            |allowed: &dyn Fn(usize) -> bool| sysfs::count(folder.path(), allowed).map(|cores| cores.fast);
+        assert_eq!(fast(&|cpu| cpu >= 6), Some(2));
+        // Bound to slow cores, the fastest of those count.
+        assert_eq!(fast(&|cpu| cpu < 3), Some(3));
+        assert_eq!(fast(&|_| false), None);
+        // One thread of each core, and both of one.
+        let folder = sysfs_of(&[(0..8, None, 2)]);
+        let fast =
+            |allowed: &dyn Fn(usize) -> bool| sysfs::count(folder.path(), allowed).map(|cores| cores.fast);
+        assert_eq!(fast(&|cpu| cpu % 2 == 0), Some(4));
+        assert_eq!(fast(&|cpu| cpu < 2), Some(1));
+    }
+
+    #[test]
+    fn folders_that_tell_nothing_count_nothing() {
+        assert_eq!(sysfs::count(sysfs_of(&[]).path(), |_| true), None);
+        assert_eq!(sysfs::count("/no/such/folder".as_ref(), |_| true), None);
+        // A capacity that cannot be read is that of the fastest.
+        let folder = sysfs_of(&[(0..2, Some(1024), 1)]);
+        std::fs::write(folder.path().join("cpu0/cpu_capacity"), "fast").unwrap();
+        assert_eq!(sysfs::count(folder.path(), |_| true), Some(Cores { all: 2, fast: 2 }));
     }
 }
