@@ -134,18 +134,25 @@ palmtop_status palmtop_set_log(int32_t level, palmtop_log_callback callback, voi
 
 /* ---- Models ------------------------------------------------------------------------------------------------------ */
 
-/* A model: weights, architecture and tokenizer. The file is mapped and its pages are read on first use, so opening
- * is quick and processes share the pages. Nobody may change the file while it is open. */
+/* A model: weights, architecture and tokenizer. */
 typedef struct palmtop_model { uint64_t id; } palmtop_model;
 
-/* Opens the .palm file at `path`. */
+/* Maps the .palm file at `path`: opening is quick, its pages are read on first use, and processes share them. The file
+ * must stay as it is until the model is freed. If anybody shortens it, the system ends your process with SIGBUS; if
+ * anybody writes into it, answers are wrong. Replace a model by renaming a finished file into its place, and never
+ * write into one; or use palmtop_model_read. */
 palmtop_status palmtop_model_open(const char *path, palmtop_model *model);
+
+/* Reads the .palm file at `path` into memory of its own. What happens to the file afterwards does not matter. The
+ * memory, as much as the file has bytes, belongs to this process alone, and the system cannot drop it when it needs
+ * room. */
+palmtop_status palmtop_model_read(const char *path, palmtop_model *model);
 
 /* Opens a model that is part of the open file `fd`, such as an uncompressed asset of an Android package. The model
  * starts at byte `offset` and has `length` bytes; if `length` is 0, it reaches to the end of the file. You keep `fd`
  * and may close it afterwards. The call leaves its file position as it was, but nobody else may move it during the
  * call. If `offset` is not a multiple of 64, the call reads the whole model into memory and logs a warning. Not
- * available on Windows. */
+ * available on Windows. A model that is not read into memory is mapped, and the rule of palmtop_model_open holds. */
 palmtop_status palmtop_model_open_fd(int32_t fd, uint64_t offset, uint64_t length, palmtop_model *model);
 
 /* Tells you that the memory of a model is no longer in use. Called once, on any thread. */
@@ -178,6 +185,14 @@ palmtop_status palmtop_model_get_info(palmtop_model model, palmtop_model_info *i
 /* Reads the whole file and compares its checksums. Returns PALMTOP_BAD_MODEL if any part is damaged. Takes as long
  * as reading the file from disk. */
 palmtop_status palmtop_model_verify(palmtop_model model);
+
+/* Reads all of the model once, so that the first answer does not wait for the disk. The system may drop it again. */
+palmtop_status palmtop_model_preload(palmtop_model model);
+
+/* Reads all of the model, and keeps it in memory until it is freed. Returns PALMTOP_OUT_OF_MEMORY if the system does
+ * not allow that much, which is usual without a privilege or a higher limit (ulimit -l), and always on Windows. The
+ * model can be used all the same. */
+palmtop_status palmtop_model_lock(palmtop_model model);
 
 /* ---- Sessions ---------------------------------------------------------------------------------------------------- */
 
@@ -218,7 +233,8 @@ typedef struct palmtop_session_options {
     uint32_t new_tokens;    /* maximum tokens of an answer; 256 */
     uint32_t image_side;    /* maximum pixels of the longer side of a picture; 16384 */
     int32_t kv;             /* PALMTOP_KV_AUTO */
-    uint32_t threads;       /* threads that compute, including the calling one; 0: one per physical core */
+    uint32_t threads;       /* threads that compute, including the calling one; 0: one per physical core,
+                             * slow ones of big.LITTLE left out */
     int32_t nice;           /* niceness of the started threads, -20 to 19; PALMTOP_NICE_AS_IT_IS. Linux and Android */
     uint32_t core_count;    /* number of entries in `cores`; 0: any core */
     const uint32_t *cores;  /* cores for the started threads, as the system numbers them. Linux and Android */

@@ -52,6 +52,7 @@ fn a_model_is_the_same_wherever_it_lies() {
     assert!(!expected.is_empty());
     assert_eq!(answer(&Model::from_memory(Memory::new(&bytes, 0)).unwrap()), expected);
     assert!(Model::from_memory(Memory::new(&bytes, 32)).is_err());
+    assert_eq!(answer(&Model::read(&converted.path).unwrap()), expected);
 
     let mut package = tempfile::tempfile().unwrap();
     for (offset, behind) in [(0, 0), (64, 10), (4096, 0), (4160, 1), (1, 0), (4100, 7)] {
@@ -77,4 +78,27 @@ fn a_model_is_the_same_wherever_it_lies() {
     assert!(matches!(Model::open_part(&package, end, None), Err(Error::Format(_))));
     let folder = File::open(data()).unwrap();
     assert!(matches!(Model::open_part(&folder, 0, None), Err(Error::Io { .. })));
+}
+
+/// What was read needs its file no more, whatever is done to it; and what is mapped can tell.
+#[test]
+fn a_model_that_was_read_does_not_depend_on_its_file() {
+    let converted = converted("tiny1", uniform(WeightFormat::Int8));
+    let whole = std::fs::read(&converted.path).unwrap();
+    let read = Model::read(&converted.path).unwrap();
+    let expected = answer(&read);
+    for spoilt in [&[][..], &whole[..whole.len() / 2], &vec![0x55; whole.len()]] {
+        std::fs::write(&converted.path, spoilt).unwrap();
+        assert_eq!(answer(&read), expected);
+        read.check_unchanged().unwrap();
+        assert!(matches!(Model::read(&converted.path), Err(Error::File { .. })));
+    }
+    std::fs::write(&converted.path, &whole).unwrap();
+    let mapped = converted.open();
+    mapped.preload();
+    assert_eq!(answer(&mapped), expected);
+    mapped.check_unchanged().unwrap();
+    // One byte more, behind all that is mapped.
+    std::fs::write(&converted.path, [&whole[..], b"!"].concat()).unwrap();
+    assert!(matches!(mapped.check_unchanged(), Err(Error::FileChanged { path }) if path == converted.path));
 }

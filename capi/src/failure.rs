@@ -57,8 +57,9 @@ impl From<Error> for Failure {
             Error::File { .. } | Error::Format(_) | Error::Tokenizer(_) | Error::MaskCodec(_) => {
                 PALMTOP_BAD_MODEL
             }
+            Error::FileChanged { .. } => PALMTOP_BAD_MODEL,
             Error::Io { .. } => PALMTOP_IO,
-            Error::OutOfMemory { .. } => PALMTOP_OUT_OF_MEMORY,
+            Error::OutOfMemory { .. } | Error::Lock { .. } => PALMTOP_OUT_OF_MEMORY,
             Error::Threads(_) => PALMTOP_NO_THREADS,
             Error::Cancelled => PALMTOP_CANCELLED,
             Error::DeadlinePassed => PALMTOP_DEADLINE,

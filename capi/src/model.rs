@@ -74,6 +74,22 @@ pub unsafe extern "C" fn palmtop_model_open(
 }
 
 /// # Safety
+/// `path` is null or a text, `model` null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn palmtop_model_read(
+    path: *const c_char,
+    model: *mut palmtop_model,
+) -> palmtop_status {
+    call(|| {
+        // SAFETY: as this function's.
+        let (out, path) = unsafe {
+            (Out::new("model", model, palmtop_model::default())?, arguments::text("the path", path)?)
+        };
+        give(out, Model::read(Path::new(path))?)
+    })
+}
+
+/// # Safety
 /// `model` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_model_open_fd(
@@ -218,6 +234,19 @@ pub extern "C" fn palmtop_model_verify(model: palmtop_model) -> palmtop_status {
             )),
         }
     })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn palmtop_model_preload(model: palmtop_model) -> palmtop_status {
+    call(|| {
+        MODELS.get(model.id)?.preload();
+        Ok(())
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn palmtop_model_lock(model: palmtop_model) -> palmtop_status {
+    call(|| Ok(MODELS.get(model.id)?.lock()?))
 }
 
 /// # Safety

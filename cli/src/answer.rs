@@ -105,6 +105,7 @@ impl From<anyhow::Error> for Failure {
 /// All that answering needs, made once.
 struct Looker<'a> {
     job: &'a Job,
+    model: &'a Model,
     session: Session,
     features: ImageFeatures,
     options: GenerateOptions,
@@ -137,7 +138,7 @@ impl<'a> Looker<'a> {
         options.sampling = sampling(decoding);
         options.grammar = grammar;
         options.cancel = cancel;
-        Ok(Self { job, features: session.new_features()?, session, options, batch, objects })
+        Ok(Self { job, model, features: session.new_features()?, session, options, batch, objects })
     }
 
     /// Answers all prompts about one picture.
@@ -154,6 +155,7 @@ impl<'a> Looker<'a> {
             .with_context(|| format!("cannot use picture {source}"))
             .map_err(Failure::Picture)?;
         let decode_image = start.elapsed();
+        self.model.check_unchanged().map_err(|error| Failure::Everything(error.into()))?;
         self.session.encode(picture.view(), &mut self.features, &self.options).map_err(
             |error| match error {
                 palmtop::Error::Image(_) => Failure::Picture(

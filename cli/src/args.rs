@@ -190,8 +190,25 @@ pub struct ModelArgs {
     /// The model [default: a small built-in one, which knows a world of emoji and words]
     #[arg(short, long, env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
+    /// How the model comes into memory
+    #[arg(long, value_enum, default_value_t)]
+    pub load: Load,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+/// How a model file comes into memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Load {
+    /// Mapped, and read from the disk as it is used; the file must stay as it is meanwhile
+    #[default]
+    Map,
+    /// Mapped, and read once before anything else
+    Preload,
+    /// Mapped, read, and kept in memory whatever else needs room (see ulimit -l)
+    Lock,
+    /// Read into memory of the program's own: the file may change or go away afterwards
+    Read,
 }
 
 /// The environment variable that names the model.
@@ -201,7 +218,7 @@ const MODEL_VARIABLE: &str = "PALMTOP_MODEL";
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct MachineArgs {
-    /// Threads that compute [default: one per physical core]
+    /// Threads that compute [default: one per physical core that is not slow]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
     /// Instruction set of the kernels, of scalar, neon, neon-dotprod, neon-i8mm, avx2, avxvnni, avx512, amx; all give
@@ -338,7 +355,7 @@ pub struct ConvertArgs {
     /// notice]
     #[arg(long, value_name = "TEXT")]
     pub license: Option<String>,
-    /// Number of threads [default: one per physical core]
+    /// Number of threads [default: one per physical core that is not slow]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
     /// The form of the report on stdout

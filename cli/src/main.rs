@@ -12,6 +12,7 @@ mod eval;
 mod files;
 mod inspect;
 mod interrupt;
+mod mapping;
 mod models;
 mod output;
 mod overlay;
@@ -43,6 +44,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let cli = read_arguments();
     output::log_to_stderr(cli.verbose);
+    mapping::report_bus_errors();
     match run(cli) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::FAILURE,

@@ -8,23 +8,45 @@ use palmtop::format::PalmFile;
 use palmtop::model::Model;
 use palmtop_kernels::{Isa, Kernels};
 
-use crate::args::{MachineArgs, ModelArgs};
+use crate::args::{Load, MachineArgs, ModelArgs};
 use crate::demo;
 use crate::errors::{UsageError, WithHint};
+use crate::interrupt;
 use crate::output::Voice;
 
 /// The model that the user names, or else the small one that is part of the program.
 pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
     match &args.model {
-        Some(path) => open(path),
+        Some(path) => load(path, args.load),
         None => demo::model(voice),
     }
 }
 
+/// Opens a model file, and brings it into memory as the user wants it.
+fn load(path: &Path, how: Load) -> anyhow::Result<Arc<Model>> {
+    if how == Load::Read {
+        return open_by(path, |path| interrupt::while_waiting(|| Model::read(path)));
+    }
+    let model = open(path)?;
+    match how {
+        Load::Map | Load::Read => {}
+        Load::Preload => interrupt::while_waiting(|| model.preload()),
+        Load::Lock => interrupt::while_waiting(|| model.lock())?,
+    }
+    Ok(model)
+}
+
 /// Opens a model file.
 pub fn open(path: &Path) -> anyhow::Result<Arc<Model>> {
+    open_by(path, Model::open)
+}
+
+fn open_by(
+    path: &Path,
+    open: impl FnOnce(&Path) -> palmtop::Result<Arc<Model>>,
+) -> anyhow::Result<Arc<Model>> {
     check_is_file(path)?;
-    Model::open(path).map_err(|error| match error {
+    open(path).map_err(|error| match error {
         // These name the file.
         palmtop::Error::File { .. } | palmtop::Error::Io { .. } => error.into(),
         _ => anyhow::Error::new(error).context(format!("cannot use model file {}", path.display())),

@@ -37,6 +37,28 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_model_answers_the_same_however_it_is_loaded() {
+    let noise = data("images/noise_97x61.png");
+    let answer = |how: &[&str]| {
+        let args = [&["caption", text(&noise), "-m", model(), "--max-new-tokens", "4"], how].concat();
+        succeed(args).stdout
+    };
+    let want = answer(&[]);
+    assert!(!want.is_empty());
+    for how in ["map", "preload", "read"] {
+        assert_eq!(answer(&["--load", how]), want, "{how}");
+    }
+    // Not every user may lock memory; if not, that is said.
+    let args = ["caption", text(&noise), "-m", model(), "--max-new-tokens", "4", "--load", "lock"];
+    let locked = run(args);
+    if locked.code == Some(0) {
+        assert_eq!(locked.stdout, want);
+    } else {
+        assert_says(&locked.stderr, &["error: cannot lock the", "ulimit -l"]);
+    }
+}
+
+#[test]
 fn completions_are_scripts() {
     for (shell, says) in
         [("bash", "_palmtop()"), ("zsh", "#compdef palmtop"), ("fish", "complete -c palmtop")]

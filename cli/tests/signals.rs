@@ -140,6 +140,66 @@ fn ctrl_c_during_a_bench_takes_its_model_away() {
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 
+/// A copy of the model that may be spoilt.
+fn copy_of_model(folder: &Path) -> std::path::PathBuf {
+    let copy = folder.join("copy.palm");
+    fs::copy(model(), &copy).unwrap();
+    copy
+}
+
+#[test]
+fn a_model_that_was_written_before_the_next_picture_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of_model(folder.path());
+    for load in ["map", "read"] {
+        let mut child = palmtop(["caption", "-", "-m", text(&copy), "-v", "--load", load])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The kernels are named when the session is made, right before the picture is waited for.
+        let mut stderr = wait_until_it_says(&mut child, "kernels");
+        fs::OpenOptions::new().append(true).open(&copy).unwrap().write_all(b"!").unwrap();
+        child.stdin.take().unwrap().write_all(&fs::read(scene()).unwrap()).unwrap();
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).unwrap();
+        let output = child.wait_with_output().unwrap();
+        if load == "map" {
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{said}");
+            assert!(said.contains("error: ") && said.contains("was changed while it was open"), "{said}");
+        } else {
+            assert_eq!(output.status.code(), Some(0), "{said}");
+            assert!(!output.stdout.is_empty());
+        }
+        copy_of_model(folder.path());
+    }
+}
+
+/// While a picture is looked at, nobody can look at the file too: the system ends the program, which has the last word.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[test]
+fn a_model_that_is_cut_short_while_it_is_in_use_ends_the_program_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of_model(folder.path());
+    let scene = scene();
+    // More pictures than can be answered before the file is cut.
+    let mut args = vec!["caption", "--json", "--max-new-tokens", "64", "-m", text(&copy)];
+    args.extend(std::iter::repeat_n(text(&scene), 3000));
+    let mut child = palmtop(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    fs::OpenOptions::new().write(true).open(&copy).unwrap().set_len(0).unwrap();
+    let rest = lines.count();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{stderr}");
+    assert!(rest < 2999);
+    // If it was cut right between two pictures, that was seen.
+    let cut = "error: a file that is mapped was shortened";
+    assert!(stderr.contains(cut) || stderr.contains("was changed while it was open"), "{stderr}");
+}
+
 #[test]
 fn a_closed_pipe_ends_quietly() {
     let noise = data("images/noise_97x61.png");

@@ -166,9 +166,11 @@ impl World {
         match bytes.byte() % 24 {
             0 => {
                 let mut model = palmtop_model::default();
-                let path = if bytes.byte() > 250 { text(bytes) } else { path.as_ptr() };
+                let kind = bytes.byte();
+                let path = if kind > 250 { text(bytes) } else { path.as_ptr() };
+                let open = if kind % 4 == 1 { palmtop_model_read } else { palmtop_model_open };
                 // SAFETY: as above.
-                let status = unsafe { palmtop_model_open(path, &mut model) };
+                let status = unsafe { open(path, &mut model) };
                 self.models.made(status, model.id);
                 status
             }

@@ -53,12 +53,27 @@ class Timings:
 
 
 class Model:
-    """An open .palm file."""
+    """A .palm file.
 
-    def __init__(self, path: Union[str, os.PathLike]):
-        self._native = _palmtop.Model(os.fspath(path))
+    It is mapped: opening is quick, and processes share it. The file must then stay as it is while the model is in use: if
+    anybody shortens it, the system ends this process with SIGBUS; if anybody writes into it, answers are wrong. Replace a
+    model by renaming a finished file into its place, and never write into one. With `map=False` the file is read into memory
+    of this process instead, and what happens to it afterwards does not matter.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike], *, map: bool = True):
+        self._native = _palmtop.Model(os.fspath(path), map)
         info = self._native.info()
         self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
+
+    def preload(self) -> None:
+        """Reads all weights once, so that the first answer does not wait for the disk."""
+        self._native.preload()
+
+    def lock(self) -> None:
+        """Reads all weights, and keeps them in memory for as long as the model is in use. OSError if the system does not allow
+        that much, which is usual without a privilege or a higher limit (ulimit -l)."""
+        self._native.lock()
 
     def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None, isa=None) -> Plan:
         """The memory that a session with these limits would take. Creates no session."""

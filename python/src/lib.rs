@@ -50,7 +50,7 @@ fn to_python(error: palmtop::Error) -> PyErr {
         palmtop::Error::DeadlinePassed => {
             DeadlinePassed::new_err("the timeout passed before the call finished")
         }
-        palmtop::Error::Io { .. } => PyOSError::new_err(message),
+        palmtop::Error::Io { .. } | palmtop::Error::Lock { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }
 }
@@ -65,9 +65,18 @@ struct Model(Arc<palmtop::Model>);
 #[pymethods]
 impl Model {
     #[new]
-    fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+    fn new(py: Python<'_>, path: PathBuf, map: bool) -> PyResult<Self> {
         let _mode = DefaultFloatMode::enter();
-        py.detach(|| palmtop::Model::open(&path)).map(Self).map_err(to_python)
+        let open = if map { palmtop::Model::open } else { palmtop::Model::read };
+        py.detach(|| open(&path)).map(Self).map_err(to_python)
+    }
+
+    fn preload(&self, py: Python<'_>) {
+        py.detach(|| self.0.preload());
+    }
+
+    fn lock(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.lock()).map_err(to_python)
     }
 
     /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are

@@ -1,8 +1,11 @@
 """The package against the real library: python test_palmtop.py MODEL PICTURE. Prints "caption en" of the picture for comparison."""
 
 import io
+import os
+import shutil
 import struct
 import sys
+import tempfile
 import threading
 import types
 
@@ -38,6 +41,11 @@ for isa in ("avx2", "neon"):  # of which no CPU has both
         lacking = str(error)
 assert "this CPU does not have" in lacking
 session = model.session(batch=2, new_tokens=40, threads=2)
+model.preload()
+try:
+    model.lock()
+except OSError as error:
+    assert "locked memory" in str(error)
 
 features = session.encode(picture_path)
 assert features.picture_size == (640, 361)
@@ -49,6 +57,16 @@ assert len(caption.tokens) == len(caption.probabilities) > 0 and str(caption) ==
 both = session.answers(features, ["detect cat", "caption en"])
 assert both[1].text == caption.text, "each as it would be answered alone"
 assert session.timings.encode > 0 and session.timings.decode_steps > 0
+
+# A model that was read does not need its file any more.
+with tempfile.TemporaryDirectory() as folder:
+    copy = os.path.join(folder, "copy.palm")
+    shutil.copy(model_path, copy)
+    owned = palmtop.Model(copy, map=False)
+    os.truncate(copy, 0)
+    refused(palmtop.Error, lambda: palmtop.Model(copy, map=False))
+    again = owned.session(new_tokens=40)
+    assert again.answer(again.encode(picture_path), "caption en").text == caption.text
 
 # Pieces are the answer; a generator that is closed ends it.
 assert "".join(session.stream(features, "caption en")) == caption.text
@@ -157,7 +175,7 @@ except ImportError:
     supervision = types.ModuleType("supervision")
     supervision.Detections = lambda **fields: types.SimpleNamespace(**fields)
     sys.modules["supervision"] = supervision
-    print("SKIPPED: conversion with the real package supervision, which is not here", file=sys.stderr)
+    print("SKIPPED: conversion with the real package supervision: it is not here", file=sys.stderr)
 detections = found.to_supervision()
 assert detections.xyxy.shape == (2, 4) and detections.mask.shape == (2, 70, 96)
 assert detections.class_id.tolist() == [0, 0] and detections.data["class_name"].tolist() == ["cat", "cat"]
@@ -167,7 +185,7 @@ assert found.to_supervision(["dog", "cat"]).class_id.tolist() == [1, 1], "as in 
 try:
     import PIL.Image
 except ImportError:
-    print("SKIPPED: pictures of Pillow, which is not here", file=sys.stderr)
+    print("SKIPPED: pictures of Pillow: it is not here", file=sys.stderr)
 else:
     assert tokens(PIL.Image.fromarray(rgb)) == expected
     file = io.BytesIO()

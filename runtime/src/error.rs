@@ -66,6 +66,25 @@ pub enum Error {
         /// Bytes that were asked for at once.
         bytes: usize,
     },
+    /// The file of a model was shortened or written while it was mapped: its answers cannot be trusted any more.
+    #[error(
+        "{} was changed while it was open: open it again, and replace a model by renaming a finished file into its place",
+        path.display()
+    )]
+    FileChanged {
+        /// The model file.
+        path: PathBuf,
+    },
+    /// The system does not keep that much of a model in memory.
+    #[error(
+        "cannot lock the {bytes} bytes of the model in memory: raise the limit of locked memory (`ulimit -l`), or do without"
+    )]
+    Lock {
+        /// Bytes of the model.
+        bytes: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// No threads can be started.
     #[error("cannot start threads: {0}")]
     Threads(#[source] std::io::Error),

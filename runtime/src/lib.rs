@@ -1,7 +1,8 @@
 //! palmtop: PaliGemma 1 and 2 on small devices.
 //!
-//! A [`Model`] maps a `.palm` file; a [`Session`] owns all memory and threads that answering needs, and
-//! allocates nothing after it is made. Look at a picture once, ask as much as you like:
+//! A [`Model`] maps a `.palm` file, which must stay as it is meanwhile ([`Model::open`]), or reads it
+//! ([`Model::read`]); a [`Session`] owns all memory and threads that answering needs, and allocates nothing after it is
+//! made. Look at a picture once, ask as much as you like:
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;

@@ -81,6 +81,8 @@ static void handles(void) {
         if (id != model.id) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_get_info(m, &info));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_verify(m));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_preload(m));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_model_lock(m));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_plan(m, NULL, &plan));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_session_new(m, NULL, &new_session));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_features_new(m, &new_features));
@@ -227,6 +229,7 @@ static void structs(void) {
 
 static void models(const char *path, const char *other) {
     palmtop_model m = {7};
+    palmtop_status status;
     int32_t fd;
     static uint64_t memory[32];
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open(NULL, &m));
@@ -238,6 +241,20 @@ static void models(const char *path, const char *other) {
     WANT(PALMTOP_IO, palmtop_model_open("/", &m));
     WANT(PALMTOP_IO, palmtop_model_open("/dev/zero", &m));
     WANT(PALMTOP_BAD_MODEL, palmtop_model_open(other, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_read(NULL, &m));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_read(path, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_read("\xff\xfe", &m));
+    WANT(PALMTOP_IO, palmtop_model_read("/nowhere/at/all", &m));
+    WANT(PALMTOP_IO, palmtop_model_read("/", &m));
+    WANT(PALMTOP_IO, palmtop_model_read("/dev/zero", &m));
+    WANT(PALMTOP_BAD_MODEL, palmtop_model_read(other, &m));
+    CHECK(m.id == 0);
+    OK(palmtop_model_read(path, &m));
+    OK(palmtop_model_preload(m));
+    status = palmtop_model_lock(m);
+    CHECK(status == PALMTOP_OK || status == PALMTOP_OUT_OF_MEMORY);
+    OK(palmtop_model_verify(m));
+    OK(palmtop_model_free(m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(-1, 0, 0, &m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(-77, 0, 0, &m));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_open_fd(12345, 0, 0, &m));

@@ -19,7 +19,7 @@ use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Sess
 use palmtop_convert::Progress;
 use palmtop_convert::examples::TaskKind;
 
-use crate::args::{EvalArgs, ModelArgs};
+use crate::args::{EvalArgs, Load, ModelArgs};
 use crate::errors::{UsageError, WithHint};
 use crate::files::Replacement;
 use crate::output::{Stdout, Voice};
@@ -73,6 +73,7 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
             break;
         }
         let items = picture.items.len() as u64;
+        models.iter().try_for_each(|model| model.check_unchanged())?;
         run.picture(picture, &mut contenders, &mut follower, args, &cancel)?;
         bar.advance(items);
     }
@@ -103,7 +104,10 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
 fn open(args: &EvalArgs, voice: Voice) -> anyhow::Result<Vec<Arc<Model>>> {
     if args.models.is_empty() {
         let machine = args.machine.clone();
-        return Ok(vec![models::open_or_demo(&ModelArgs { model: None, machine }, voice)?]);
+        return Ok(vec![models::open_or_demo(
+            &ModelArgs { model: None, load: Load::default(), machine },
+            voice,
+        )?]);
     }
     args.models.iter().map(|path| models::open(path)).collect()
 }

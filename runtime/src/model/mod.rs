@@ -31,15 +31,29 @@ pub struct Model {
 
 impl Model {
     /// Maps a `.palm` file and checks that its tensors are those of its architecture.
+    ///
+    /// **The file must stay as it is while the model is in use.** If anybody shortens it, the system ends this process
+    /// with SIGBUS; if anybody writes into it, answers are wrong. Replace a model by renaming a finished file into its
+    /// place, or [`read`](Self::read) it into memory: see [`PalmFile`].
     pub fn open(path: &Path) -> Result<Arc<Self>> {
-        Self::new(PalmFile::open(path)?).map_err(|error| match error {
+        Self::of_path(path, PalmFile::open(path)?)
+    }
+
+    /// Reads a `.palm` file into memory of this process instead of mapping it: whatever happens to the file afterwards
+    /// does not matter. It takes as many bytes as the file has, beside those of the plan. See [`PalmFile::read`].
+    pub fn read(path: &Path) -> Result<Arc<Self>> {
+        Self::of_path(path, PalmFile::read(path)?)
+    }
+
+    fn of_path(path: &Path, file: PalmFile) -> Result<Arc<Self>> {
+        Self::new(file).map_err(|error| match error {
             Error::Format(source) => Error::File { path: path.into(), source },
             other => other,
         })
     }
 
     /// Maps the part of an open file that begins at byte `offset`, `length` bytes or all to the end; the file may be
-    /// closed afterwards. See [`PalmFile::open_part`].
+    /// closed afterwards, and must stay as it is. See [`PalmFile::open_part`].
     ///
     /// ```no_run
     /// use std::fs::File;
@@ -56,7 +70,8 @@ impl Model {
         Self::new(PalmFile::open_part(file, offset, length)?)
     }
 
-    /// Uses a `.palm` file that lies in memory, which must begin at a multiple of 64; `bytes` are dropped with the model.
+    /// Uses a `.palm` file that lies in memory, which must begin at a multiple of 64; `bytes` are dropped with the
+    /// model.
     pub fn from_memory(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Arc<Self>> {
         Self::new(PalmFile::from_memory(bytes)?)
     }
@@ -88,6 +103,23 @@ impl Model {
             return Err(FormatError::Tensor { name: TOKENIZER.to_owned(), what });
         }
         Ok(file.data(info))
+    }
+
+    /// Reads all weights once, so that the first answer does not wait for the disk. See [`PalmFile::preload`].
+    pub fn preload(&self) {
+        self.file.preload();
+    }
+
+    /// Reads all weights, and keeps them in memory for as long as the model is open. [`Error::Lock`] if the system does
+    /// not allow that much. See [`PalmFile::lock`].
+    pub fn lock(&self) -> Result<()> {
+        self.file.lock()
+    }
+
+    /// [`Error::FileChanged`] if the mapped file was shortened or written since it was opened. See
+    /// [`PalmFile::check_unchanged`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.file.check_unchanged()
     }
 
     /// The file behind the model.

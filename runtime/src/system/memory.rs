@@ -169,6 +169,13 @@ pub(crate) struct Aligned<T> {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+impl<T: Pod> Aligned<T> {
+    /// `n` zeros that no plan counts.
+    pub fn zeroed(n: usize) -> Result<Self> {
+        Reserve::taking(false).aligned(n)
+    }
+}
+
 impl<T: Pod> Deref for Aligned<T> {
     type Target = [T];
     #[inline]
@@ -181,6 +188,39 @@ impl<T: Pod> DerefMut for Aligned<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// Keeps pages in memory until it is dropped.
+pub(crate) struct Lock {
+    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no lock there"))]
+    address: usize,
+    #[cfg_attr(not(unix), allow(dead_code, reason = "there is no lock there"))]
+    bytes: usize,
+}
+
+impl Lock {
+    /// Reads the pages that these bytes lie in, and locks them.
+    #[cfg(unix)]
+    pub fn new(bytes: &[u8]) -> std::io::Result<Self> {
+        let (address, bytes) = (bytes.as_ptr() as usize, bytes.len());
+        // SAFETY: locking changes nothing that a program can see, whatever the address.
+        unsafe { rustix::mm::mlock(std::ptr::without_provenance_mut(address), bytes) }?;
+        Ok(Self { address, bytes })
+    }
+
+    #[cfg(not(unix))]
+    pub fn new(_: &[u8]) -> std::io::Result<Self> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // SAFETY: as for locking. Pages that are shared with another lock may then leave memory, which changes only how
+        // fast they are read.
+        let _ = unsafe { rustix::mm::munlock(std::ptr::without_provenance_mut(self.address), self.bytes) };
     }
 }
 
