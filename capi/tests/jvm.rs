@@ -5,8 +5,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{compilers, crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use common::{compilers, crate_dir, exists, libraries, run, tiny_model_and_caption};
 use palmtop_tests::bits;
+use palmtop_tests::skip::{missing, skipped};
 
 /// The folder of the JDK's headers.
 fn jdk() -> Option<PathBuf> {
@@ -21,7 +22,7 @@ fn jdk() -> Option<PathBuf> {
     home.into_iter().chain(of_javac).map(|home| home.join("include")).find(|p| p.join("jni.h").exists())
 }
 
-/// Where Kotlin's compiler is: that of the command `kotlinc`, or else a copy that npm fetches once.
+/// Where Kotlin's compiler is: that of the command `kotlinc`, or else the copy that `tests/setup.sh` fetches.
 fn kotlin() -> Option<PathBuf> {
     let is_whole = |home: &Path| home.join("lib/kotlinx-coroutines-core-jvm.jar").exists();
     let installed = std::env::var_os("PATH").and_then(|path| {
@@ -31,14 +32,7 @@ fn kotlin() -> Option<PathBuf> {
         home.filter(|home| is_whole(home))
     });
     installed.or_else(|| {
-        let folder = crate_dir().join("../target/kotlin");
-        let home = folder.join("node_modules/kotlin-compiler");
-        if !is_whole(&home) && exists("npm") {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-save", "--fetch-retries=0", "--prefix"]).arg(&folder);
-            // If that fails, it is said below that there is none.
-            let _ = npm.arg("kotlin-compiler@2.4.20").output();
-        }
+        let home = crate_dir().join("../target/kotlin/node_modules/kotlin-compiler");
         is_whole(&home).then_some(home)
     })
 }
@@ -66,7 +60,7 @@ fn java(folder: &Path, classes: &[&Path], main: &str) -> Command {
 #[test]
 fn the_jvm_hears_what_the_rust_library_says() {
     let Some(headers) = jdk() else {
-        skipped("the classes for Java and Kotlin, since no JDK is here");
+        missing("the classes for Java and Kotlin", "no JDK is here");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -87,7 +81,7 @@ fn the_jvm_hears_what_the_rust_library_says() {
     assert_eq!(said, bits(&caption));
 
     let Some(kotlin) = kotlin() else {
-        skipped("the flows of Kotlin, since neither kotlinc is here nor npm to fetch it");
+        skipped("the flows of Kotlin", "Kotlin's compiler is not here (tests/setup.sh)");
         return;
     };
     let [coroutines, standard] =

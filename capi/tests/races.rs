@@ -11,10 +11,12 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{compilers, crate_dir, run, skipped};
+use common::{compilers, crate_dir, run};
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::skip::skipped;
 use palmtop_tests::{converted, uniform};
 
+const WHAT: &str = "the library under ThreadSanitizer";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// A library that notes its accesses to memory, and what they are noted in.
@@ -28,13 +30,13 @@ impl Watched {
     fn build() -> Option<Self> {
         let sysroot = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
         let Some(sysroot) = sysroot.ok().filter(|output| output.status.success()) else {
-            skipped("the library under ThreadSanitizer, which takes a nightly toolchain");
+            skipped(WHAT, "it takes a nightly toolchain");
             return None;
         };
         let here = Path::new(String::from_utf8_lossy(&sysroot.stdout).trim()).join("lib/rustlib");
         let runtime = here.join(TARGET).join("lib/librustc-nightly_rt.tsan.a");
         if !here.join("src/rust/library").exists() || !runtime.exists() {
-            skipped("the library under ThreadSanitizer: rustup component add rust-src --toolchain nightly");
+            skipped(WHAT, "it takes this: rustup component add rust-src --toolchain nightly");
             return None;
         }
         let target = crate_dir().join("../target/thread-sanitizer");
@@ -78,7 +80,7 @@ impl Watched {
 #[ignore = "takes a nightly toolchain with rust-src, and two minutes"]
 fn threads_do_not_race() {
     if !cfg!(all(target_arch = "x86_64", target_os = "linux", target_env = "gnu")) {
-        skipped("the library under ThreadSanitizer, which is set up for x86-64 Linux");
+        skipped(WHAT, "it is set up for x86-64 Linux");
         return;
     }
     let Some(watched) = Watched::build() else { return };

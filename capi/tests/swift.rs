@@ -5,13 +5,14 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{crate_dir, exists, libraries, run, skipped, tiny_model_and_caption};
+use common::{crate_dir, exists, libraries, run, tiny_model_and_caption};
 use palmtop_tests::bits;
+use palmtop_tests::skip::skipped;
 
 #[test]
 fn swift_hears_what_the_rust_library_says() {
     if !exists("swift") {
-        skipped("the Swift package, since no Swift compiler is here");
+        skipped("the Swift package", "no Swift compiler is here (tests/setup.sh)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,8 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -59,7 +61,7 @@ fn a_disk_that_fills_up_while_writing() {
     let output = run(mount);
     let text = String::from_utf8_lossy(&output.stdout);
     if output.status.code() == Some(77) || String::from_utf8_lossy(&output.stderr).contains("unshare") {
-        eprintln!("skipped: this machine lets nobody mount a small file system");
+        skip::skipped("a full disk", "this machine lets nobody mount a small file system");
         return;
     }
     assert!(text.contains("model.palm: No space left on device"), "{output:?}");

@@ -1,5 +1,8 @@
 //! ggml's matrix products give what the blocks stand for, in every packing.
 
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+
 use palmtop_ggml_sys::blocks::BlockFormat;
 use palmtop_ggml_sys::product::{Error, Packing, Product, Weights};
 
@@ -39,7 +42,7 @@ fn every_packing_multiplies() {
             let weights = match Weights::new(format, SHAPE.0, SHAPE.1, &blocks, packing) {
                 Ok(weights) => weights,
                 Err(Error::Unsupported { .. }) => {
-                    eprintln!("skipped: ggml has no {packing} {format} here");
+                    skip::skipped("products of ggml", format_args!("it has no {packing} {format} here"));
                     continue;
                 }
                 Err(e) => panic!("{packing} {format}: {e}"),

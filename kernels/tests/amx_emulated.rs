@@ -4,6 +4,8 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use std::arch::is_x86_feature_detected as has;
 use std::sync::Mutex;
@@ -163,7 +165,7 @@ fn product(multiply: MatmulInteger, w: &PackedMatrix<'_>, x: &Quantized) -> Vec<
 #[test]
 fn products_of_tiles_have_equal_bits() {
     if !(has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512vnni")) {
-        eprintln!("SKIPPED: this CPU has no AVX-512");
+        skip::no_instruction_set("amx, for want of AVX-512");
         return;
     }
     let emulated = !Isa::Amx.is_available();

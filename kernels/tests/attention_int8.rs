@@ -1,5 +1,8 @@
 //! Attention in integers: equal bits on every instruction set of this CPU, and close to attention in real numbers.
 
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::ops::attention_int8::{KEYS, ROWS_MAX};
 use palmtop_kernels::{ChunkShape, Int8KeysValues, Int8Scratch, Isa, Kernels, Scores};
@@ -123,7 +126,7 @@ fn all_sets_have_equal_bits() {
         let want: Vec<u32> = case.run(&scalar).iter().map(|x| x.to_bits()).collect();
         for isa in Isa::ALL {
             let Some(kernels) = Kernels::try_new(isa) else {
-                eprintln!("SKIPPED: this CPU has no {isa}");
+                skip::no_instruction_set(isa);
                 continue;
             };
             let got: Vec<u32> = case.run(&kernels).iter().map(|x| x.to_bits()).collect();

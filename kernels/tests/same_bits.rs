@@ -3,6 +3,8 @@
 //! Sets that this CPU lacks are named on stderr, not passed over in silence.
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use common::{Quantized, Random, aligned, bits, matrix};
 use half::{bf16, f16};
@@ -15,7 +17,7 @@ fn others() -> Vec<Kernels> {
     for isa in Isa::ALL.into_iter().filter(|&i| i != Isa::Scalar) {
         match Kernels::try_new(isa) {
             Some(k) => out.push(k),
-            None => eprintln!("SKIPPED: this CPU has no {isa}"),
+            None => skip::no_instruction_set(isa),
         }
     }
     out

@@ -3,6 +3,9 @@
 //!
 //! The bits of a NaN are nobody's promise; that there is one, is.
 
+#[path = "../../tests/common/skip.rs"]
+mod skip;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use palmtop_kernels::layout::{LANES, TILE_BYTES};
@@ -22,7 +25,7 @@ macro_rules! on_set {
         match $set::try_new() {
             // SAFETY: the value exists only where the CPU has the features.
             Some(set) => unsafe { with_features(set) },
-            None => eprintln!("SKIPPED: this CPU has no {}", stringify!($set)),
+            None => skip::no_instruction_set(stringify!($set)),
         }
     }};
 }

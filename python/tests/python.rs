@@ -2,24 +2,29 @@
 //! names another Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p
 //! palmtop-python -- --ignored`.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use palmtop_convert::Options;
+use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, caption, checkpoint, data};
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// `PYTHON` if it is set, else `python3`, or the system's where that is another one and lacks numpy.
 fn python() -> Command {
-    Command::new(std::env::var_os("PYTHON").unwrap_or_else(|| OsString::from("python3")))
+    if let Some(python) = std::env::var_os("PYTHON") {
+        return Command::new(python);
+    }
+    let has_numpy = has_numpy(Command::new("python3")) || !has_numpy(Command::new("/usr/bin/python3"));
+    Command::new(if has_numpy { "python3" } else { "/usr/bin/python3" })
 }
 
-/// Straight to the terminal, since the output of a test that passes is not shown.
-fn skipped(what: &str) {
-    let _ = std::fs::write("/dev/stderr", format!("SKIPPED: {what}\n"));
+fn has_numpy(mut python: Command) -> bool {
+    let ran = python.args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
+    ran.is_ok_and(|output| output.status.success())
 }
 
 fn check(output: &Output) -> String {
@@ -41,9 +46,9 @@ fn test(mut python: Command, all: bool) {
     let output = python.arg(&model).arg(&picture).output().unwrap();
     let said = check(&output);
     for line in String::from_utf8_lossy(&output.stderr).lines() {
-        if let Some(what) = line.strip_prefix("SKIPPED: ") {
-            assert!(!all, "{what}");
-            skipped(what);
+        if let Some((what, why)) = line.strip_prefix("SKIPPED: ").and_then(|line| line.split_once(": ")) {
+            assert!(!all, "{what}: {why}");
+            skipped(what, why);
         }
     }
     assert_eq!(said, bits(&caption(&model, &picture, 40)));
@@ -51,9 +56,8 @@ fn test(mut python: Command, all: bool) {
 
 #[test]
 fn python_hears_what_the_rust_library_says() {
-    let has_numpy = python().args(["-c", "import sys, numpy; assert sys.version_info >= (3, 9)"]).output();
-    if !has_numpy.is_ok_and(|output| output.status.success()) {
-        skipped("the Python package, since there is no python3 with numpy");
+    if !has_numpy(python()) {
+        missing("the Python package", "there is no python3 of 3.9 or newer with numpy");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

