@@ -1,4 +1,4 @@
-//! Opens the files of a checkpoint, which are untrusted.
+//! Opens the files of a checkpoint, which are untrusted, and writes a file of ours, on every system.
 
 use std::fs::File;
 use std::io::Read;
@@ -23,4 +23,86 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ConvertError
         return Err(ConvertError::io(path)(std::io::Error::other(what)));
     }
     Ok(bytes)
+}
+
+/// Temporary files are private on Unix; this makes one like any new file, with the rights that the umask leaves.
+pub fn as_any_new_file(builder: &mut tempfile::Builder<'_, '_>) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    #[cfg(not(unix))]
+    let _ = builder;
+}
+
+/// Writes all of `bytes` at `offset`, whatever other threads write elsewhere meanwhile.
+pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, bytes, offset);
+    // It moves the file's position as well, which nothing here uses.
+    #[cfg(windows)]
+    return write_by_parts(bytes, offset, |part, at| {
+        std::os::windows::fs::FileExt::seek_write(file, part, at)
+    });
+    #[cfg(not(any(unix, windows)))]
+    compile_error!("this system needs a way to write at a place of a file");
+}
+
+/// Calls `write` until all is written; it may write less than it is given.
+#[cfg(any(windows, test))]
+fn write_by_parts(
+    mut bytes: &[u8],
+    mut offset: u64,
+    mut write: impl FnMut(&[u8], u64) -> std::io::Result<usize>,
+) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    while !bytes.is_empty() {
+        match write(bytes, offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => (bytes, offset) = (&bytes[n..], offset + n as u64),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_written_at_their_places() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, b"behind", 6).unwrap();
+        write_all_at(&file, b"before", 0).unwrap();
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut &file).unwrap();
+        (&file).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "beforebehind");
+    }
+
+    #[test]
+    fn parts_are_put_together_and_errors_are_passed_on() {
+        let mut written = vec![0; 10];
+        let mut calls = 0;
+        write_by_parts(b"seven!!", 2, |part, at| {
+            calls += 1;
+            if calls == 2 {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            let n = part.len().min(3);
+            written[at as usize..][..n].copy_from_slice(&part[..n]);
+            Ok(n)
+        })
+        .unwrap();
+        assert_eq!((&written[..], calls), (&b"\0\0seven!!\0"[..], 4));
+        let full = write_by_parts(b"x", 0, |_, _| Ok(0)).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::WriteZero);
+        let broken = write_by_parts(b"x", 0, |_, _| Err(Error::other("broken"))).unwrap_err();
+        assert_eq!(broken.to_string(), "broken");
+    }
 }

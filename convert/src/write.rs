@@ -1,9 +1,8 @@
 //! Writes a `.palm` file: stripes in parallel, to a temporary file that is renamed once it is complete.
 
 use std::cell::RefCell;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use palmtop::format::{Checksum, Head, MAGIC, Metadata, Storage, TensorInfo, checksum};
@@ -15,6 +14,7 @@ use palmtop_kernels::layout::{
 use rayon::prelude::*;
 
 use crate::calibrate::{Calibrator, Factor, FeedbackScratch, has_feedback, output_power, quantize_stripe};
+use crate::files;
 use crate::quantize::quantize_row;
 use crate::report::TensorReport;
 use crate::source::{Assembly, WeightSource};
@@ -84,12 +84,11 @@ pub(crate) fn write(
     progress.start(head.encode().len() as u64 + head.tensors.iter().map(|t| t.length).sum::<u64>());
     let folder = folder_of(target);
     let name = target.file_name().expect("the target has been checked").to_string_lossy().into_owned();
-    let temporary = tempfile::Builder::new()
-        .prefix(&format!(".{name}."))
-        .suffix(".part")
-        .permissions(Permissions::from_mode(0o666)) // less the umask, as for any new file
-        .tempfile_in(folder)
-        .map_err(ConvertError::io(folder))?;
+    let prefix = format!(".{name}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".part");
+    files::as_any_new_file(&mut builder);
+    let temporary = builder.tempfile_in(folder).map_err(ConvertError::io(folder))?;
     let out = Output { file: temporary.as_file(), target, progress };
     out.file.set_len(length).map_err(ConvertError::io(target))?;
 
@@ -118,7 +117,7 @@ pub(crate) fn write(
     out.write(&head, 0)?;
     out.file.sync_all().map_err(ConvertError::io(target))?;
     temporary.persist(target).map_err(|e| ConvertError::io(target)(e.error))?;
-    // The rename itself is safe on disk once the folder is; not every file system can do that.
+    // The rename itself is safe on disk once the folder is; not every file system can do that, and Windows opens no folders.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok((reports, length))
 }
@@ -149,7 +148,7 @@ struct Output<'a> {
 impl Output<'_> {
     /// Positioned writes need no order, and a full disk is an error instead of a signal.
     fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ConvertError> {
-        self.file.write_all_at(bytes, offset).map_err(ConvertError::io(self.target))?;
+        files::write_all_at(self.file, bytes, offset).map_err(ConvertError::io(self.target))?;
         self.progress.advance(bytes.len() as u64);
         Ok(())
     }
