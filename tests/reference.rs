@@ -64,8 +64,9 @@ fn clear_tokens(vector: &Vector, margin: f64) -> &[f64] {
 
 #[test]
 fn quantized_models_stay_close() {
+    // The lowest of int4 is 0.932: random weights of these sizes are the hardest to round.
     for (format, bound) in
-        [(WeightFormat::F16, 0.99999), (WeightFormat::Int8, 0.999), (WeightFormat::Int4, 0.0)]
+        [(WeightFormat::F16, 0.99999), (WeightFormat::Int8, 0.999), (WeightFormat::Int4, 0.9)]
     {
         let mut cosines = Vec::new();
         for name in CHECKPOINTS {

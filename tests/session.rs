@@ -1,20 +1,16 @@
 //! What a session promises: the same bits whatever the threads, the batch and the instruction set; a fixed memory;
 //! clear refusals.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::ops::ControlFlow;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
 use palmtop::session::{Traced, TracedValues};
-use palmtop::{
-    Answer, Error, GenerateOptions, Grammar, KvFormat, Limits, Model, Sampling, Session, StopReason,
-};
+use palmtop::{Answer, Error, GenerateOptions, KvFormat, Limits, Model, Sampling, Session, StopReason};
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{RANDOM, converted, data, trace, uniform};
+use palmtop_tests::{RANDOM, converted, data, uniform};
 
 const PROMPTS: [&str; 5] = [
     "caption en",
@@ -124,7 +120,8 @@ fn answers_may_fill_the_arena_to_its_end() {
             let want = answers(&model, &wide, &[&PROMPTS[1..2]], &endless());
             let mut tight = limits(1, 2);
             (tight.kv, tight.prompt_tokens) = (kv, want[0].prompt_tokens - patches);
-            // To a multiple of 16, so that nothing is rounded up: the last token alone, which needs no key, is not kept.
+            // To a multiple of 16, so that nothing is rounded up: the last token alone, which needs no key, is not
+            // kept.
             tight.new_tokens = (want[0].prompt_tokens + 12).next_multiple_of(16) - want[0].prompt_tokens;
             wide.new_tokens = tight.new_tokens;
             let want = answers(&model, &wide, &[&PROMPTS[1..2]], &endless());
@@ -184,63 +181,6 @@ fn the_plan_counts_keys_values_and_scales() {
             let of_prefix = |n| model.work(n, kv).token_bytes;
             let vectors = (2 * 100 * t.layers * t.kv_heads) as u64;
             assert_eq!(of_prefix(170) - of_prefix(70), vectors * bytes as u64, "{name} {kv:?}");
-        }
-    }
-}
-
-/// Prints the bits of answers; run as a child with another instruction set (see the test below).
-#[test]
-fn answers_of_the_chosen_instruction_set() {
-    for (name, format, kv) in [
-        ("tiny1", WeightFormat::Int8, KvFormat::Auto),
-        ("tiny2", WeightFormat::Int4, KvFormat::Auto),
-        ("tiny2", WeightFormat::F32, KvFormat::Auto),
-        ("tiny2", WeightFormat::Int8, KvFormat::Int8),
-        (RANDOM[0], WeightFormat::Int4, KvFormat::Auto),
-        (RANDOM[1], WeightFormat::Int8, KvFormat::Int8),
-    ] {
-        let model = converted(name, uniform(format)).open();
-        let mut limits = limits(2, 2);
-        limits.kv = kv;
-        let mut among = endless();
-        among.grammar = Some(Grammar::tokens(&model, (0..2000).step_by(37)).expect("a set of tokens"));
-        let given = [&endless(), &among].map(|how| answers(&model, &limits, &[&PROMPTS[..2]], how));
-        for answer in given.iter().flatten() {
-            let bits: Vec<u32> = answer.probabilities.iter().map(|p| p.to_bits()).collect();
-            println!("BITS {name} {format} {kv:?} {:?} {bits:x?}", answer.tokens);
-        }
-        // And of everything on the way, of which rounding to integers might hide a difference from the answer.
-        let mut session = Session::new(&model, &limits).expect("a small session");
-        let image = data().join("images/noise_97x61.png");
-        for (key, tensor) in trace(&mut session, &image, PROMPTS[1], 3) {
-            let mut hasher = DefaultHasher::new();
-            tensor.values.iter().for_each(|value| hasher.write_u64(value.to_bits()));
-            println!("BITS {name} {format} {key} {:x}", hasher.finish());
-        }
-    }
-}
-
-#[test]
-fn instruction_sets_do_not_change_a_bit() {
-    let run = |isa: &str| {
-        let output = Command::new(std::env::current_exe().expect("this test"))
-            .args(["answers_of_the_chosen_instruction_set", "--exact", "--nocapture"])
-            .env("PALMTOP_ISA", isa)
-            .output()
-            .expect("running this test again");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{isa}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        let lines: Vec<String> =
-            text.lines().filter_map(|l| l.find("BITS ").map(|i| l[i..].to_owned())).collect();
-        assert!(lines.len() > 60, "{text}");
-        lines
-    };
-    let want = run("scalar");
-    for isa in palmtop_kernels::Isa::ALL {
-        if isa.is_available() {
-            assert_eq!(run(isa.name()), want, "{isa}");
-        } else {
-            eprintln!("SKIPPED: this CPU has no {isa}");
         }
     }
 }
