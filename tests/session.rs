@@ -228,7 +228,7 @@ fn limits_are_refused_with_what_to_do() {
         (vec!["the cat and the dog and the car and the tree"], "more than this session's 8: shorten it"),
         (vec!["ocr", "ocr"], "2 prompts at once, but the session takes 1 to 1"),
         (vec![], "0 prompts at once"),
-        (vec!["what <image> is"], "has the image token in its text"),
+        (vec!["what <image> is"], "contains the image token"),
     ] {
         let got = ask(&mut session, &features, &prompts, &options);
         assert!(got.contains(text), "{got:?} does not say {text:?}");
