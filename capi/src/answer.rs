@@ -8,12 +8,13 @@ use palmtop::{DefaultFloatMode, Error, Grammar, Sampling, StopReason};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
-use crate::handles::{
-    FEATURES, GRAMMARS, MODELS, RESULTS, SESSIONS, palmtop_features, palmtop_grammar, palmtop_model,
-    palmtop_result, palmtop_session,
-};
-use crate::result::ResultEntry;
-use crate::session::try_lock;
+use crate::handles::handle;
+use crate::model::{MODELS, palmtop_model};
+use crate::picture::{FEATURES, palmtop_features};
+use crate::result::{RESULTS, ResultEntry, palmtop_result};
+use crate::session::{SESSIONS, palmtop_session, try_lock};
+
+handle!(palmtop_grammar, GRAMMARS: Grammar, 5, "grammar");
 
 /// Prompts of a call at most; their addresses stand on the stack.
 const PROMPTS_MAX: usize = 256;

@@ -8,7 +8,9 @@ use palmtop::{Answer, Error, Model, StopReason};
 
 use crate::arguments::{self, Versioned};
 use crate::failure::{Failure, PALMTOP_NOT_FOUND, PALMTOP_TOO_SMALL, Result, call, palmtop_status};
-use crate::handles::{RESULTS, palmtop_result};
+use crate::handles::handle;
+
+handle!(palmtop_result, RESULTS: ResultEntry, 4, "result");
 
 pub const PALMTOP_STOP_END: i32 = 0;
 pub const PALMTOP_STOP_LIMIT: i32 = 1;
