@@ -161,9 +161,10 @@ pub unsafe extern "C" fn palmtop_answer(
             StopReason::DeadlinePassed => Some(Error::DeadlinePassed),
             StopReason::EndOfSequence | StopReason::TokenLimit | StopReason::Callback => None,
         });
-        // Where no prompt had been read there is nothing to give.
-        if let Some(out) = out.filter(|_| answers.iter().any(|answer| answer.prompt_tokens > 0)) {
-            let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size());
+        // There is no result of answers none of which was begun.
+        let begun = answers.iter().any(|answer| answer.prompt_tokens > 0);
+        if let Some(out) = out.filter(|_| begun) {
+            let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size())?;
             out.give(palmtop_result { id: RESULTS.insert(Arc::new(entry))? });
         }
         cut.map_or(Ok(()), |error| Err(error.into()))

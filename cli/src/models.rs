@@ -11,13 +11,13 @@ use palmtop_kernels::{Isa, Kernels};
 use crate::args::{MachineArgs, ModelArgs};
 use crate::demo;
 use crate::errors::{UsageError, WithHint};
-use crate::output::Voice;
+use crate::output::Console;
 
 /// The model that the user names, or else the small one that is part of the program.
-pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
+pub fn open_or_demo(args: &ModelArgs, console: Console) -> anyhow::Result<Arc<Model>> {
     match &args.model {
         Some(path) => open(path),
-        None => demo::model(voice),
+        None => demo::model(console),
     }
 }
 
