@@ -199,12 +199,14 @@ impl<'a> Answerer<'a> {
         })?;
         printed?;
         let timings = self.session.timings();
+        let answers = &self.session.answers()[..prompts.len()];
+        // Interrupted before they were begun, answers have nothing to show; if none was begun, there is nothing at all.
+        let is_begun = |answer: &&Answer| answer.prompt_tokens > 0;
+        if !answers.iter().any(|answer| is_begun(&answer)) {
+            return Err(palmtop::Error::Cancelled.into());
+        }
         let mut all_found = Vec::new();
-        for (prompt, answer) in prompts.iter().zip(self.session.answers()) {
-            // One that was interrupted before it was begun has nothing to show.
-            if answer.stop.is_broken_off() && answer.prompt_tokens == 0 {
-                continue;
-            }
+        for (prompt, answer) in prompts.iter().zip(answers).filter(|(_, answer)| is_begun(answer)) {
             let mut found = read(self.session.model(), answer, size, saver)?;
             let chosen = !self.job.choices.is_empty() && answer.stop == StopReason::EndOfSequence;
             let answered = Answered {
