@@ -8,12 +8,13 @@ use palmtop::{DefaultFloatMode, Error, Grammar, Sampling, StopReason};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
-use crate::handles::{
-    FEATURES, GRAMMARS, MODELS, RESULTS, SESSIONS, palmtop_features, palmtop_grammar, palmtop_model,
-    palmtop_result, palmtop_session,
-};
-use crate::result::ResultEntry;
-use crate::session::try_lock;
+use crate::handles::handle;
+use crate::model::{MODELS, palmtop_model};
+use crate::picture::{FEATURES, palmtop_features};
+use crate::result::{RESULTS, ResultEntry, palmtop_result};
+use crate::session::{SESSIONS, palmtop_session, try_lock};
+
+handle!(palmtop_grammar, GRAMMARS: Grammar, 5, "grammar");
 
 /// Prompts of a call at most; their addresses stand on the stack.
 const PROMPTS_MAX: usize = 256;
@@ -160,9 +161,10 @@ pub unsafe extern "C" fn palmtop_answer(
             StopReason::DeadlinePassed => Some(Error::DeadlinePassed),
             StopReason::EndOfSequence | StopReason::TokenLimit | StopReason::Callback => None,
         });
-        // Where no prompt had been read there is nothing to give.
-        if let Some(out) = out.filter(|_| answers.iter().any(|answer| answer.prompt_tokens > 0)) {
-            let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size());
+        // There is no result of answers none of which was begun.
+        let begun = answers.iter().any(|answer| answer.prompt_tokens > 0);
+        if let Some(out) = out.filter(|_| begun) {
+            let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size())?;
             out.give(palmtop_result { id: RESULTS.insert(Arc::new(entry))? });
         }
         cut.map_or(Ok(()), |error| Err(error.into()))

@@ -9,19 +9,17 @@
 //!
 //! The generation of a place counts how often it has been freed. If the kind, index or generation of a handle does not
 //! match, the handle names no object and the call fails. Zero is never issued.
+//!
+//! Kinds: 1 models, 2 sessions, 3 features, 4 results, 5 grammars. Each is declared beside its objects.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use palmtop::{Grammar, Model};
-
 use crate::failure::{Failure, PALMTOP_INVALID_HANDLE, PALMTOP_OUT_OF_MEMORY, Result};
-use crate::picture::FeaturesEntry;
-use crate::result::ResultEntry;
-use crate::session::SessionEntry;
 
 const INDEX_BITS: u32 = 24;
 const KIND_SHIFT: u32 = 56;
 
+/// A kind of handle, declared beside what it names: the number as C has it, and the table of its objects.
 macro_rules! handle {
     ($name:ident, $table:ident: $entry:ty, $kind:literal, $what:literal) => {
         #[repr(C)]
@@ -30,15 +28,10 @@ macro_rules! handle {
             pub id: u64,
         }
 
-        pub(crate) static $table: Table<$entry> = Table::new($kind, $what);
+        pub(crate) static $table: $crate::handles::Table<$entry> = $crate::handles::Table::new($kind, $what);
     };
 }
-
-handle!(palmtop_model, MODELS: Model, 1, "model");
-handle!(palmtop_session, SESSIONS: SessionEntry, 2, "session");
-handle!(palmtop_features, FEATURES: FeaturesEntry, 3, "features");
-handle!(palmtop_result, RESULTS: ResultEntry, 4, "result");
-handle!(palmtop_grammar, GRAMMARS: Grammar, 5, "grammar");
+pub(crate) use handle;
 
 /// The objects of one kind.
 pub(crate) struct Table<T> {
@@ -58,7 +51,7 @@ struct Place<T> {
 }
 
 impl<T> Table<T> {
-    const fn new(kind: u64, what: &'static str) -> Self {
+    pub const fn new(kind: u64, what: &'static str) -> Self {
         Self { kind, what, places: RwLock::new(Places { all: Vec::new(), free: Vec::new() }) }
     }
 

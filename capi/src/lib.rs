@@ -27,7 +27,6 @@ mod session;
 
 pub use answer::*;
 pub use failure::*;
-pub use handles::{palmtop_features, palmtop_grammar, palmtop_model, palmtop_result, palmtop_session};
 pub use logging::*;
 pub use model::*;
 pub use picture::*;

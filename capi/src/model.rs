@@ -9,8 +9,10 @@ use palmtop::model::config::Generation;
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, PALMTOP_BAD_MODEL, Result, call, palmtop_status};
-use crate::handles::{MODELS, palmtop_model};
+use crate::handles::handle;
 use crate::session::{self, palmtop_session_options};
+
+handle!(palmtop_model, MODELS: Model, 1, "model");
 
 #[repr(C)]
 #[derive(Clone, Copy)]

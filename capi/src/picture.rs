@@ -8,8 +8,11 @@ use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, YuvColor,
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
-use crate::handles::{FEATURES, MODELS, SESSIONS, palmtop_features, palmtop_model, palmtop_session};
-use crate::session::try_lock;
+use crate::handles::handle;
+use crate::model::{MODELS, palmtop_model};
+use crate::session::{SESSIONS, palmtop_session, try_lock};
+
+handle!(palmtop_features, FEATURES: FeaturesEntry, 3, "features");
 
 pub const PALMTOP_RGB: i32 = 1;
 pub const PALMTOP_BGR: i32 = 2;

@@ -3,12 +3,14 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch};
-use palmtop::{Answer, Error, Model, StopReason};
+use palmtop::tasks::{BoxRounding, Detection, ReadOptions};
+use palmtop::{Answer, Model, StopReason};
 
 use crate::arguments::{self, Versioned};
 use crate::failure::{Failure, PALMTOP_NOT_FOUND, PALMTOP_TOO_SMALL, Result, call, palmtop_status};
-use crate::handles::{RESULTS, palmtop_result};
+use crate::handles::handle;
+
+handle!(palmtop_result, RESULTS: ResultEntry, 4, "result");
 
 pub const PALMTOP_STOP_END: i32 = 0;
 pub const PALMTOP_STOP_LIMIT: i32 = 1;
@@ -96,23 +98,23 @@ struct AnswerEntry {
 }
 
 struct ObjectEntry {
-    found: tasks::Detection,
+    found: Detection,
     /// Ends with a zero.
     label: Vec<u8>,
 }
 
 impl ResultEntry {
-    /// Copies answers about a picture. `cut` is why those were cut off which no callback has `stopped`.
-    pub fn new(model: Arc<Model>, answers: &[Answer], picture: (u32, u32)) -> Self {
+    /// Copies answers about a picture.
+    pub fn new(model: Arc<Model>, answers: &[Answer], picture: (u32, u32)) -> Result<Self> {
         let entry = |answer: &Answer| {
-            let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, picture.0, picture.1);
-            read.set_scores(&answer.probabilities);
-            let object = |found: tasks::Detection| ObjectEntry { label: with_zero(&found.label), found };
-            AnswerEntry {
+            // Masks are decoded when they are asked for.
+            let read = model.read_answer(answer, picture, &ReadOptions::default())?;
+            let object = |found: Detection| ObjectEntry { label: with_zero(&found.label), found };
+            Ok(AnswerEntry {
                 tokens: answer.tokens.clone(),
                 probabilities: answer.probabilities.clone(),
                 text: with_zero(&answer.text),
-                objects: read.detections.into_iter().map(object).collect(),
+                objects: read.objects.into_iter().map(object).collect(),
                 prompt_tokens: answer.prompt_tokens as u32,
                 likelihood: answer.likelihood(),
                 stop: match answer.stop {
@@ -122,9 +124,10 @@ impl ResultEntry {
                     StopReason::Cancelled => PALMTOP_STOP_CANCELLED,
                     StopReason::DeadlinePassed => PALMTOP_STOP_DEADLINE,
                 },
-            }
+            })
         };
-        Self { model, picture, answers: answers.iter().map(entry).collect() }
+        let answers = answers.iter().map(entry).collect::<Result<_>>()?;
+        Ok(Self { model, picture, answers })
     }
 
     fn answer(&self, index: usize) -> Result<&AnswerEntry> {
@@ -245,16 +248,13 @@ pub unsafe extern "C" fn palmtop_result_get_mask(
         let result = RESULTS.get(result.id)?;
         let found = &result.object(answer, index)?.found;
         let not_found = |what: &str| Failure::new(PALMTOP_NOT_FOUND, what);
-        let codes = found.mask_codes.as_ref().ok_or_else(|| not_found("the object has no mask"))?;
-        let codec = result
+        if found.mask_codes.is_none() {
+            return Err(not_found("the object has no mask"));
+        }
+        let pasted = result
             .model
-            .mask_codec()?
+            .mask(found, result.picture, BoxRounding::default())?
             .ok_or_else(|| not_found("the model has no mask decoder: convert it with --mask-codec"))?;
-        let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
-        codec.decode(codes, &mut MaskScratch::new(), &mut logits);
-        let (width, height) = result.picture;
-        let pasted = Mask::paste(&logits, found.locations, width, height, BoxRounding::default());
-        let pasted = pasted.map_err(Error::from)?;
         let (columns, rows) = (pasted.width() as usize, pasted.height() as usize);
         let value = palmtop_mask {
             size: 0,

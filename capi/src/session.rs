@@ -8,7 +8,10 @@ use palmtop::{CancelToken, GenerateOptions, Isa, KvFormat, Limits, Session, Thre
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, PALMTOP_BUSY, PALMTOP_INTERNAL, Result, call, palmtop_status};
-use crate::handles::{MODELS, SESSIONS, palmtop_model, palmtop_session};
+use crate::handles::handle;
+use crate::model::{MODELS, palmtop_model};
+
+handle!(palmtop_session, SESSIONS: SessionEntry, 2, "session");
 
 pub const PALMTOP_KV_AUTO: i32 = 0;
 pub const PALMTOP_KV_F32: i32 = 1;

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use palmtop::Grammar;
-use palmtop::image::RgbImage;
+use palmtop::ImageFeatures;
+use palmtop::image::{ImageLimits, RgbImage};
 use palmtop::model::Model;
-use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Sampling, Session, StopReason};
-use palmtop::tasks::{self, BoxRounding, Label, Line, MASK_SIDE, Mask, MaskCodec, MaskScratch, Task};
+use palmtop::session::{Answer, CancelToken, GenerateOptions, Sampling, Session, StopReason};
+use palmtop::tasks::{Label, Line, ReadOptions, Task};
+use palmtop_present::json::{Timings, stop_name};
+use palmtop_present::sources::{self, Source};
+use palmtop_present::{Answered, Found};
 
 use crate::args::{
     AnswerArgs, AskArgs, CaptionArgs, DecodingArgs, DetectArgs, Labels, OcrArgs, RunArgs, SegmentArgs, Style,
 };
 use crate::models;
-use crate::output::{self, Answered, Found, Printer, Shown, TimingsJson, Voice};
+use crate::output::{Console, Printer, Shown};
 use crate::save::Saver;
-use crate::sources::{self, Source};
 use crate::{Outcome, interrupt};
 
 /// Prompts are answered together up to this many, unless the user says otherwise.
@@ -48,30 +51,29 @@ struct Prompt {
 }
 
 /// Answers all prompts about all pictures. A picture that cannot be used is reported, and the rest go on.
-pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
+pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
     let sources = sources::expand(&job.common.sources, job.common.recursive)?;
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
     job.common.model.machine.kernels()?;
     let cancel = interrupt::listen()?;
-    let model = models::open_or_demo(&job.common.model, voice)?;
-    let objects = ObjectReader::of(&model)?;
-    if job.task == "segment" && objects.masks.is_none() {
-        voice.note(
+    let model = models::open_or_demo(&job.common.model, console)?;
+    if model.mask_codec()?.is_none() && job.task == "segment" {
+        console.note(
             "note: this model has no mask decoder, so there are boxes only; convert it with --mask-codec",
         );
     }
-    let mut looker = Looker::new(job, &model, objects, cancel.clone())?;
+    let mut answerer = Answerer::new(job, &model, cancel.clone())?;
     let mut printer = Printer::new(job.common.json, job.shown, sources.len(), job.prompts.len());
     let mut failed = 0;
     for source in &sources {
         if cancel.is_cancelled() {
             return Ok(Outcome::Interrupted);
         }
-        match looker.look(source, &mut printer, &mut saver, voice) {
+        match answerer.answer_all(source, &mut printer, &mut saver, console) {
             Ok(()) => {}
             Err(Failure::Picture(error)) => {
                 failed += 1;
-                printer.failure(source, &error)?;
+                printer.failure(&source.to_string(), &error)?;
             }
             Err(Failure::Everything(error)) => {
                 printer.break_off()?;
@@ -83,7 +85,7 @@ pub fn run(job: &Job, voice: Voice) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Interrupted);
     }
     if failed > 0 && sources.len() > 1 {
-        voice.note(format_args!("{failed} of {} pictures could not be used", sources.len()));
+        console.note(format_args!("{failed} of {} pictures could not be used", sources.len()));
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
@@ -103,23 +105,17 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// All that answering needs, made once.
-struct Looker<'a> {
+struct Answerer<'a> {
     job: &'a Job,
     model: &'a Model,
     session: Session,
     features: ImageFeatures,
     options: GenerateOptions,
     batch: usize,
-    objects: ObjectReader<'a>,
 }
 
-impl<'a> Looker<'a> {
-    fn new(
-        job: &'a Job,
-        model: &'a Arc<Model>,
-        objects: ObjectReader<'a>,
-        cancel: CancelToken,
-    ) -> anyhow::Result<Self> {
+impl<'a> Answerer<'a> {
+    fn new(job: &'a Job, model: &'a Arc<Model>, cancel: CancelToken) -> anyhow::Result<Self> {
         let decoding = &job.common.decoding;
         let batch = decoding.batch.map_or(BATCH_MAX, |n| n as usize).min(job.prompts.len());
         let mut limits = job.common.model.machine.limits();
@@ -138,20 +134,19 @@ impl<'a> Looker<'a> {
         options.sampling = sampling(decoding);
         options.grammar = grammar;
         options.cancel = cancel;
-        Ok(Self { job, model, features: session.new_features()?, session, options, batch, objects })
+        Ok(Self { job, model, features: session.new_features()?, session, options, batch })
     }
 
     /// Answers all prompts about one picture.
-    fn look(
+    fn answer_all(
         &mut self,
         source: &Source,
         printer: &mut Printer,
         saver: &mut Saver,
-        voice: Voice,
+        console: Console,
     ) -> Result<(), Failure> {
         let start = Instant::now();
-        let picture = source
-            .decode()
+        let picture = interrupt::while_waiting(|| source.decode(&ImageLimits::default()))
             .with_context(|| format!("cannot use picture {source}"))
             .map_err(Failure::Picture)?;
         let decode_image = start.elapsed();
@@ -164,7 +159,7 @@ impl<'a> Looker<'a> {
                 _ => Failure::Everything(error.into()),
             },
         )?;
-        printer.begin_picture(source)?;
+        printer.begin_picture(&source.to_string())?;
         saver.begin_picture(source);
         let mut all_found = Vec::new();
         for (index, prompts) in self.job.prompts.chunks(self.batch).enumerate() {
@@ -172,9 +167,17 @@ impl<'a> Looker<'a> {
             if index > 0 && self.options.cancel.is_cancelled() {
                 break;
             }
-            all_found.extend(self.answer(source, &picture, decode_image, prompts, printer, saver, voice)?);
+            all_found.extend(self.answer(
+                source,
+                &picture,
+                decode_image,
+                prompts,
+                printer,
+                saver,
+                console,
+            )?);
         }
-        saver.save_picture(picture, &all_found, voice)?;
+        saver.save_picture(picture, &all_found, console)?;
         Ok(())
     }
 
@@ -187,9 +190,9 @@ impl<'a> Looker<'a> {
         prompts: &[Prompt],
         printer: &mut Printer,
         saver: &mut Saver,
-        voice: Voice,
+        console: Console,
     ) -> anyhow::Result<Vec<Found>> {
-        let (width, height) = (picture.width(), picture.height());
+        let size = (picture.width(), picture.height());
         let texts: Vec<&str> = prompts.iter().map(|p| p.text.as_str()).collect();
         let mut printed = Ok(());
         self.session.answer(&self.features, &texts, &self.options, &mut |piece| {
@@ -198,31 +201,36 @@ impl<'a> Looker<'a> {
         })?;
         printed?;
         let timings = self.session.timings();
+        let answers = &self.session.answers()[..prompts.len()];
+        // Interrupted before they were begun, answers have nothing to show; if none was begun, there is nothing at all.
+        let is_begun = |answer: &&Answer| answer.prompt_tokens > 0;
+        if !answers.iter().any(|answer| is_begun(&answer)) {
+            return Err(palmtop::Error::Cancelled.into());
+        }
         let mut all_found = Vec::new();
-        for (prompt, answer) in prompts.iter().zip(self.session.answers()) {
-            let mut found = self.objects.read(answer, (width, height), saver)?;
+        for (prompt, answer) in prompts.iter().zip(answers).filter(|(_, answer)| is_begun(answer)) {
+            let mut found = read(self.session.model(), answer, size, saver)?;
             let chosen = !self.job.choices.is_empty() && answer.stop == StopReason::EndOfSequence;
             let answered = Answered {
-                source,
+                source: &source.to_string(),
                 task: self.job.task,
                 prompt: &prompt.text,
-                question: &prompt.question,
                 answer,
                 score: chosen.then(|| answer.likelihood()),
                 found: &found,
-                picture: (width, height),
-                timings: TimingsJson::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
+                picture: size,
+                timings: &Timings::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
             };
-            printer.answer(&answered)?;
-            if voice.verbose && self.job.shown == Shown::Objects {
-                voice.note(format_args!("{source}: the model wrote {:?}", answer.text));
+            printer.answer(&prompt.question, &answered)?;
+            if console.verbose && self.job.shown == Shown::Objects {
+                console.note(format_args!("{source}: the model wrote {:?}", answer.text));
             }
-            if voice.verbose {
-                voice.note(format_args!(
+            if console.verbose {
+                console.note(format_args!(
                     "{source}: {}; {} tokens, stopped by {}",
                     answered.timings,
                     answer.tokens.len(),
-                    output::stop_name(answer.stop)
+                    stop_name(answer.stop)
                 ));
             }
             all_found.append(&mut found);
@@ -240,40 +248,23 @@ fn sampling(decoding: &DecodingArgs) -> Sampling {
     }
 }
 
-/// Finds the objects in answers, with their masks if the model has a decoder for them.
-struct ObjectReader<'a> {
-    masks: Option<(MaskCodec<'a>, Box<MaskScratch>)>,
-}
-
-impl<'a> ObjectReader<'a> {
-    fn of(model: &'a Model) -> anyhow::Result<Self> {
-        Ok(Self { masks: model.mask_codec()?.map(|codec| (codec, Box::new(MaskScratch::new()))) })
-    }
-
-    /// The objects of an answer about a picture of this width and height; saves their masks if that is wanted.
-    fn read(
-        &mut self,
-        answer: &Answer,
-        (width, height): (u32, u32),
-        saver: &mut Saver,
-    ) -> anyhow::Result<Vec<Found>> {
-        let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
-        read.set_scores(&answer.probabilities);
-        let mut all_found = Vec::with_capacity(read.detections.len());
-        for detection in read.detections {
-            let mut found = Found { detection, mask: None, mask_file: None };
-            if let (Some(codes), Some((codec, scratch))) = (&found.detection.mask_codes, &mut self.masks) {
-                let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
-                codec.decode(codes, scratch, &mut logits);
-                let locations = found.detection.locations;
-                let mask = Mask::paste(&logits, locations, width, height, BoxRounding::default())?;
-                found.mask_file = saver.save_mask(&mask, &found.detection.label)?;
-                found.mask = Some(mask);
-            }
-            all_found.push(found);
+/// The objects of an answer about a picture of this width and height; saves their masks if that is wanted.
+fn read(
+    model: &Model,
+    answer: &Answer,
+    picture: (u32, u32),
+    saver: &mut Saver,
+) -> anyhow::Result<Vec<Found>> {
+    let mut options = ReadOptions::default();
+    options.masks = true;
+    let objects = model.read_answer(answer, picture, &options)?.objects;
+    let mut all_found: Vec<Found> = objects.into_iter().map(Found::from).collect();
+    for found in &mut all_found {
+        if let Some(mask) = &found.detection.mask {
+            found.mask_file = saver.save_mask(mask, &found.detection.label)?;
         }
-        Ok(all_found)
     }
+    Ok(all_found)
 }
 
 impl Prompt {
@@ -289,7 +280,7 @@ impl From<CaptionArgs> for Job {
             Style::Caption => Task::Caption { language },
             Style::Describe => Task::Describe { language },
         };
-        Self::of_words("caption", vec![Prompt::new(&task)], common)
+        Self::of_text("caption", vec![Prompt::new(&task)], common)
     }
 }
 
@@ -299,7 +290,7 @@ impl From<AskArgs> for Job {
             question: question.to_string(),
             text: Task::Answer { language: lang.clone(), question }.prompt(),
         };
-        let mut job = Self::of_words("ask", questions.into_iter().map(prompt).collect(), common);
+        let mut job = Self::of_text("ask", questions.into_iter().map(prompt).collect(), common);
         job.choices = choose.into_iter().flat_map(|choices| choices.0).collect();
         job
     }
@@ -307,7 +298,7 @@ impl From<AskArgs> for Job {
 
 impl From<OcrArgs> for Job {
     fn from(OcrArgs { common }: OcrArgs) -> Self {
-        Self::of_words("ocr", vec![Prompt::new(&Task::Ocr)], common)
+        Self::of_text("ocr", vec![Prompt::new(&Task::Ocr)], common)
     }
 }
 
@@ -356,8 +347,8 @@ impl From<RunArgs> for Job {
 }
 
 impl Job {
-    fn of_words(task: &'static str, prompts: Vec<Prompt>, common: AnswerArgs) -> Self {
-        Self { task, prompts, choices: Vec::new(), shown: Shown::Words, common, save: None, save_masks: None }
+    fn of_text(task: &'static str, prompts: Vec<Prompt>, common: AnswerArgs) -> Self {
+        Self { task, prompts, choices: Vec::new(), shown: Shown::Text, common, save: None, save_masks: None }
     }
 }
 
@@ -401,11 +392,11 @@ mod tests {
         );
         let mut answer = Answer::default();
         answer.text = text;
-        let found = ObjectReader::of(&model).unwrap().read(&answer, (200, 100), &mut saver).unwrap();
+        let found = read(&model, &answer, (200, 100), &mut saver).unwrap();
         assert_eq!(found.len(), 2);
-        let mask = found[0].mask.as_ref().unwrap();
+        let mask = found[0].detection.mask.as_ref().unwrap();
         assert_eq!((mask.x(), mask.y(), mask.width(), mask.height()), (25, 25, 75, 50));
-        assert!(found[1].mask.is_none());
+        assert!(found[1].detection.mask.is_none());
         let file = masks.join("street.1.traffic-light.png");
         assert_eq!(found[0].mask_file.as_deref(), file.to_str());
         let saved = image::open(&file).unwrap().into_luma8();

@@ -14,18 +14,19 @@ use palmtop::system::machine::MachineLimits;
 use palmtop_convert::Options;
 use palmtop_convert::synthetic::{PRESETS, preset};
 use palmtop_kernels::Kernels;
+use palmtop_present::plain::human_bytes;
 use serde::Serialize;
 
 use crate::args::BenchArgs;
 use crate::energy::EnergyMeter;
 use crate::errors::{UsageError, WithHint};
-use crate::output::{Stdout, Voice, human_bytes};
+use crate::output::{Console, Stdout};
 use crate::{Outcome, files, interrupt, models, synthetic};
 
 /// The picture that is looked at if the user names none.
 const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
 
-pub fn run(args: &BenchArgs, voice: Voice) -> anyhow::Result<Outcome> {
+pub fn run(args: &BenchArgs, console: Console) -> anyhow::Result<Outcome> {
     let kernels = args.model.machine.kernels()?;
     let picture = match &args.image {
         Some(path) => decode_file(path, &ImageLimits::default())
@@ -33,11 +34,11 @@ pub fn run(args: &BenchArgs, voice: Voice) -> anyhow::Result<Outcome> {
         None => decode(PICTURE, &ImageLimits::default())?,
     };
     let cancel = interrupt::listen()?;
-    let file = match ModelFile::of(args, voice, &cancel) {
+    let file = match ModelFile::of(args, console, &cancel) {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
         file => file?,
     };
-    let result = measure(args, &file.path, &picture, &kernels, voice, &cancel);
+    let result = measure(args, &file.path, &picture, &kernels, console, &cancel);
     let report = match result {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
         report => report?,
@@ -58,7 +59,7 @@ struct ModelFile {
 }
 
 impl ModelFile {
-    fn of(args: &BenchArgs, voice: Voice, cancel: &CancelToken) -> anyhow::Result<Self> {
+    fn of(args: &BenchArgs, console: Console, cancel: &CancelToken) -> anyhow::Result<Self> {
         let Some(name) = &args.synthetic else {
             let path = args.model.model.as_deref().ok_or_else(|| {
                 UsageError(
@@ -82,7 +83,7 @@ impl ModelFile {
             ..Options::default()
         };
         let write = |path: &Path| {
-            synthetic::write(config, path, &options, voice, cancel)
+            synthetic::write(config, path, &options, console, cancel)
                 .context("cannot make the model of random weights")
         };
         if let Some(path) = &args.keep {
@@ -129,7 +130,7 @@ fn measure(
     path: &Path,
     picture: &RgbImage,
     kernels: &Kernels,
-    voice: Voice,
+    console: Console,
     cancel: &CancelToken,
 ) -> anyhow::Result<Report> {
     let start = Instant::now();
@@ -146,7 +147,7 @@ fn measure(
     let mut prompt_tokens = 0;
     for i in 0..=args.rounds {
         if i > 0 {
-            voice.note(format_args!("round {i} of {}", args.rounds));
+            console.note(format_args!("round {i} of {}", args.rounds));
         }
         let (round, tokens) = one_round(&mut session, picture, &args.prompt, &options, meter.as_ref())?;
         prompt_tokens = tokens;

@@ -7,11 +7,11 @@ use palmtop_kernels::layout::WeightFormat;
 
 use crate::args::{ConvertArgs, ReportForm};
 use crate::errors::{UsageError, WithHint};
-use crate::output::{Stdout, Voice};
+use crate::output::{Console, Stdout};
 use crate::progress::Bar;
 use crate::{Outcome, files, interrupt, models};
 
-pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
+pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
     let (formats, auto) = formats(args)?;
     if auto.is_some() && args.calibrate.is_none() {
         return Err(UsageError(
@@ -37,12 +37,12 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
         license: args.license.clone(),
     };
     files::folder_for(&args.output)?;
-    let bar = Bar::new(voice, "converting", Some(interrupt::listen()?));
+    let bar = Bar::new(console, "converting", Some(interrupt::listen()?));
     let report = palmtop_convert::convert(&args.checkpoint, &args.output, &options, &bar);
     bar.finish();
     let report = match report {
         Err(ConvertError::Cancelled) => {
-            voice.note("interrupted; nothing was written");
+            console.note("interrupted; nothing was written");
             return Ok(Outcome::Interrupted);
         }
         Err(error) => return with_hint(error),
@@ -52,7 +52,7 @@ pub fn run(args: &ConvertArgs, voice: Voice) -> anyhow::Result<Outcome> {
     match args.report {
         ReportForm::Text => out.print(format_args!("{report}\n"))?,
         ReportForm::Json => {
-            voice.note(&report);
+            console.note(&report);
             out.print_json(&report)?;
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use palmtop::model::Model;
 
-use crate::output::Voice;
+use crate::output::Console;
 
 /// As a model in memory must lie.
 #[repr(C, align(64))]
@@ -14,8 +14,8 @@ struct Aligned<T: ?Sized>(T);
 static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/demo.palm"));
 
 /// Opens the model where it lies in the program, and tells the user what it is.
-pub fn model(voice: Voice) -> anyhow::Result<Arc<Model>> {
-    voice.note(
+pub fn model(console: Console) -> anyhow::Result<Arc<Model>> {
+    console.note(
         "note: no model was named, so the built-in one answers. It knows only a small world of emoji and words,\n      \
          as in demo/*.png. For other pictures convert a PaliGemma checkpoint and name the result:\n      \
          palmtop convert CHECKPOINT_DIR -o model.palm, then -m model.palm",

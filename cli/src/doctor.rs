@@ -4,11 +4,12 @@ use std::fmt;
 
 use palmtop::system::machine::{self, MachineLimits};
 use palmtop_kernels::{ISA_VARIABLE, Isa, Kernels};
+use palmtop_present::plain::human_bytes;
 use serde::Serialize;
 
 use crate::Outcome;
 use crate::args::DoctorArgs;
-use crate::output::{Stdout, human_bytes};
+use crate::output::Stdout;
 
 /// Memory that PaliGemma 3B with int4 weights needs: its file and a session at 224 pixels.
 const SMALLEST_MODEL_BYTES: u64 = 2_300_000_000;

@@ -7,9 +7,21 @@ use std::process::ExitCode;
 
 use palmtop::format::FormatError;
 use palmtop_convert::ConvertError;
+use palmtop_present::sources::SourceError;
 
 use crate::interrupt;
-use crate::output::StdoutClosed;
+
+/// The reader of stdout has closed it.
+#[derive(Debug)]
+pub struct StdoutClosed;
+
+impl fmt::Display for StdoutClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl Error for StdoutClosed {}
 
 /// Adds what the user can do about an error.
 pub trait WithHint<T> {
@@ -114,6 +126,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                 "make a model file from a checkpoint: palmtop convert CHECKPOINT_DIR -o model.palm".into(),
             );
         }
+        if let Some(error) = error.downcast_ref() {
+            return hint_for_source(error).map(str::to_owned);
+        }
         match error.downcast_ref::<std::io::Error>()?.kind() {
             ErrorKind::StorageFull => Some("make room on the disk, or write somewhere else".into()),
             ErrorKind::PermissionDenied => Some("check who may read or write there".into()),
@@ -121,6 +136,20 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             _ => None,
         }
     })
+}
+
+fn hint_for_source(error: &SourceError) -> Option<&'static str> {
+    match error {
+        SourceError::StdinIsTerminal => Some("pipe a picture in: palmtop caption - < photo.jpg"),
+        SourceError::NotFound { .. } => {
+            Some("SOURCE is a picture, a folder, a pattern such as \"shots/*.png\", or - for standard input")
+        }
+        SourceError::NoPicture { recursive: true, .. } => Some("palmtop reads JPEG, PNG, WebP, BMP and GIF"),
+        SourceError::NoPicture { recursive: false, .. } => Some(
+            "palmtop reads JPEG, PNG, WebP, BMP and GIF; --recursive looks into folders inside of it too",
+        ),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::anyhow;
-use palmtop::format::{FormatError, PalmFile, Storage, TensorInfo, VERSION, Value};
+use palmtop::format::{FormatError, Storage, TensorInfo, VERSION, Value};
 use palmtop_convert::Progress;
-use serde::Serialize;
+use palmtop_present::json;
+use palmtop_present::plain::{human_bytes, printable};
 
 use crate::args::{InspectArgs, VerifyArgs};
 use crate::errors::WithHint;
-use crate::output::{Stdout, Voice, human_bytes, printable, shown};
+use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
 use crate::{Outcome, models};
 
@@ -19,7 +20,7 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
     let file = models::open_file(&args.model)?;
     let mut out = Stdout::new();
     if args.json {
-        out.print_json(&FileJson::new(&args.model.to_string_lossy(), &file))?;
+        out.print_json(&json::ModelFile::new(&args.model.to_string_lossy(), &file))?;
         return Ok(Outcome::Done);
     }
     let mut text = format!(
@@ -62,9 +63,9 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
 }
 
 /// Reads all of the file and compares its checksums.
-pub fn verify(args: &VerifyArgs, voice: Voice) -> anyhow::Result<Outcome> {
+pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
     let file = models::open_file(&args.model)?;
-    let bar = Bar::new(voice, "verifying", None);
+    let bar = Bar::new(console, "verifying", None);
     bar.start(file.tensors().iter().map(|t| t.length).sum());
     let damaged = file.verify(|bytes| bar.advance(bytes));
     bar.finish();
@@ -202,58 +203,6 @@ fn value_in_words(value: &Value) -> String {
         Value::Text(v) => printable(v),
         Value::U64s(v) => list(v),
         Value::F64s(v) => list(v),
-    }
-}
-
-/// `docs/json.md` promises this shape.
-#[derive(Serialize)]
-struct FileJson<'a> {
-    file: &'a str,
-    bytes: u64,
-    version: u32,
-    metadata: BTreeMap<&'a str, serde_json::Value>,
-    tensors: Vec<TensorJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct TensorJson<'a> {
-    name: &'a str,
-    storage: &'static str,
-    shape: &'a [usize],
-    offset: u64,
-    bytes: u64,
-    checksum: String,
-}
-
-impl<'a> FileJson<'a> {
-    fn new(path: &'a str, file: &'a PalmFile) -> Self {
-        let metadata = file.metadata().iter().map(|(key, value)| (key, value_in_json(value))).collect();
-        let tensor = |t: &'a TensorInfo| TensorJson {
-            name: &t.name,
-            storage: t.storage.name(),
-            shape: &t.shape,
-            offset: t.offset,
-            bytes: t.length,
-            checksum: format!("{:016x}", t.checksum),
-        };
-        Self {
-            file: path,
-            bytes: file.bytes(),
-            version: VERSION,
-            metadata,
-            tensors: file.tensors().iter().map(tensor).collect(),
-        }
-    }
-}
-
-fn value_in_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::U64(v) => (*v).into(),
-        Value::F64(v) => (*v).into(),
-        Value::Bool(v) => (*v).into(),
-        Value::Text(v) => v.as_str().into(),
-        Value::U64s(v) => v.as_slice().into(),
-        Value::F64s(v) => v.as_slice().into(),
     }
 }
 

@@ -15,11 +15,9 @@ mod interrupt;
 mod mapping;
 mod models;
 mod output;
-mod overlay;
 mod plan;
 mod progress;
 mod save;
-mod sources;
 mod synthetic;
 mod trace;
 
@@ -55,32 +53,32 @@ fn main() -> ExitCode {
 
 /// The arguments. A variable of the environment that is set but empty is one that is not there.
 fn read_arguments() -> Cli {
-    let heed_full_variables = |command: clap::Command| {
+    let ignore_empty_variables = |command: clap::Command| {
         command.mut_args(|arg| {
             let is_empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
             if is_empty { arg.env(Resettable::Reset) } else { arg }
         })
     };
-    let matches = Cli::command().mut_subcommands(heed_full_variables).get_matches();
+    let matches = Cli::command().mut_subcommands(ignore_empty_variables).get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    let voice = output::Voice { quiet: cli.quiet, verbose: cli.verbose > 0 };
+    let console = output::Console { quiet: cli.quiet, verbose: cli.verbose > 0 };
     match cli.command {
-        Command::Caption(args) => answer::run(&args.into(), voice),
-        Command::Ask(args) => answer::run(&args.into(), voice),
-        Command::Ocr(args) => answer::run(&args.into(), voice),
-        Command::Detect(args) => answer::run(&args.into(), voice),
-        Command::Segment(args) => answer::run(&args.into(), voice),
-        Command::Run(args) => answer::run(&args.into(), voice),
-        Command::Convert(args) => convert::run(&args, voice),
+        Command::Caption(args) => answer::run(&args.into(), console),
+        Command::Ask(args) => answer::run(&args.into(), console),
+        Command::Ocr(args) => answer::run(&args.into(), console),
+        Command::Detect(args) => answer::run(&args.into(), console),
+        Command::Segment(args) => answer::run(&args.into(), console),
+        Command::Run(args) => answer::run(&args.into(), console),
+        Command::Convert(args) => convert::run(&args, console),
         Command::Inspect(args) => inspect::inspect(&args),
-        Command::Verify(args) => inspect::verify(&args, voice),
+        Command::Verify(args) => inspect::verify(&args, console),
         Command::Plan(args) => plan::run(&args),
-        Command::Trace(args) => trace::run(&args, voice),
-        Command::Eval(args) => eval::run(&args, voice),
-        Command::Bench(args) => bench::run(&args, voice),
+        Command::Trace(args) => trace::run(&args, console),
+        Command::Eval(args) => eval::run(&args, console),
+        Command::Bench(args) => bench::run(&args, console),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions { shell } => {
             // Into memory first: the generator does not expect a closed pipe.

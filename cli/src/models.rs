@@ -12,13 +12,13 @@ use crate::args::{Load, MachineArgs, ModelArgs};
 use crate::demo;
 use crate::errors::{UsageError, WithHint};
 use crate::interrupt;
-use crate::output::Voice;
+use crate::output::Console;
 
 /// The model that the user names, or else the small one that is part of the program.
-pub fn open_or_demo(args: &ModelArgs, voice: Voice) -> anyhow::Result<Arc<Model>> {
+pub fn open_or_demo(args: &ModelArgs, console: Console) -> anyhow::Result<Arc<Model>> {
     match &args.model {
         Some(path) => load(path, args.load),
-        None => demo::model(voice),
+        None => demo::model(console),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `palmtop plan`: shows the memory of a session without creating one.
 
-use palmtop::Plan;
-use serde::Serialize;
+use palmtop_present::json;
 
 use crate::args::PlanArgs;
 use crate::output::Stdout;
@@ -17,39 +16,9 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     let plan = model.plan(&limits)?;
     let mut out = Stdout::new();
     if args.json {
-        out.print_json(&PlanJson::from(&plan))?;
+        out.print_json(&json::Plan::from(&plan))?;
     } else {
         out.print(plan)?;
     }
     Ok(Outcome::Done)
-}
-
-/// `docs/json.md` promises this shape.
-#[derive(Serialize)]
-struct PlanJson {
-    weights_bytes: usize,
-    kv_bytes: usize,
-    activation_bytes: usize,
-    thread_bytes: usize,
-    image_bytes: usize,
-    text_bytes: usize,
-    features_bytes: usize,
-    session_bytes: usize,
-    threads: usize,
-}
-
-impl From<&Plan> for PlanJson {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            weights_bytes: plan.weights_bytes,
-            kv_bytes: plan.kv_bytes,
-            activation_bytes: plan.activation_bytes,
-            thread_bytes: plan.thread_bytes,
-            image_bytes: plan.image_bytes,
-            text_bytes: plan.text_bytes,
-            features_bytes: plan.features_bytes,
-            session_bytes: plan.session_bytes(),
-            threads: plan.threads,
-        }
-    }
 }

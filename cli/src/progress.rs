@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use palmtop::session::CancelToken;
 use palmtop_convert::Progress;
+use palmtop_present::plain::human_bytes;
 
-use crate::output::{Voice, human_bytes, say};
+use crate::output::{Console, say};
 
 const BAR: &str = "{prefix} [{bar:32}] {percent:>3} % of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left  {wide_msg}";
 const BAR_OF_ITEMS: &str = "{prefix} [{bar:32}] {pos} of {len}, {eta} left  {wide_msg}";
@@ -19,11 +20,11 @@ const LINE_INTERVAL_MAX: Duration = Duration::from_secs(10);
 
 /// Shows progress on stderr.
 pub struct Bar {
-    shown: As,
+    shown: Output,
     cancel: Option<CancelToken>,
 }
 
-enum As {
+enum Output {
     Nothing,
     Bar(ProgressBar),
     Lines(Mutex<Lines>),
@@ -48,19 +49,19 @@ struct Lines {
 
 impl Bar {
     /// `what` is being done, counted in bytes; it ends when `cancel` says so.
-    pub fn new(voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
-        Self::counting(Unit::Bytes, voice, what, cancel)
+    pub fn new(console: Console, what: &str, cancel: Option<CancelToken>) -> Self {
+        Self::counting(Unit::Bytes, console, what, cancel)
     }
 
     /// The same, counted in items.
-    pub fn items(voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
-        Self::counting(Unit::Items, voice, what, cancel)
+    pub fn items(console: Console, what: &str, cancel: Option<CancelToken>) -> Self {
+        Self::counting(Unit::Items, console, what, cancel)
     }
 
-    fn counting(unit: Unit, voice: Voice, what: &str, cancel: Option<CancelToken>) -> Self {
+    fn counting(unit: Unit, console: Console, what: &str, cancel: Option<CancelToken>) -> Self {
         let now = Instant::now();
-        let shown = if voice.quiet {
-            As::Nothing
+        let shown = if console.quiet {
+            Output::Nothing
         } else if std::io::stderr().is_terminal() {
             let template = match unit {
                 Unit::Bytes => BAR,
@@ -70,9 +71,9 @@ impl Bar {
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar =
                 ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(what.to_owned());
-            As::Bar(bar)
+            Output::Bar(bar)
         } else {
-            As::Lines(Mutex::new(Lines {
+            Output::Lines(Mutex::new(Lines {
                 what: what.to_owned(),
                 unit,
                 total: 0,
@@ -87,7 +88,7 @@ impl Bar {
 
     /// Takes the bar away.
     pub fn finish(&self) {
-        if let As::Bar(bar) = &self.shown {
+        if let Output::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }
@@ -96,14 +97,14 @@ impl Bar {
 impl Progress for Bar {
     fn start(&self, total_bytes: u64) {
         match &self.shown {
-            As::Nothing => {}
-            As::Bar(bar) => {
+            Output::Nothing => {}
+            Output::Bar(bar) => {
                 bar.set_position(0);
                 bar.set_length(total_bytes);
                 bar.reset_elapsed();
                 bar.reset_eta();
             }
-            As::Lines(lines) => {
+            Output::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock() {
                     (lines.total, lines.done, lines.last_done) = (total_bytes, 0, 0);
                     lines.start = Instant::now();
@@ -114,9 +115,9 @@ impl Progress for Bar {
 
     fn advance(&self, bytes: u64) {
         match &self.shown {
-            As::Nothing => {}
-            As::Bar(bar) => bar.inc(bytes),
-            As::Lines(lines) => {
+            Output::Nothing => {}
+            Output::Bar(bar) => bar.inc(bytes),
+            Output::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock()
                     && let Some(line) = lines.advance(bytes, Instant::now())
                 {
@@ -128,9 +129,9 @@ impl Progress for Bar {
 
     fn calibrated(&self, done: u64, total: u64) {
         match &self.shown {
-            As::Nothing => {}
-            As::Bar(bar) => bar.set_message(format!("calibrating: {done} of {total} runs")),
-            As::Lines(lines) => {
+            Output::Nothing => {}
+            Output::Bar(bar) => bar.set_message(format!("calibrating: {done} of {total} runs")),
+            Output::Lines(lines) => {
                 if let Ok(mut lines) = lines.lock()
                     && lines.is_time(done < total)
                 {
@@ -141,7 +142,7 @@ impl Progress for Bar {
     }
 
     fn message(&self, text: &str) {
-        if let As::Bar(bar) = &self.shown {
+        if let Output::Bar(bar) = &self.shown {
             bar.set_message(text.to_owned());
         }
     }

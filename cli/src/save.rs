@@ -1,17 +1,21 @@
 //! Saves pictures with boxes drawn, and masks, under names that overwrite no source.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use palmtop::image::RgbImage;
 use palmtop::tasks::Mask;
+use palmtop_present::Found;
+use palmtop_present::encode::{self, EncodeError, PictureFormat};
+use palmtop_present::overlay::{self, Item, Style};
+use palmtop_present::sources::Source;
 
 use crate::errors::UsageError;
-use crate::output::{Found, Voice, shown};
-use crate::overlay::{self, Item, Style};
-use crate::sources::Source;
+use crate::files::Replacement;
+use crate::output::{Console, shown};
 
 /// Saves what the user wants saved.
 pub struct Saver {
@@ -73,32 +77,26 @@ impl Saver {
         let Some(folder) = &self.masks else { return Ok(None) };
         self.masks_saved += 1;
         let path = folder.join(format!("{}.{}.{}.png", self.name, self.masks_saved, file_name_part(label)));
-        overlay::save_mask(mask, &path)?;
+        replace(&path, |file| encode::mask(mask, file))?;
         Ok(Some(path.to_string_lossy().into_owned()))
     }
 
     /// Draws the objects into the picture and saves it, if pictures are to be saved.
-    pub fn save_picture(&self, picture: RgbImage, found: &[Found], voice: Voice) -> anyhow::Result<()> {
+    pub fn save_picture(
+        &self,
+        mut picture: RgbImage,
+        found: &[Found],
+        console: Console,
+    ) -> anyhow::Result<()> {
         let path = match &self.pictures {
             None => return Ok(()),
             Some(Target::File(path)) => path.clone(),
             Some(Target::Folder(folder)) => folder.join(format!("{}.{}.png", self.name, self.task)),
         };
-        let (width, height) = (picture.width(), picture.height());
-        let mut canvas = image::RgbImage::from_raw(width, height, picture.into_data())
-            .context("a decoded picture has fewer bytes than its size says")?;
-        let items: Vec<Item> = found
-            .iter()
-            .map(|found| Item {
-                label: &found.detection.label,
-                score: found.detection.score,
-                bounding_box: found.detection.bounding_box,
-                mask: found.mask.as_ref(),
-            })
-            .collect();
-        overlay::draw(&mut canvas, &items, &Style::default());
-        overlay::save_picture(&canvas, &path)?;
-        voice.note(format_args!("saved {}", shown(&path)));
+        let items: Vec<Item<'_>> = found.iter().map(Item::from).collect();
+        overlay::draw(&mut (&mut picture).into(), &items, &Style::default());
+        write_picture(&picture, &path)?;
+        console.note(format_args!("saved {}", shown(&path)));
         Ok(())
     }
 }
@@ -145,6 +143,28 @@ fn target(path: &Path, sources: &[Source]) -> anyhow::Result<Target> {
 
 fn make_folder(folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create folder {}", folder.display()))
+}
+
+/// Writes a picture as PNG or JPEG, by the extension of `path`. A file there is replaced once the new one is whole.
+fn write_picture(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
+    let Some(format) = PictureFormat::of_name(path) else {
+        bail!("{}: pictures are written as .png, .jpg or .jpeg; choose such a name", path.display());
+    };
+    replace(path, |file| encode::picture(picture, format, file))
+}
+
+/// Writes a temporary file beside `path`, then gives it that name.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), EncodeError>,
+) -> anyhow::Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut replacement = Replacement::new(path)?;
+    let mut buffered = BufWriter::new(replacement.file());
+    write(&mut buffered).with_context(context)?;
+    buffered.flush().with_context(context)?;
+    drop(buffered);
+    replacement.finish()
 }
 
 /// A label as part of a file name on any system.
@@ -201,5 +221,45 @@ mod tests {
         assert_eq!(file_name_part("../traffic light"), "---traffic-light");
         assert_eq!(file_name_part(""), "object");
         assert_eq!(file_name_part("größe猫"), "größe猫");
+    }
+
+    fn files_in(folder: &Path) -> usize {
+        fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    fn pictures_are_written_by_extension_and_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let data: Vec<u8> = (0..20 * 10 * 3).map(|i| (i * 7 % 256) as u8).collect();
+        let picture = RgbImage::new(20, 10, data.clone()).unwrap();
+        for name in ["a.png", "a.PNG", "a.jpg", "a.jpeg"] {
+            let path = folder.path().join(name);
+            fs::write(&path, "old").unwrap();
+            write_picture(&picture, &path).unwrap();
+            let read = image::ImageReader::open(&path).unwrap().with_guessed_format().unwrap();
+            let is_jpeg = name.contains("jp");
+            let format = if is_jpeg { image::ImageFormat::Jpeg } else { image::ImageFormat::Png };
+            assert_eq!(read.format(), Some(format));
+            let read = read.decode().unwrap().into_rgb8();
+            assert_eq!(read.dimensions(), (20, 10));
+            assert!(is_jpeg || *read.as_raw() == data);
+        }
+        assert_eq!(files_in(folder.path()), 4);
+    }
+
+    #[test]
+    fn other_names_and_places_are_refused_and_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let picture = RgbImage::new(1, 1, vec![0; 3]).unwrap();
+        for name in ["a", "a.gif", ".png"] {
+            let error = write_picture(&picture, &folder.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains("choose such a name"), "{error}");
+        }
+        let error = write_picture(&picture, &folder.path().join("none/a.png")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write"), "{error}");
+        // JPEG has no such width; the half-written file goes away.
+        let wide = RgbImage::new(65536, 1, vec![0; 3 * 65536]).unwrap();
+        assert!(write_picture(&wide, &folder.path().join("a.jpg")).is_err());
+        assert_eq!(files_in(folder.path()), 0);
     }
 }

@@ -7,7 +7,7 @@ use palmtop::session::CancelToken;
 use palmtop_convert::synthetic::Synthetic;
 use palmtop_convert::{Options, convert_source, tokenizer};
 
-use crate::output::Voice;
+use crate::output::Console;
 use crate::progress::Bar;
 
 /// A small SentencePiece vocabulary with PaliGemma's `<loc>` and `<seg>` tokens.
@@ -19,11 +19,11 @@ pub fn write(
     config: Config,
     path: &Path,
     options: &Options,
-    voice: Voice,
+    console: Console,
     cancel: &CancelToken,
 ) -> anyhow::Result<()> {
     let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
-    let bar = Bar::new(voice, "making random weights", Some(cancel.clone()));
+    let bar = Bar::new(console, "making random weights", Some(cancel.clone()));
     let done = convert_source(&Synthetic::new(config.clone(), SEED), &config, table, path, options, &bar);
     bar.finish();
     done?;

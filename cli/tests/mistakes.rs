@@ -73,7 +73,7 @@ fn sources_that_are_none() {
     );
     assert_says(&caption("-"), &["error: cannot use picture -", "because: the image is empty"]);
     let twice = fail(1, ["caption", "-", "-", "-m", model()]);
-    assert_says(&twice, &["error: standard input (-) is named twice"]);
+    assert_says(&twice, &["error: standard input (-) is given twice"]);
 }
 
 #[test]

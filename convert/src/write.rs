@@ -195,11 +195,11 @@ impl Output<'_> {
             (WINDOW_BYTES / stripe_bytes).max(2 * rayon::current_num_threads()).min(layout.stripes());
         let mut packed = vec![0; window * stripe_bytes];
         let mut sum = Checksum::default();
-        let mut power = Power::default();
+        let mut power = SquareSums::default();
         for first in (0..layout.stripes()).step_by(window) {
             let count = window.min(layout.stripes() - first);
             let packed = &mut packed[..count * stripe_bytes];
-            let parts: Vec<Power> = packed
+            let parts: Vec<SquareSums> = packed
                 .par_chunks_mut(stripe_bytes)
                 .enumerate()
                 .map(|(i, bytes)| {
@@ -226,14 +226,14 @@ impl Output<'_> {
 
 /// Sums of squares of weights and of their errors, and with calibration of outputs and of theirs.
 #[derive(Default)]
-struct Power {
+struct SquareSums {
     weights: f64,
     errors: f64,
     outputs: f64,
     output_errors: f64,
 }
 
-impl Power {
+impl SquareSums {
     fn add(&mut self, other: &Self) {
         self.weights += other.weights;
         self.errors += other.errors;
@@ -273,7 +273,7 @@ fn pack_stripe(
     factor: Option<&Factor>,
     stripe: usize,
     out: &mut [u8],
-) -> Result<Power, StripeError> {
+) -> Result<SquareSums, StripeError> {
     thread_local! {
         static BUFFERS: RefCell<Buffers> = RefCell::default();
     }
@@ -284,7 +284,7 @@ fn pack_stripe(
         for (i, row) in weights.chunks_mut(cols).enumerate() {
             assembly.read_row(source, first + i, row).map_err(StripeError::Source)?;
         }
-        let mut power = Power::default();
+        let mut power = SquareSums::default();
         if let Some(factor) = factor {
             let errors = quantize_stripe(factor, weights, quantized, scratch);
             power.weights = weights.chunks(cols).map(squares).sum();

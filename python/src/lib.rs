@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
-use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
+use palmtop::tasks::{ReadOptions, Task};
 use palmtop::{
     CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling,
     StopReason, ThreadHints,
@@ -317,27 +317,17 @@ impl Session {
     }
 
     /// An answer as Python takes it.
-    fn read(
-        &self,
-        py: Python<'_>,
-        answer: &palmtop::Answer,
-        (width, height): (u32, u32),
-    ) -> PyResult<Answered> {
-        let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
-        read.set_scores(&answer.probabilities);
-        let codec = self.model.mask_codec().map_err(to_python)?;
-        let mut objects = Vec::with_capacity(read.detections.len());
-        for found in read.detections {
-            let mut mask = None;
-            if let (Some(codes), Some(codec)) = (&found.mask_codes, &codec) {
-                let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
-                codec.decode(codes, &mut MaskScratch::new(), &mut logits);
-                let pasted = Mask::paste(&logits, found.locations, width, height, BoxRounding::default())
-                    .map_err(|error| to_python(error.into()))?;
-                let pixels: Vec<u8> = pasted.rows().flatten().map(u8::from).collect();
+    fn read(&self, py: Python<'_>, answer: &palmtop::Answer, picture: (u32, u32)) -> PyResult<Answered> {
+        let mut options = ReadOptions::default();
+        options.masks = true;
+        let read = self.model.read_answer(answer, picture, &options).map_err(to_python)?;
+        let mut objects = Vec::with_capacity(read.objects.len());
+        for found in read.objects {
+            let mask = found.mask.map(|mask| {
+                let pixels: Vec<u8> = mask.rows().flatten().map(u8::from).collect();
                 let pixels = PyBytes::new(py, &pixels).unbind();
-                mask = Some((pasted.x(), pasted.y(), pasted.width(), pasted.height(), pixels));
-            }
+                (mask.x(), mask.y(), mask.width(), mask.height(), pixels)
+            });
             let edges = found.bounding_box;
             let edges = (edges.x_min, edges.y_min, edges.x_max, edges.y_max);
             objects.push((found.label, found.score, edges, found.locations, mask));

@@ -72,7 +72,7 @@
 //! ```no_run
 //! use std::ops::ControlFlow;
 //! use palmtop::image::{ImageLimits, decode_file};
-//! use palmtop::tasks::{self, BoxRounding, MASK_SIDE, Mask, MaskScratch, Task};
+//! use palmtop::tasks::{ReadOptions, Task};
 //! use palmtop::{GenerateOptions, Limits, Model, Session};
 //!
 //! # fn main() -> palmtop::Result<()> {
@@ -83,15 +83,11 @@
 //! session.encode(decode_file("cat.jpg", &ImageLimits::default())?.view(), &mut features, &options)?;
 //! let prompt = Task::segment(["cat"])?.prompt();
 //! let answers = session.answer(&features, &[&prompt], &options, &mut |_| ControlFlow::Continue(()))?;
-//! let (width, height) = features.picture_size();
-//! let mut read = tasks::Answer::read_tokens(&answers[0].text, &answers[0].token_ends, width, height);
-//! read.set_scores(&answers[0].probabilities);
-//! for object in &read.detections {
+//! let mut wanted = ReadOptions::default();
+//! wanted.masks = true;
+//! for object in model.read_answer(&answers[0], features.picture_size(), &wanted)?.objects {
 //!     println!("{} {:?} {:?}", object.label, object.score, object.bounding_box);
-//!     if let (Some(codes), Some(codec)) = (&object.mask_codes, model.mask_codec()?) {
-//!         let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
-//!         codec.decode(codes, &mut MaskScratch::new(), &mut logits);
-//!         let mask = Mask::paste(&logits, object.locations, width, height, BoxRounding::Nearest)?;
+//!     if let Some(mask) = object.mask {
 //!         println!("{} pixels", mask.area());
 //!     }
 //! }

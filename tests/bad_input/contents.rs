@@ -2,7 +2,7 @@
 
 use palmtop::format::{Metadata, Storage, TensorInfo, Value};
 use palmtop::model::config::Config;
-use palmtop::tasks::{MaskCodec, MaskScratch};
+use palmtop::tasks::{BoxRounding, MaskCodec, MaskScratch, PixelBox, ReadOptions};
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::parts::*;
@@ -240,6 +240,43 @@ fn broken_mask_decoders_are_refused_when_they_are_asked_for() {
         parts.replace(&name, Storage::F32, &shape);
         refused(&parts, &format!("the tensor {name} has shape {shape:?}"));
     }
+}
+
+#[test]
+fn answers_are_read_with_masks_only_if_these_are_wanted() {
+    let codes: String = (0..16).map(|i| format!("<seg{:03}>", i * 7)).collect();
+    let mut answer = palmtop::Answer::default();
+    answer.text =
+        format!("<loc0256><loc0128><loc0768><loc0512>{codes} cat ; <loc0000><loc0000><loc1023><loc0512> do");
+    let mut with_masks = ReadOptions::default();
+    with_masks.masks = true;
+    let read = |parts: &Parts, options: &ReadOptions| {
+        open(&parts.file())
+            .unwrap()
+            .read_answer(&answer, (200, 100), options)
+            .map(|read| (read.objects, read.cut_short))
+    };
+
+    let whole = with_mask_codec();
+    let (plain, cut_short) = read(&whole, &ReadOptions::default()).unwrap();
+    assert!(cut_short && plain.iter().all(|object| object.mask.is_none()));
+    assert_eq!(plain[0].pixel_box, PixelBox { x_min: 25, y_min: 25, x_max: 100, y_max: 75 });
+    let relative = plain[0].relative_box();
+    assert_eq!([relative.x_min, relative.y_min, relative.x_max, relative.y_max], [0.125, 0.25, 0.5, 0.75]);
+    let (mut decoded, _) = read(&whole, &with_masks).unwrap();
+    let mask = decoded[0].mask.take();
+    assert_eq!(decoded, plain, "the same but for the one mask");
+    let model = open(&whole.file()).unwrap();
+    assert_eq!(mask, model.mask(&plain[0], (200, 100), BoxRounding::default()).unwrap());
+    assert_eq!(mask.map(|mask| (mask.x(), mask.y(), mask.width(), mask.height())), Some((25, 25, 75, 50)));
+    assert!(model.mask(&plain[1], (200, 100), BoxRounding::default()).unwrap().is_none());
+
+    // Without a decoder there are boxes; with a broken one, an error where a mask is to be had.
+    assert_eq!(read(&Parts::tiny(), &with_masks).unwrap().0, plain);
+    let mut broken = whole.clone();
+    broken.remove("mask_codec.decoder.12.bias");
+    assert_eq!(read(&broken, &ReadOptions::default()).unwrap().0, plain);
+    assert!(matches!(read(&broken, &with_masks), Err(palmtop::Error::MaskCodec(_))));
 }
 
 #[test]

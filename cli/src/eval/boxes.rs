@@ -19,7 +19,7 @@ const THRESHOLDS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 
 
 /// A box that is there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Truth {
+pub struct GroundTruth {
     pub label: String,
     pub bounding_box: BoundingBox,
     /// A group of objects: whatever lies in it neither gains nor loses.
@@ -28,7 +28,7 @@ pub struct Truth {
 
 /// A box of an answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Guess {
+pub struct Prediction {
     pub label: String,
     pub bounding_box: BoundingBox,
     /// What ranks it among all boxes of its label.
@@ -36,7 +36,7 @@ pub struct Guess {
 }
 
 /// What is there in an item, and what an answer says.
-type BoxesOfItem = (Vec<Truth>, Vec<Guess>);
+type BoxesOfItem = (Vec<GroundTruth>, Vec<Prediction>);
 
 /// The boxes of many items.
 #[derive(Clone, Debug, Default)]
@@ -63,18 +63,18 @@ pub struct BoxScores {
 
 impl BoxTally {
     /// Counts the boxes of an item. Labels are compared in lower case, without white space at the ends.
-    pub fn add(&mut self, truths: Vec<Truth>, guesses: Vec<Guess>) {
+    pub fn add(&mut self, truths: Vec<GroundTruth>, predictions: Vec<Prediction>) {
         let mut of_item: BTreeMap<String, BoxesOfItem> = BTreeMap::new();
         for truth in truths {
             of_item.entry(key(&truth.label)).or_default().0.push(truth);
         }
-        for guess in guesses {
-            of_item.entry(key(&guess.label)).or_default().1.push(guess);
+        for prediction in predictions {
+            of_item.entry(key(&prediction.label)).or_default().1.push(prediction);
         }
-        for (label, (truths, mut guesses)) in of_item {
-            guesses.sort_by(|a, b| b.score.total_cmp(&a.score));
-            guesses.truncate(BOXES_MAX);
-            self.labels.entry(label).or_default().push((truths, guesses));
+        for (label, (truths, mut predictions)) in of_item {
+            predictions.sort_by(|a, b| b.score.total_cmp(&a.score));
+            predictions.truncate(BOXES_MAX);
+            self.labels.entry(label).or_default().push((truths, predictions));
         }
     }
 
@@ -130,19 +130,19 @@ impl RankedBoxes {
     fn of(items: &[BoxesOfItem], threshold: f64) -> Self {
         let mut ranked = Vec::new();
         let mut total = 0;
-        for (truths, guesses) in items {
+        for (truths, predictions) in items {
             total += truths.iter().filter(|t| !t.crowd).count();
             let mut taken = vec![false; truths.len()];
-            for guess in guesses {
+            for prediction in predictions {
                 let mut best: Option<(usize, f64)> = None;
                 for crowd in [false, true] {
                     // A group is only taken by what fits no single object.
                     if best.is_some() {
                         break;
                     }
-                    let free = |&(i, t): &(usize, &Truth)| t.crowd == crowd && (crowd || !taken[i]);
+                    let free = |&(i, t): &(usize, &GroundTruth)| t.crowd == crowd && (crowd || !taken[i]);
                     for (i, truth) in truths.iter().enumerate().filter(free) {
-                        let overlap = iou(&guess.bounding_box, &truth.bounding_box, crowd);
+                        let overlap = iou(&prediction.bounding_box, &truth.bounding_box, crowd);
                         // Of equal ones the last, as pycocotools has it.
                         if overlap >= best.map_or(threshold, |b| b.1) {
                             best = Some((i, overlap));
@@ -153,9 +153,9 @@ impl RankedBoxes {
                     Some((i, _)) if truths[i].crowd => {}
                     Some((i, overlap)) => {
                         taken[i] = true;
-                        ranked.push(Ranked { score: guess.score, overlap: Some(overlap) });
+                        ranked.push(Ranked { score: prediction.score, overlap: Some(overlap) });
                     }
-                    None => ranked.push(Ranked { score: guess.score, overlap: None }),
+                    None => ranked.push(Ranked { score: prediction.score, overlap: None }),
                 }
             }
         }
@@ -180,12 +180,12 @@ impl RankedBoxes {
 }
 
 /// The common area of two boxes over that of both; for a group of objects over that of the first.
-fn iou(guess: &BoundingBox, truth: &BoundingBox, crowd: bool) -> f64 {
+fn iou(prediction: &BoundingBox, truth: &BoundingBox, crowd: bool) -> f64 {
     let side = |min: f32, max: f32| (f64::from(max) - f64::from(min)).max(0.0);
     let area = |b: &BoundingBox| side(b.x_min, b.x_max) * side(b.y_min, b.y_max);
-    let common = side(guess.x_min.max(truth.x_min), guess.x_max.min(truth.x_max))
-        * side(guess.y_min.max(truth.y_min), guess.y_max.min(truth.y_max));
-    let all = if crowd { area(guess) } else { area(guess) + area(truth) - common };
+    let common = side(prediction.x_min.max(truth.x_min), prediction.x_max.min(truth.x_max))
+        * side(prediction.y_min.max(truth.y_min), prediction.y_max.min(truth.y_max));
+    let all = if crowd { area(prediction) } else { area(prediction) + area(truth) - common };
     if all > 0.0 { common / all } else { 0.0 }
 }
 
@@ -197,12 +197,12 @@ mod tests {
         BoundingBox { x_min, y_min, x_max, y_max }
     }
 
-    fn truth(label: &str, edges: [f32; 4]) -> Truth {
-        Truth { label: label.into(), bounding_box: bounds(edges), crowd: false }
+    fn truth(label: &str, edges: [f32; 4]) -> GroundTruth {
+        GroundTruth { label: label.into(), bounding_box: bounds(edges), crowd: false }
     }
 
-    fn guess(label: &str, edges: [f32; 4], score: f32) -> Guess {
-        Guess { label: label.into(), bounding_box: bounds(edges), score }
+    fn prediction(label: &str, edges: [f32; 4], score: f32) -> Prediction {
+        Prediction { label: label.into(), bounding_box: bounds(edges), score }
     }
 
     const A: [f32; 4] = [0.0, 0.0, 10.0, 10.0];
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn right_answers_have_all_points_and_no_answer_none() {
         let truths = vec![truth("cat", A), truth("dog", B)];
-        let right = vec![guess("dog", B, 0.1), guess(" Cat", A, 0.2)];
+        let right = vec![prediction("dog", B, 0.1), prediction(" Cat", A, 0.2)];
         let all = scores(&[(truths.clone(), right)]);
         for got in [all.map50, all.map, all.mean_iou, all.precision, all.recall] {
             close(got, 1.0);
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!((none.mean_iou, none.precision), (None, None));
         assert_eq!(scores(&[]), BoxScores::default());
         // Nothing to find: there is no precision at any recall, but what is found is wrong.
-        let wrong = scores(&[(vec![], vec![guess("cat", A, 0.9)])]);
+        let wrong = scores(&[(vec![], vec![prediction("cat", A, 0.9)])]);
         assert_eq!((wrong.map50, wrong.recall), (None, None));
         close(wrong.precision, 0.0);
     }
@@ -262,7 +262,7 @@ mod tests {
         // 1, above it 2/3; 51 of the 101 points are up to 0.5.
         let item = (
             vec![truth("cat", A), truth("cat", B)],
-            vec![guess("cat", A, 0.9), guess("cat", FAR, 0.8), guess("cat", B, 0.7)],
+            vec![prediction("cat", A, 0.9), prediction("cat", FAR, 0.8), prediction("cat", B, 0.7)],
         );
         let got = scores(std::slice::from_ref(&item));
         close(got.map50, (51.0 + 50.0 * 2.0 / 3.0) / 101.0);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_box_is_found_once_by_the_likeliest() {
-        let twice = vec![guess("cat", NEAR_A, 0.9), guess("cat", A, 0.8)];
+        let twice = vec![prediction("cat", NEAR_A, 0.9), prediction("cat", A, 0.8)];
         let got = scores(&[(vec![truth("cat", A)], twice)]);
         close(got.map50, 1.0);
         close(got.precision, 0.5);
@@ -296,15 +296,15 @@ mod tests {
     #[test]
     fn items_are_matched_alone_and_ranked_together() {
         let swapped = [
-            (vec![truth("cat", A)], vec![guess("cat", B, 0.9)]),
-            (vec![truth("cat", B)], vec![guess("cat", A, 0.8)]),
+            (vec![truth("cat", A)], vec![prediction("cat", B, 0.9)]),
+            (vec![truth("cat", B)], vec![prediction("cat", A, 0.8)]),
         ];
         close(scores(&swapped).map50, 0.0);
         // A confident mistake in the second picture comes before the right box of the first: precision 1/2 at recall
         // 1/2.
         let ranked = [
-            (vec![truth("cat", A)], vec![guess("cat", A, 0.5)]),
-            (vec![truth("cat", A)], vec![guess("cat", B, 0.9)]),
+            (vec![truth("cat", A)], vec![prediction("cat", A, 0.5)]),
+            (vec![truth("cat", A)], vec![prediction("cat", B, 0.9)]),
         ];
         close(scores(&ranked).map50, 51.0 * 0.5 / 101.0);
     }
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn labels_count_alike_however_many_boxes_they_have() {
         let truths = vec![truth("cat", A), truth("dog", A), truth("dog", B)];
-        let got = scores(&[(truths, vec![guess("cat", A, 0.9)])]);
+        let got = scores(&[(truths, vec![prediction("cat", A, 0.9)])]);
         close(got.map50, 0.5);
         close(got.recall, 1.0 / 3.0);
     }
@@ -322,8 +322,9 @@ mod tests {
         let mut crowd = truth("cat", [0.0, 0.0, 50.0, 50.0]);
         crowd.crowd = true;
         let inside = [40.0, 40.0, 50.0, 50.0];
-        let guesses = vec![guess("cat", inside, 0.9), guess("cat", A, 0.8), guess("cat", inside, 0.7)];
-        let got = scores(&[(vec![crowd, truth("cat", A)], guesses)]);
+        let predictions =
+            vec![prediction("cat", inside, 0.9), prediction("cat", A, 0.8), prediction("cat", inside, 0.7)];
+        let got = scores(&[(vec![crowd, truth("cat", A)], predictions)]);
         close(got.map50, 1.0);
         close(got.precision, 1.0);
         close(got.recall, 1.0);
@@ -331,15 +332,16 @@ mod tests {
 
     #[test]
     fn only_the_likeliest_hundred_count() {
-        let mut guesses: Vec<Guess> = (0..150).map(|i| guess("cat", FAR, 0.5 + i as f32 * 1e-3)).collect();
-        guesses.push(guess("cat", A, 0.1));
-        close(scores(&[(vec![truth("cat", A)], guesses)]).map50, 0.0);
+        let mut predictions: Vec<Prediction> =
+            (0..150).map(|i| prediction("cat", FAR, 0.5 + i as f32 * 1e-3)).collect();
+        predictions.push(prediction("cat", A, 0.1));
+        close(scores(&[(vec![truth("cat", A)], predictions)]).map50, 0.0);
     }
 
     /// Scores are not trusted to be numbers.
     #[test]
     fn scores_that_are_no_numbers_still_rank() {
-        let guesses = vec![guess("cat", A, f32::NAN), guess("cat", B, f32::INFINITY)];
-        close(scores(&[(vec![truth("cat", A), truth("cat", B)], guesses)]).map50, 1.0);
+        let predictions = vec![prediction("cat", A, f32::NAN), prediction("cat", B, f32::INFINITY)];
+        close(scores(&[(vec![truth("cat", A), truth("cat", B)], predictions)]).map50, 1.0);
     }
 }

@@ -1,6 +1,7 @@
 //! Compares two models: their answers, and their next-token distributions.
 
-use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Session};
+use palmtop::ImageFeatures;
+use palmtop::session::{Answer, CancelToken, GenerateOptions, Session};
 
 use super::tally::Mean;
 
@@ -28,15 +29,16 @@ impl Agreement {
     }
 }
 
-/// Runs two models along the same answers. Holds the logits of one answer: tokens · vocabulary · 4 bytes.
+/// Teacher forcing: runs two models along the same answers, whatever they would have chosen. Holds the logits of one
+/// answer: tokens · vocabulary · 4 bytes.
 #[derive(Default)]
-pub struct Follower {
+pub struct TeacherForcing {
     logits: Vec<f32>,
 }
 
-impl Follower {
-    /// Follows the first model's answer with both, and adds what they find likely to `agreement`.
-    pub fn follow(
+impl TeacherForcing {
+    /// Runs both along the first model's answer, and adds what they find likely to `agreement`.
+    pub fn run(
         &mut self,
         sessions: [(&mut Session, &ImageFeatures); 2],
         prompt: &str,

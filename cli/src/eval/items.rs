@@ -10,9 +10,9 @@ use palmtop::tasks::BoundingBox;
 use palmtop_convert::examples::{TaskKind, read_examples};
 use serde::Deserialize;
 
-use super::boxes::Truth;
+use super::boxes::GroundTruth;
 use crate::errors::WithHint;
-use crate::output::Voice;
+use crate::output::Console;
 
 /// A prompt about a picture.
 pub struct Item {
@@ -22,17 +22,17 @@ pub struct Item {
     pub image: String,
     pub prompt: String,
     pub task: TaskKind,
-    pub right: Right,
+    pub expected: Expected,
     /// Where the picture of the right mask is.
     pub mask: Option<PathBuf>,
 }
 
 /// What would be right.
-pub enum Right {
+pub enum Expected {
     /// This text, with the boxes and masks that it speaks of.
     Text(String),
     /// These boxes.
-    Boxes(Vec<Truth>),
+    Boxes(Vec<GroundTruth>),
     /// The data does not say.
     Unknown,
 }
@@ -56,11 +56,11 @@ pub struct Source<'a> {
 }
 
 /// Reads what is to be answered, the items of a picture together, pictures in the order of the data.
-pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
+pub fn read(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture>> {
     let is_coco = looks_like_coco(source.data)
         .with_context(|| format!("cannot read data file {}", source.data.display()))?;
     if is_coco {
-        return read_coco(source, voice);
+        return read_coco(source, console);
     }
     if source.images.is_some() || source.all_labels {
         let error = anyhow!("{} is not a COCO file", source.data.display());
@@ -79,7 +79,7 @@ pub fn read(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
             image: example.image,
             prompt: example.prompt,
             task: example.task,
-            right: example.expected.map_or(Right::Unknown, Right::Text),
+            expected: example.expected.map_or(Expected::Unknown, Expected::Text),
             mask: example.mask,
         });
     }
@@ -137,7 +137,7 @@ struct CocoCategory {
 /// COCO's own validation set has 20 MB, its training set 450 MB.
 const COCO_BYTES_MAX: u64 = 2 << 30;
 
-fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> {
+fn read_coco(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture>> {
     let shown = source.data.display();
     let file = File::open(source.data).with_context(|| format!("cannot read {shown}"))?;
     if file.metadata()?.len() > COCO_BYTES_MAX {
@@ -163,7 +163,7 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
         }
     }
     let mut places: HashMap<u64, usize> = HashMap::new();
-    let mut truths: Vec<Vec<Truth>> = Vec::new();
+    let mut truths: Vec<Vec<GroundTruth>> = Vec::new();
     for image in &coco.images {
         if places.insert(image.id, truths.len()).is_some() {
             bail!("{shown}: image {} appears twice", image.id);
@@ -184,7 +184,7 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
                 b.bbox
             );
         }
-        truths[place].push(Truth {
+        truths[place].push(GroundTruth {
             label: label.to_owned(),
             bounding_box: BoundingBox {
                 x_min: x as f32,
@@ -218,13 +218,13 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
                 image: image.file_name.clone(),
                 prompt: format!("detect {}", labels.into_iter().collect::<Vec<_>>().join(" ; ")),
                 task: TaskKind::Detect,
-                right: Right::Boxes(truths),
+                expected: Expected::Boxes(truths),
                 mask: None,
             }],
         });
     }
     if without > 0 {
-        voice.note(format_args!(
+        console.note(format_args!(
             "note: {without} pictures have no annotation and are not asked about; --all-labels does"
         ));
     }
@@ -238,7 +238,7 @@ fn read_coco(source: &Source<'_>, voice: Voice) -> anyhow::Result<Vec<Picture>> 
 mod tests {
     use super::*;
 
-    const QUIET: Voice = Voice { quiet: true, verbose: false };
+    const QUIET: Console = Console { quiet: true, verbose: false };
 
     fn read_text(text: &str, all_labels: bool) -> Result<Vec<Picture>, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -262,7 +262,7 @@ mod tests {
         let pictures = read_text(COCO, false).unwrap();
         let [picture] = &pictures[..] else { panic!("{} pictures", pictures.len()) };
         assert_eq!(picture.items[0].prompt, "detect cat ; traffic light");
-        let Right::Boxes(truths) = &picture.items[0].right else { panic!("boxes") };
+        let Expected::Boxes(truths) = &picture.items[0].expected else { panic!("boxes") };
         assert!(truths[0].crowd && !truths[1].crowd && truths[0].bounding_box.x_max == 40.5);
         assert_eq!(truths[0].bounding_box.y_max, 60.0);
         // The same in one line.

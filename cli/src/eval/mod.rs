@@ -6,29 +6,30 @@ mod items;
 mod masks;
 mod report;
 mod tally;
-mod words;
+mod text;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use palmtop::ImageFeatures;
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
 use palmtop::model::Model;
-use palmtop::session::{Answer, CancelToken, GenerateOptions, ImageFeatures, Session, StopReason};
+use palmtop::session::{Answer, CancelToken, GenerateOptions, Session, StopReason};
 use palmtop_convert::Progress;
 use palmtop_convert::examples::TaskKind;
 
 use crate::args::{EvalArgs, Load, ModelArgs};
 use crate::errors::{UsageError, WithHint};
 use crate::files::Replacement;
-use crate::output::{Stdout, Voice};
+use crate::output::{Console, Stdout};
 use crate::progress::Bar;
 use crate::{Outcome, errors, interrupt, models};
-use compare::{Agreement, Follower};
-use items::{Item, Picture, Right};
+use compare::{Agreement, TeacherForcing};
+use items::{Expected, Item, Picture};
 use masks::Pixels;
-use tally::{Judge, Tally, Verdict};
+use tally::{ItemScores, Scorer, Tally};
 
 /// Prompts are answered together up to this many, unless the user says otherwise.
 const BATCH_MAX: usize = 8;
@@ -37,7 +38,7 @@ const NEW_TOKENS: usize = 256;
 /// The memory for prompts is for as many tokens as a prompt has bytes, within these.
 const PROMPT_TOKENS: (usize, usize) = (64, 4096);
 
-pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
+pub fn run(args: &EvalArgs, console: Console) -> anyhow::Result<Outcome> {
     if args.models.len() > 2 {
         return Err(UsageError("-m takes one model, or two to compare".into()).into());
     }
@@ -48,25 +49,25 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
         all_labels: args.all_labels,
         limit: args.limit.map_or(usize::MAX, |n| n as usize),
     };
-    let pictures = items::read(&source, voice)?;
+    let pictures = items::read(&source, console)?;
     // If the file cannot be written, that is better known beforehand.
     args.answers.as_deref().map(Replacement::new).transpose()?;
     let cancel = interrupt::listen()?;
-    let models = open(args, voice)?;
-    let mut contenders =
-        models.iter().map(|m| Contender::new(m, args, &pictures, &cancel)).collect::<Result<Vec<_>, _>>()?;
-    warn_of_masks(&contenders, &pictures, voice);
+    let models = open(args, console)?;
+    let mut candidates =
+        models.iter().map(|m| Candidate::new(m, args, &pictures, &cancel)).collect::<Result<Vec<_>, _>>()?;
+    warn_of_masks(&candidates, &pictures, console);
 
     let mut run = Run { results: Vec::new(), failures: Vec::new(), agreement: Default::default() };
-    let follows = match &models[..] {
-        [first, second] => speak_the_same_tokens(first, second),
+    let share_tokens = match &models[..] {
+        [first, second] => have_the_same_tokens(first, second),
         _ => false,
     };
-    if models.len() == 2 && !follows {
-        voice.note("note: the models have different tokenizers, so only their texts are compared");
+    if models.len() == 2 && !share_tokens {
+        console.note("note: the models have different tokenizers, so only their texts are compared");
     }
-    let mut follower = follows.then(Follower::default);
-    let bar = Bar::items(voice, "answering", Some(cancel.clone()));
+    let mut teacher_forcing = share_tokens.then(TeacherForcing::default);
+    let bar = Bar::items(console, "answering", Some(cancel.clone()));
     bar.start(pictures.iter().map(|p| p.items.len() as u64).sum());
     for picture in pictures {
         if cancel.is_cancelled() {
@@ -74,20 +75,21 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
         }
         let items = picture.items.len() as u64;
         models.iter().try_for_each(|model| model.check_unchanged())?;
-        run.picture(picture, &mut contenders, &mut follower, args, &cancel)?;
+        run.picture(picture, &mut candidates, &mut teacher_forcing, args, &cancel)?;
         bar.advance(items);
     }
     bar.finish();
     run.results.sort_by_key(|r| r.item.line);
     run.failures.sort_by_key(|f| f.line);
     for failure in &run.failures {
-        voice.note(format_args!("not answered: line {}, {}: {}", failure.line, failure.image, failure.error));
+        console
+            .note(format_args!("not answered: line {}, {}: {}", failure.line, failure.image, failure.error));
     }
     if let Some(path) = &args.answers {
         report::write_answers(path, &run.results)?;
     }
     let interrupted = cancel.is_cancelled();
-    let report = report::Report::new(args, &models, &contenders, &run, follows, interrupted);
+    let report = report::Report::new(args, &models, &candidates, &run, share_tokens, interrupted);
     let mut out = Stdout::new();
     if args.json {
         out.print_json(&report)?;
@@ -101,38 +103,38 @@ pub fn run(args: &EvalArgs, voice: Voice) -> anyhow::Result<Outcome> {
     })
 }
 
-fn open(args: &EvalArgs, voice: Voice) -> anyhow::Result<Vec<Arc<Model>>> {
+fn open(args: &EvalArgs, console: Console) -> anyhow::Result<Vec<Arc<Model>>> {
     if args.models.is_empty() {
         let machine = args.machine.clone();
         return Ok(vec![models::open_or_demo(
             &ModelArgs { model: None, load: Load::default(), machine },
-            voice,
+            console,
         )?]);
     }
     args.models.iter().map(|path| models::open(path)).collect()
 }
 
 /// Whether token ids mean the same, so that one model can follow the other's answers.
-fn speak_the_same_tokens(first: &Model, second: &Model) -> bool {
+fn have_the_same_tokens(first: &Model, second: &Model) -> bool {
     let table = |m: &Model| m.file().find(palmtop::model::TOKENIZER).map(|t| (t.length, t.checksum));
     let (a, b) = (first.config(), second.config());
     table(first) == table(second) && a.text.vocab == b.text.vocab && a.tokens == b.tokens
 }
 
-fn warn_of_masks(contenders: &[Contender<'_>], pictures: &[Picture], voice: Voice) {
+fn warn_of_masks(candidates: &[Candidate<'_>], pictures: &[Picture], console: Console) {
     let segments = pictures.iter().flat_map(|p| &p.items).any(|i| i.task == TaskKind::Segment);
-    if segments && !contenders.iter().all(|c| c.judge.has_masks()) {
-        voice.note(
+    if segments && !candidates.iter().all(|c| c.scorer.has_masks()) {
+        console.note(
             "note: without a mask decoder in the model masks cannot be compared; convert it with --mask-codec",
         );
     }
 }
 
 /// A model that answers, and what its answers are worth so far.
-struct Contender<'a> {
+struct Candidate<'a> {
     session: Session,
     features: ImageFeatures,
-    judge: Judge<'a>,
+    scorer: Scorer<'a>,
     options: GenerateOptions,
     tallies: [Tally; TaskKind::ALL.len()],
     times: Times,
@@ -149,7 +151,7 @@ struct Times {
     tokens: usize,
 }
 
-impl<'a> Contender<'a> {
+impl<'a> Candidate<'a> {
     fn new(
         model: &'a Arc<Model>,
         args: &EvalArgs,
@@ -169,7 +171,7 @@ impl<'a> Contender<'a> {
         Ok(Self {
             features: session.new_features()?,
             session,
-            judge: Judge::of(model)?,
+            scorer: Scorer::of(model)?,
             options,
             tallies: Default::default(),
             times: Times::default(),
@@ -216,12 +218,12 @@ fn is_of_one_prompt(error: &palmtop::Error) -> bool {
 struct ItemResult {
     item: Item,
     /// Of each model its answer's text, and what it is worth.
-    answers: Vec<(String, Worth)>,
+    answers: Vec<(String, AnswerSummary)>,
 }
 
-/// What is kept of a [`Verdict`] for each item.
+/// What is kept of [`ItemScores`] for each item.
 #[derive(Clone, Copy, Debug)]
-struct Worth {
+struct AnswerSummary {
     is_exact: Option<bool>,
     overlap: Option<f64>,
     mask_iou: Option<f64>,
@@ -249,8 +251,8 @@ impl Run {
     fn picture(
         &mut self,
         picture: Picture,
-        contenders: &mut [Contender<'_>],
-        follower: &mut Option<Follower>,
+        candidates: &mut [Candidate<'_>],
+        teacher_forcing: &mut Option<TeacherForcing>,
         args: &EvalArgs,
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
@@ -263,8 +265,8 @@ impl Run {
                 return Ok(());
             }
         };
-        for contender in &mut *contenders {
-            match contender.encode(&image) {
+        for candidate in &mut *candidates {
+            match candidate.encode(&image) {
                 Ok(()) => {}
                 Err(palmtop::Error::Cancelled) => return Ok(()),
                 Err(error @ palmtop::Error::Image(_)) => {
@@ -281,7 +283,7 @@ impl Run {
             if batch.is_empty() || cancel.is_cancelled() {
                 return Ok(());
             }
-            match self.batch(batch, &image, contenders, follower, cancel) {
+            match self.batch(batch, &image, candidates, teacher_forcing, cancel) {
                 Err(error) if cancel.is_cancelled() && error.is::<palmtop::Error>() => return Ok(()),
                 done => done?,
             }
@@ -292,12 +294,12 @@ impl Run {
         &mut self,
         items: Vec<Item>,
         image: &RgbImage,
-        contenders: &mut [Contender<'_>],
-        follower: &mut Option<Follower>,
+        candidates: &mut [Candidate<'_>],
+        teacher_forcing: &mut Option<TeacherForcing>,
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
         let prompts: Vec<&str> = items.iter().map(|i| i.prompt.as_str()).collect();
-        let answers = contenders.iter_mut().map(|c| c.answer(&prompts)).collect::<Result<Vec<_>, _>>()?;
+        let answers = candidates.iter_mut().map(|c| c.answer(&prompts)).collect::<Result<Vec<_>, _>>()?;
         let mut answers: Vec<_> = answers.into_iter().map(Vec::into_iter).collect();
         for item in items {
             let of_item: Result<Vec<Answer>, _> =
@@ -313,14 +315,14 @@ impl Run {
             if of_item.iter().any(|a| a.stop.is_broken_off()) {
                 continue;
             }
-            let mask = match right_mask(&item, image) {
+            let mask = match expected_mask(&item, image) {
                 Ok(mask) => mask,
                 Err(error) => {
                     self.fail(vec![item], &error);
                     continue;
                 }
             };
-            self.item(item, image, mask, of_item, contenders, follower, cancel)?;
+            self.item(item, image, mask, of_item, candidates, teacher_forcing, cancel)?;
         }
         Ok(())
     }
@@ -331,30 +333,30 @@ impl Run {
         image: &RgbImage,
         mask: Option<Pixels>,
         answers: Vec<Answer>,
-        contenders: &mut [Contender<'_>],
-        follower: &mut Option<Follower>,
+        candidates: &mut [Candidate<'_>],
+        teacher_forcing: &mut Option<TeacherForcing>,
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
         let task = item.task as usize;
-        if let ([first, second], [a, b]) = (&mut *contenders, &answers[..]) {
+        if let ([first, second], [a, b]) = (&mut *candidates, &answers[..]) {
             let mut agreement = Agreement::default();
             agreement.same.add(f64::from(u8::from(a.text == b.text)));
-            if let Some(follower) = follower {
+            if let Some(teacher_forcing) = teacher_forcing {
                 let sessions = [first, second].map(|c| (&mut c.session, &c.features));
-                follower.follow(sessions, &item.prompt, a, cancel, &mut agreement)?;
+                teacher_forcing.run(sessions, &item.prompt, a, cancel, &mut agreement)?;
             }
             self.agreement[task].add(&agreement);
         }
         let mut kept = Vec::with_capacity(answers.len());
-        for (contender, answer) in contenders.iter_mut().zip(answers) {
+        for (candidate, answer) in candidates.iter_mut().zip(answers) {
             let size = (image.width(), image.height());
-            let verdict = contender.judge.judge(&item, size, mask.as_ref(), &answer)?;
-            let Verdict { is_exact, overlap, mask_iou, .. } = verdict;
-            contender.tallies[task].add(verdict);
-            contender.times.items += 1;
-            contender.times.tokens += answer.tokens.len();
+            let scores = candidate.scorer.score(&item, size, mask.as_ref(), &answer)?;
+            let ItemScores { is_exact, overlap, mask_iou, .. } = scores;
+            candidate.tallies[task].add(scores);
+            candidate.times.items += 1;
+            candidate.times.tokens += answer.tokens.len();
             let (tokens, stop) = (answer.tokens.len(), answer.stop);
-            kept.push((answer.text, Worth { is_exact, overlap, mask_iou, tokens, stop }));
+            kept.push((answer.text, AnswerSummary { is_exact, overlap, mask_iou, tokens, stop }));
         }
         self.results.push(ItemResult { item, answers: kept });
         Ok(())
@@ -368,7 +370,7 @@ impl Run {
 }
 
 /// The mask that an item names, which must be of the picture's size.
-fn right_mask(item: &Item, image: &RgbImage) -> anyhow::Result<Option<Pixels>> {
+fn expected_mask(item: &Item, image: &RgbImage) -> anyhow::Result<Option<Pixels>> {
     let Some(path) = &item.mask else { return Ok(None) };
     let mask = decode_file(path, &ImageLimits::default())
         .with_context(|| format!("cannot use mask {}", path.display()))?;
@@ -384,7 +386,7 @@ fn right_mask(item: &Item, image: &RgbImage) -> anyhow::Result<Option<Pixels>> {
     Ok(Some(Pixels::of_grey(&mask)))
 }
 
-impl Right {
+impl Expected {
     fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use palmtop::model::Model;
 use palmtop_convert::examples::TaskKind;
+use palmtop_present::json::stop_name;
+use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
 
 use super::compare::Agreement;
 use super::tally::Figures;
-use super::{Contender, ItemResult, Run, Times, Worth};
+use super::{AnswerSummary, Candidate, ItemResult, Run, Times};
 use crate::args::EvalArgs;
 use crate::files::Replacement;
-use crate::output::{human_bytes, printable, stop_name};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -111,12 +112,12 @@ impl Report {
     pub(super) fn new(
         args: &EvalArgs,
         models: &[Arc<Model>],
-        contenders: &[Contender<'_>],
+        candidates: &[Candidate<'_>],
         run: &Run,
-        follows: bool,
+        share_tokens: bool,
         interrupted: bool,
     ) -> Self {
-        let mut reports = models.iter().zip(contenders).enumerate().map(|(i, (model, contender))| {
+        let mut reports = models.iter().zip(candidates).enumerate().map(|(i, (model, candidate))| {
             let text = |key| model.file().metadata().text(key).ok();
             let file = args.models.get(i).map(|p| p.display().to_string());
             ModelReport {
@@ -128,14 +129,14 @@ impl Report {
                 },
                 tasks: TaskKind::ALL
                     .into_iter()
-                    .map(|task| (task.name(), contender.tallies[task as usize].figures(task).into()))
+                    .map(|task| (task.name(), candidate.tallies[task as usize].figures(task).into()))
                     .collect(),
-                timings: TimingsReport::new(&contender.times),
+                timings: TimingsReport::new(&candidate.times),
             }
         });
         let first = reports.next().expect("there is a model");
         let other = reports.next();
-        let agreement = other.is_some().then(|| AgreementReport::new(run, follows));
+        let agreement = other.is_some().then(|| AgreementReport::new(run, share_tokens));
         let failed: Vec<_> = run
             .failures
             .iter()
@@ -185,7 +186,7 @@ impl TimingsReport {
 }
 
 impl AgreementReport {
-    fn new(run: &Run, follows: bool) -> Self {
+    fn new(run: &Run, share_tokens: bool) -> Self {
         let mut all = Agreement::default();
         run.agreement.iter().for_each(|a| all.add(a));
         let of_task = |task: TaskKind| (task.name(), &run.agreement[task as usize]);
@@ -197,26 +198,26 @@ impl AgreementReport {
                 image: r.item.image.clone(),
                 task: r.item.task.name(),
                 prompt: r.item.prompt.clone(),
-                expected: r.item.right.text().map(str::to_owned),
+                expected: r.item.expected.text().map(str::to_owned),
                 text: text.clone(),
                 other_text: other_text.clone(),
             })
         };
         Self {
-            all: AgreementFigures::new(&all, follows),
-            tasks: answered.map(|(name, a)| (name, AgreementFigures::new(a, follows))).collect(),
+            all: AgreementFigures::new(&all, share_tokens),
+            tasks: answered.map(|(name, a)| (name, AgreementFigures::new(a, share_tokens))).collect(),
             differing: run.results.iter().filter_map(difference).collect(),
         }
     }
 }
 
 impl AgreementFigures {
-    fn new(a: &Agreement, follows: bool) -> Self {
+    fn new(a: &Agreement, share_tokens: bool) -> Self {
         Self {
             items: a.same.count(),
             same_answers: a.same.value(),
-            kl: a.divergence.value().filter(|_| follows),
-            same_tokens: a.same_token.value().filter(|_| follows),
+            kl: a.divergence.value().filter(|_| share_tokens),
+            same_tokens: a.same_token.value().filter(|_| share_tokens),
             positions: a.divergence.count(),
         }
     }
@@ -230,11 +231,11 @@ struct AnswerLine<'a> {
     task: &'static str,
     prompt: &'a str,
     expected: Option<&'a str>,
-    answers: Vec<AnswerWorth<'a>>,
+    answers: Vec<AnswerScores<'a>>,
 }
 
 #[derive(Serialize)]
-struct AnswerWorth<'a> {
+struct AnswerScores<'a> {
     text: &'a str,
     tokens: usize,
     stop: &'static str,
@@ -254,8 +255,8 @@ pub(super) fn write_answers(path: &Path, results: &[ItemResult]) -> anyhow::Resu
                 image: &r.item.image,
                 task: r.item.task.name(),
                 prompt: &r.item.prompt,
-                expected: r.item.right.text(),
-                answers: r.answers.iter().map(|(text, w)| AnswerWorth::new(text, w)).collect(),
+                expected: r.item.expected.text(),
+                answers: r.answers.iter().map(|(text, w)| AnswerScores::new(text, w)).collect(),
             };
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
@@ -267,8 +268,8 @@ pub(super) fn write_answers(path: &Path, results: &[ItemResult]) -> anyhow::Resu
     target.finish()
 }
 
-impl<'a> AnswerWorth<'a> {
-    fn new(text: &'a str, w: &Worth) -> Self {
+impl<'a> AnswerScores<'a> {
+    fn new(text: &'a str, w: &AnswerSummary) -> Self {
         Self {
             text,
             tokens: w.tokens,

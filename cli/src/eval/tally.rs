@@ -2,87 +2,87 @@
 
 use palmtop::model::Model;
 use palmtop::session::Answer;
-use palmtop::tasks::{self, BoxRounding, Detection, MASK_SIDE, Mask, MaskCodec, MaskScratch};
+use palmtop::tasks::{BoxRounding, Detection, Detections, ReadOptions};
 use palmtop_convert::examples::TaskKind;
 
-use super::boxes::{BoxScores, BoxTally, Guess, Truth};
-use super::items::{Item, Right};
+use super::boxes::{BoxScores, BoxTally, GroundTruth, Prediction};
+use super::items::{Expected, Item};
 use super::masks::Pixels;
-use super::words;
+use super::text;
 
 /// What an answer is worth.
 #[derive(Debug, Default)]
-pub struct Verdict {
+pub struct ItemScores {
     /// Whether the text is the expected one; none where no text was expected.
     pub is_exact: Option<bool>,
     pub overlap: Option<f64>,
     /// Boxes that are there and boxes of the answer, if it is about boxes.
-    pub boxes: Option<(Vec<Truth>, Vec<Guess>)>,
+    pub boxes: Option<(Vec<GroundTruth>, Vec<Prediction>)>,
     pub mask_iou: Option<f64>,
 }
 
-/// Reads answers, with the decoder of masks if there is one.
-pub struct Judge<'a> {
-    masks: Option<(MaskCodec<'a>, Box<MaskScratch>)>,
+/// Reads the answers of a model, with their masks if it has a decoder for them.
+pub struct Scorer<'a> {
+    model: &'a Model,
+    has_masks: bool,
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Scorer<'a> {
     pub fn of(model: &'a Model) -> anyhow::Result<Self> {
-        Ok(Self { masks: model.mask_codec()?.map(|codec| (codec, Box::new(MaskScratch::new()))) })
+        Ok(Self { model, has_masks: model.mask_codec()?.is_some() })
     }
 
     /// Whether masks can be compared.
     pub fn has_masks(&self) -> bool {
-        self.masks.is_some()
+        self.has_masks
     }
 
     /// Compares an answer about a picture of this width and height with what would be right. `mask` is the right mask,
     /// if the item names one.
-    pub fn judge(
-        &mut self,
+    pub fn score(
+        &self,
         item: &Item,
         (width, height): (u32, u32),
         mask: Option<&Pixels>,
         answer: &Answer,
-    ) -> anyhow::Result<Verdict> {
-        let mut verdict = Verdict::default();
-        if let Right::Text(expected) = &item.right {
-            verdict.is_exact = Some(words::is_exact(&answer.text, expected));
-            verdict.overlap = Some(words::overlap(&answer.text, expected));
+    ) -> anyhow::Result<ItemScores> {
+        let mut scores = ItemScores::default();
+        if let Expected::Text(expected) = &item.expected {
+            scores.is_exact = Some(text::is_exact(&answer.text, expected));
+            scores.overlap = Some(text::overlap(&answer.text, expected));
         }
         if !matches!(item.task, TaskKind::Detect | TaskKind::Segment) {
-            return Ok(verdict);
+            return Ok(scores);
         }
-        let mut read = tasks::Answer::read_tokens(&answer.text, &answer.token_ends, width, height);
-        read.set_scores(&answer.probabilities);
-        let expected = match &item.right {
-            Right::Text(text) => Some(tasks::Answer::read(text, width, height).detections),
-            Right::Boxes(_) | Right::Unknown => None,
+        let found = self.model.read_answer(answer, (width, height), &ReadOptions::default())?.objects;
+        let expected = match &item.expected {
+            Expected::Text(text) => Some(Detections::read(text, width, height).objects),
+            Expected::Boxes(_) | Expected::Unknown => None,
         };
-        let truths = match (&item.right, &expected) {
-            (Right::Boxes(truths), _) => Some(truths.clone()),
+        let truths = match (&item.expected, &expected) {
+            (Expected::Boxes(truths), _) => Some(truths.clone()),
             (_, Some(expected)) => Some(expected.iter().map(truth).collect()),
             _ => None,
         };
         if let Some(truths) = truths {
-            verdict.boxes = Some((truths, read.detections.iter().map(guess).collect()));
+            scores.boxes = Some((truths, found.iter().map(prediction).collect()));
         }
         if item.task == TaskKind::Segment {
-            verdict.mask_iou = match (mask, &expected) {
+            scores.mask_iou = match (mask, &expected) {
                 (Some(mask), _) => self
-                    .union(read.detections.iter(), width, height)?
+                    .union(found.iter(), width, height)?
                     .filter(|union| union.size() == mask.size())
                     .map(|union| union.iou(mask)),
-                (None, Some(expected)) => self.iou_over_labels(&read.detections, expected, width, height)?,
+                (None, Some(expected)) => self.iou_over_labels(&found, expected, width, height)?,
                 _ => None,
             };
         }
-        Ok(verdict)
+        Ok(scores)
     }
 
     /// The mean over all labels of either side of how well the union of its masks fits; 1 if there is no label at all.
     fn iou_over_labels(
-        &mut self,
+        &self,
         found: &[Detection],
         expected: &[Detection],
         width: u32,
@@ -94,7 +94,7 @@ impl<'a> Judge<'a> {
         labels.dedup();
         let mut sum = 0.0;
         for label in &labels {
-            let mut of_label =
+            let of_label =
                 |all: &[Detection]| self.union(all.iter().filter(|d| key(d) == *label), width, height);
             let (Some(found), Some(expected)) = (of_label(found)?, of_label(expected)?) else {
                 return Ok(None);
@@ -106,30 +106,31 @@ impl<'a> Judge<'a> {
 
     /// The pixels of any of these objects; none if no masks can be decoded.
     fn union<'d>(
-        &mut self,
+        &self,
         objects: impl Iterator<Item = &'d Detection>,
         width: u32,
         height: u32,
     ) -> anyhow::Result<Option<Pixels>> {
-        let Some((codec, scratch)) = &mut self.masks else { return Ok(None) };
+        if !self.has_masks {
+            return Ok(None);
+        }
         let mut union = Pixels::none(width, height);
         for object in objects {
-            let Some(codes) = &object.mask_codes else { continue };
-            let mut logits = [0.0; MASK_SIDE * MASK_SIDE];
-            codec.decode(codes, scratch, &mut logits);
-            union.add(&Mask::paste(&logits, object.locations, width, height, BoxRounding::default())?);
+            if let Some(mask) = self.model.mask(object, (width, height), BoxRounding::default())? {
+                union.add(&mask);
+            }
         }
         Ok(Some(union))
     }
 }
 
-fn truth(d: &Detection) -> Truth {
-    Truth { label: d.label.clone(), bounding_box: d.bounding_box, crowd: false }
+fn truth(d: &Detection) -> GroundTruth {
+    GroundTruth { label: d.label.clone(), bounding_box: d.bounding_box, crowd: false }
 }
 
 /// Boxes are ranked by the likelihood of their labels, those without one last.
-fn guess(d: &Detection) -> Guess {
-    Guess { label: d.label.clone(), bounding_box: d.bounding_box, score: d.score.unwrap_or(0.0) }
+fn prediction(d: &Detection) -> Prediction {
+    Prediction { label: d.label.clone(), bounding_box: d.bounding_box, score: d.score.unwrap_or(0.0) }
 }
 
 /// Sums over the items of a task.
@@ -183,12 +184,12 @@ pub struct Figures {
 }
 
 impl Tally {
-    pub fn add(&mut self, verdict: Verdict) {
+    pub fn add(&mut self, scores: ItemScores) {
         self.items += 1;
-        verdict.is_exact.into_iter().for_each(|yes| self.exact.add(f64::from(u8::from(yes))));
-        verdict.overlap.into_iter().for_each(|v| self.overlap.add(v));
-        verdict.mask_iou.into_iter().for_each(|v| self.mask_iou.add(v));
-        verdict.boxes.into_iter().for_each(|(truths, guesses)| self.boxes.add(truths, guesses));
+        scores.is_exact.into_iter().for_each(|yes| self.exact.add(f64::from(u8::from(yes))));
+        scores.overlap.into_iter().for_each(|v| self.overlap.add(v));
+        scores.mask_iou.into_iter().for_each(|v| self.mask_iou.add(v));
+        scores.boxes.into_iter().for_each(|(truths, predictions)| self.boxes.add(truths, predictions));
     }
 
     /// `score` is the exact match of words, the mAP at 0.5 of boxes, and the mean overlap of masks.

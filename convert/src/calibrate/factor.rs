@@ -1,7 +1,7 @@
 //! H = U·D·Uᵀ, the form in which error feedback needs second moments: U is upper triangular with ones on the diagonal.
 //!
-//! If weights w are rounded to ŵ, the error of an output is (w - ŵ)·H·(w - ŵ)ᵀ = Σ_k D_k·(t_k - ŵ_k)², where t_k = w_k
-//! + Σ_{j<k} (w_j - ŵ_j)·U_jk. If weights are rounded one after the other, t_k is the target of weight k: it
+//! If weights w are rounded to ŵ, the error of an output is (w - ŵ)·H·(w - ŵ)ᵀ = Σ_k D_k·(t_k - ŵ_k)², where
+//! t_k = w_k + Σ_{j<k} (w_j - ŵ_j)·U_jk. If weights are rounded one after the other, t_k is the target of weight k: it
 //! compensates all earlier errors as far as this weight can. (This is LDLQ of QuIP, Chee and others 2023. They show
 //! that GPTQ, Frantar and others 2022, does the same.)
 

@@ -26,7 +26,7 @@ pub(crate) struct Runner<'a> {
     done: u64,
     total: u64,
     /// What layers add to what passes through them.
-    pub streams: Streams,
+    pub streams: ResidualStream,
 }
 
 /// A picture and what it is asked.
@@ -57,7 +57,7 @@ impl<'a> Runner<'a> {
         let features = session.new_features().map_err(failed)?;
         let file = examples.to_owned();
         let total = pictures.len() as u64;
-        let streams = Streams::default();
+        let streams = ResidualStream::default();
         Ok(Self { session, features, file, pictures, progress, done: 0, total, streams })
     }
 
@@ -68,7 +68,7 @@ impl<'a> Runner<'a> {
 
     /// Runs all examples; `sink` sees the inputs of every matrix by its name, row after row, always in the same order.
     pub fn run(&mut self, sink: &mut dyn FnMut(&str, &[f32])) -> Result<(), ConvertError> {
-        self.streams = Streams::default();
+        self.streams = ResidualStream::default();
         for picture in &self.pictures {
             self.progress.calibrated(self.done, self.total);
             let example = |what| ConvertError::Example { path: self.file.clone(), line: picture.line, what };
@@ -160,14 +160,14 @@ fn read_pictures(model: &Model, file: &Path) -> Result<Vec<Picture>, ConvertErro
 
 /// How much each layer changes the stream of values that passes through it: what an error of its matrices is worth.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Streams {
+pub(crate) struct ResidualStream {
     /// The values before the layer at hand.
     before: Vec<f32>,
     /// By the layer's name, such as `text.layer.3`: Σ (after - before)² and Σ after².
     layers: HashMap<String, [f64; 2]>,
 }
 
-impl Streams {
+impl ResidualStream {
     /// What [`Session::observe`] shows besides inputs.
     fn see(&mut self, name: &str, values: &[f32]) {
         if name.contains(".layer.") && self.before.len() == values.len() {
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_layer_counts_by_what_it_changes() {
-        let mut streams = Streams::default();
+        let mut streams = ResidualStream::default();
         for round in 0..2 {
             streams.see("vision.embed", &[9.0; 6]);
             streams.see("text.embed", &[1.0, 1.0]);

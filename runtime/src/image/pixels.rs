@@ -45,6 +45,11 @@ impl RgbImage {
         &self.data
     }
 
+    /// The pixels, `[height, width, 3]`, to change.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+
     /// The pixels, `[height, width, 3]`, given away.
     pub fn into_data(self) -> Vec<u8> {
         self.data

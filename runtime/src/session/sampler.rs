@@ -162,7 +162,7 @@ fn share(total: u64, p: f32) -> u64 {
 
 /// `random` of the range of 64 bits, as the same part of 0..`total`.
 fn below(random: u64, total: u64) -> u64 {
-    (u128::from(random) * u128::from(total) >> 64) as u64
+    ((u128::from(random) * u128::from(total)) >> 64) as u64
 }
 
 /// The first of the largest logits.

@@ -228,8 +228,10 @@ impl Drop for Lock {
 mod tests {
     use super::*;
 
+    type Some = (Aligned<u16>, Vec<u64>, Vec<u32>, String, Box<[u8; 24]>);
+
     /// Some memory of every kind; `u16`, so that lengths are no multiples of a cache line.
-    fn some(reserve: &mut Reserve) -> (Aligned<u16>, Vec<u64>, Vec<u32>, String, Box<[u8; 24]>) {
+    fn some(reserve: &mut Reserve) -> Some {
         let aligned = reserve.for_purpose(Purpose::Activations).aligned(1001).unwrap();
         let filled = reserve.for_purpose(Purpose::Threads).filled(3, 7).unwrap();
         reserve.for_purpose(Purpose::Text);

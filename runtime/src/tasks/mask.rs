@@ -1,6 +1,6 @@
 //! Masks in the pixels of the original picture, pasted from the decoder's 64 × 64 values.
 
-use super::answer::rounded_edge;
+use super::boxes::rounded_edge;
 use super::mask_codec::{MASK_SIDE, MaskLogits};
 use super::rle::{Rle, RunCollector};
 

@@ -1,9 +1,8 @@
 //! Draws lines of text in the built-in font.
 
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, PxScaleFont, ScaleFont, point};
-use image::{Rgb, RgbImage};
 
-use super::blend;
+use super::canvas::{Canvas, Color, blend};
 
 /// DejaVu Sans Bold: Latin, Greek and Cyrillic. Other characters show as an empty box. Its licence lies beside it.
 const FONT: &[u8] = include_bytes!("../../assets/DejaVuSans-Bold-subset.ttf");
@@ -25,7 +24,7 @@ impl TextLine {
     /// at all. `None` if there is nothing to set, or no room for anything. Control characters, line breaks among
     /// them, become blanks.
     pub fn fit(text: &str, suffix: Option<&str>, height: f32, room: f32) -> Option<Self> {
-        // The font is part of the program: a test reads it.
+        // The font is part of the library: a test reads it.
         let font = FontRef::try_from_slice(FONT).ok()?.into_scaled(PxScale::from(height));
         let text = text.trim();
         let Some(suffix) = suffix else {
@@ -70,7 +69,7 @@ impl TextLine {
     }
 
     /// Draws the line with its upper left corner at column `x` and row `y`; what lies outside is cut off.
-    pub fn draw(&self, picture: &mut RgbImage, x: i64, y: i64, color: Rgb<u8>) {
+    pub fn draw(&self, picture: &mut Canvas<'_>, x: i64, y: i64, color: Color) {
         let baseline = self.font.ascent().round() as i64;
         let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
         for glyph in &self.glyphs {
@@ -82,7 +81,7 @@ impl TextLine {
             outline.draw(|column, row, coverage| {
                 let (x, y) = (left + i64::from(column), top + i64::from(row));
                 if (0..width).contains(&x) && (0..height).contains(&y) {
-                    blend(picture.get_pixel_mut(x as u32, y as u32), color, coverage.clamp(0.0, 1.0));
+                    blend(picture.pixel_mut(x as u32, y as u32), color, coverage.clamp(0.0, 1.0));
                 }
             });
         }

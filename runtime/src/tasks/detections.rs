@@ -1,21 +1,26 @@
-//! Answers read into typed results: boxes, labels, mask codes, scores.
+//! The text of an answer read into typed objects: boxes, labels, mask codes, scores.
 
 use std::ops::Range;
 
+use super::boxes::{BoundingBox, PixelBox};
+use super::mask::Mask;
 use super::scan::Objects;
 
-/// Steps of a `<loc>` token across the image: `<loc0512>` is the middle.
-const LOCATION_STEPS: u32 = 1024;
-
-/// An answer's text and the objects found in it. Built from any text: a plain caption has no detections.
+/// The objects that an answer locates, and its text around them. Any text can be read: a plain caption has no objects.
+///
+/// [`Model::read_answer`](crate::Model::read_answer) makes one of an answer, with scores and masks;
+/// [`Detections::read`] of a text that no session has written, such as the expected answer of a test.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub struct Detections {
     /// The whole text as the model gave it.
     pub text: String,
     /// The objects, in the order of the text.
-    pub detections: Vec<Detection>,
+    pub objects: Vec<Detection>,
     /// The text after the last object; the whole text if there is none. Untrimmed.
     pub text_after: String,
+    /// Whether the answer ended before the model had ended it, by a limit, a deadline or because it was stopped. The
+    /// last object may then lack a part of its label, or its mask.
+    pub cut_short: bool,
 }
 
 /// An object that the model found.
@@ -27,15 +32,18 @@ pub struct Detection {
     pub bounding_box: BoundingBox,
     /// The same box in whole pixels.
     pub pixel_box: PixelBox,
-    /// The likelihood of the label, once [`Answer::set_scores`] has been called.
+    /// The likelihood of the label ([`label_likelihood`]); `None` without a label, or if no session has written the
+    /// text.
     pub score: Option<f32>,
     /// The `<loc>` values in the model's order: y1, x1, y2, x2, each below 1024.
     pub locations: [u16; 4],
     /// The `<seg>` values for [`MaskCodec::decode`](super::MaskCodec::decode), each below 128, if there is a mask.
     pub mask_codes: Option<[u8; 16]>,
+    /// The mask, if it has been decoded.
+    pub mask: Option<Mask>,
     /// The text between the object before (or the start) and this one, untrimmed. Usually empty.
     pub text_before: String,
-    /// The bytes of the object in [`Answer::text`].
+    /// The bytes of the object in [`Detections::text`].
     pub text_span: Range<usize>,
     /// Which tokens of the answer the object is made of, if they were given.
     pub tokens: Option<ObjectTokens>,
@@ -54,12 +62,19 @@ pub struct ObjectTokens {
     pub label: Range<usize>,
 }
 
-impl Answer {
-    /// Reads the text of an answer about a picture of `width` × `height` pixels. Any text is an answer; see
-    /// [`Objects`] for what counts as an object.
+impl Detection {
+    /// The box in parts of the picture, from 0 to 1: multiply columns by its width and rows by its height.
+    pub fn relative_box(&self) -> BoundingBox {
+        BoundingBox::from_locations(self.locations, 1, 1)
+    }
+}
+
+impl Detections {
+    /// Reads the text of an answer about a picture of `width` × `height` pixels. Any text can be read; see
+    /// [`Objects`] for what counts as an object. There are no scores and no masks.
     pub fn read(text: &str, width: u32, height: u32) -> Self {
         let mut objects = Objects::new(text);
-        let detections = objects
+        let found = objects
             .by_ref()
             .map(|object| Detection {
                 label: object.label.to_owned(),
@@ -68,29 +83,35 @@ impl Answer {
                 score: None,
                 locations: object.locations,
                 mask_codes: object.mask_codes,
+                mask: None,
                 text_before: object.text_before.to_owned(),
                 text_span: object.span,
                 tokens: None,
             })
             .collect();
-        Self { text: text.to_owned(), detections, text_after: objects.rest().to_owned() }
+        Self {
+            text: text.to_owned(),
+            objects: found,
+            text_after: objects.rest().to_owned(),
+            cut_short: false,
+        }
     }
 
-    /// Like [`Answer::read`], and says which tokens each object is made of.
+    /// Like [`Detections::read`], and says which tokens each object is made of.
     ///
     /// `token_ends[i]` is the length of the decoded text after token `i`, in bytes, as a detokenizer that appends
     /// to one string leaves it: token `i` is `text[token_ends[i - 1]..token_ends[i]]`. A token may be empty (the
     /// end of the answer, or a byte of a character that a later token completes). Ends that decrease or lie beyond
     /// the text are taken as the nearest possible ones.
     pub fn read_tokens(text: &str, token_ends: &[usize], width: u32, height: u32) -> Self {
-        let mut answer = Self::read(text, width, height);
+        let mut read = Self::read(text, width, height);
         let mut ends = Vec::with_capacity(token_ends.len());
         let mut end_before = 0;
         for &end in token_ends {
             end_before = end.clamp(end_before, text.len());
             ends.push(end_before);
         }
-        for (detection, object) in answer.detections.iter_mut().zip(Objects::new(text)) {
+        for (detection, object) in read.objects.iter_mut().zip(Objects::new(text)) {
             detection.tokens = Some(ObjectTokens {
                 span: tokens_of(&ends, &object.span),
                 locations: tokens_of(&ends, &object.locations_span),
@@ -98,7 +119,7 @@ impl Answer {
                 label: label_tokens_of(&ends, &object.label_span),
             });
         }
-        answer
+        read
     }
 
     /// Gives every object its score: [`label_likelihood`] of its label's tokens.
@@ -106,7 +127,7 @@ impl Answer {
     /// `probabilities[i]` is the probability that the model gave to token `i` when it was chosen. An object keeps
     /// `None` if it has no label, if the answer was read without tokens, or if a probability is missing.
     pub fn set_scores(&mut self, probabilities: &[f32]) {
-        for detection in &mut self.detections {
+        for detection in &mut self.objects {
             detection.score = detection
                 .tokens
                 .as_ref()
@@ -128,80 +149,6 @@ pub fn label_likelihood(probabilities: &[f32]) -> Option<f32> {
         return None;
     }
     Some(probabilities.iter().map(|&p| f64::from(p)).product::<f64>() as f32)
-}
-
-/// A box in pixels of the original picture, as edges: a box over all of a picture is 0, 0, width, height.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct BoundingBox {
-    /// Left edge.
-    pub x_min: f32,
-    /// Upper edge.
-    pub y_min: f32,
-    /// Right edge, not less than `x_min`.
-    pub x_max: f32,
-    /// Lower edge, not less than `y_min`.
-    pub y_max: f32,
-}
-
-impl BoundingBox {
-    /// The box of `[y1, x1, y2, x2]` in a picture of `width` × `height` pixels: `location / 1024 * size`, and the
-    /// lesser of two edges first, whatever their order in the answer.
-    ///
-    /// 1024 is what Google's demos, transformers' documentation and other readers of answers divide by. big_vision,
-    /// which trained the models, writes `round(edge * 1023)` and its evaluators divide by 1023; the difference is
-    /// below a thousandth of the picture.
-    pub fn from_locations(locations: [u16; 4], width: u32, height: u32) -> Self {
-        let edge = |location: u16, size: u32| {
-            (f64::from(location) * f64::from(size) / f64::from(LOCATION_STEPS)) as f32
-        };
-        let [y1, x1, y2, x2] = locations;
-        let (x1, x2) = (edge(x1, width), edge(x2, width));
-        let (y1, y2) = (edge(y1, height), edge(y2, height));
-        Self { x_min: x1.min(x2), y_min: y1.min(y2), x_max: x1.max(x2), y_max: y1.max(y2) }
-    }
-}
-
-/// A box in whole pixels of the original picture: columns `x_min..x_max` and rows `y_min..y_max`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PixelBox {
-    /// First column.
-    pub x_min: u32,
-    /// First row.
-    pub y_min: u32,
-    /// One past the last column, not less than `x_min`.
-    pub x_max: u32,
-    /// One past the last row, not less than `y_min`.
-    pub y_max: u32,
-}
-
-impl PixelBox {
-    /// [`BoundingBox::from_locations`] with every edge rounded to the nearest whole pixel, halves to the even one,
-    /// as Python's `round` does.
-    pub fn from_locations(locations: [u16; 4], width: u32, height: u32) -> Self {
-        let [y1, x1, y2, x2] = locations;
-        let (x1, x2) = (rounded_edge(x1, width), rounded_edge(x2, width));
-        let (y1, y2) = (rounded_edge(y1, height), rounded_edge(y2, height));
-        Self { x_min: x1.min(x2), y_min: y1.min(y2), x_max: x1.max(x2), y_max: y1.max(y2) }
-    }
-
-    /// Number of columns.
-    pub fn width(&self) -> u32 {
-        self.x_max.saturating_sub(self.x_min)
-    }
-
-    /// Number of rows.
-    pub fn height(&self) -> u32 {
-        self.y_max.saturating_sub(self.y_min)
-    }
-}
-
-/// `location / 1024 * size`, rounded half to even, not above `size`.
-pub(super) fn rounded_edge(location: u16, size: u32) -> u32 {
-    let steps = u64::from(LOCATION_STEPS);
-    let scaled = u64::from(location) * u64::from(size);
-    let (whole, rest) = (scaled / steps, scaled % steps);
-    let rounds_up = rest > steps / 2 || (rest == steps / 2 && whole % 2 == 1);
-    (whole + u64::from(rounds_up)).min(u64::from(size)) as u32
 }
 
 /// The tokens that have bytes in `span`.
@@ -226,5 +173,5 @@ fn label_tokens_of(ends: &[usize], span: &Range<usize>) -> Range<usize> {
 }
 
 #[cfg(test)]
-#[path = "answer_tests.rs"]
+#[path = "detections_tests.rs"]
 mod tests;

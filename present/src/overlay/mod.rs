@@ -3,15 +3,16 @@
 //! The picture can have any size. Parts outside the picture are cut off. Labels are moved inside or shortened; if the
 //! picture is too small to read them, they are left out.
 
+mod canvas;
 mod color;
-mod save;
 mod text;
 
-use image::{Rgb, RgbImage};
 use palmtop::tasks::{BoundingBox, Mask};
 
-pub use save::{save_mask, save_picture};
+pub use canvas::{Canvas, CanvasError};
 
+use crate::found::Found;
+use canvas::{Color, blend};
 use color::Colors;
 use text::TextLine;
 
@@ -26,6 +27,18 @@ pub struct Item<'a> {
     pub bounding_box: BoundingBox,
     /// Its mask, for a picture of the same size.
     pub mask: Option<&'a Mask>,
+}
+
+impl<'a> From<&'a Found> for Item<'a> {
+    fn from(found: &'a Found) -> Self {
+        let object = &found.detection;
+        Self {
+            label: &object.label,
+            score: object.score,
+            bounding_box: object.bounding_box,
+            mask: object.mask.as_ref(),
+        }
+    }
 }
 
 /// What to draw, and how.
@@ -65,8 +78,8 @@ impl Default for Style {
 const TEXT_HEIGHT_MIN: f32 = 7.0;
 
 /// Draws `items` onto `picture`: masks below, boxes over them, labels on top.
-pub fn draw(picture: &mut RgbImage, items: &[Item], style: &Style) {
-    let (width, height) = picture.dimensions();
+pub fn draw(picture: &mut Canvas<'_>, items: &[Item<'_>], style: &Style) {
+    let (width, height) = (picture.width(), picture.height());
     if width == 0 || height == 0 {
         return;
     }
@@ -113,7 +126,7 @@ struct Rect {
 
 impl Rect {
     /// The pixels of a box, at least one each way. Numbers without meaning become some place in the picture.
-    fn of(bounding_box: &BoundingBox, picture: &RgbImage) -> Self {
+    fn of(bounding_box: &BoundingBox, picture: &Canvas<'_>) -> Self {
         let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
         let x_min = (bounding_box.x_min.round() as i64).clamp(0, width - 1);
         let y_min = (bounding_box.y_min.round() as i64).clamp(0, height - 1);
@@ -129,7 +142,7 @@ impl Rect {
             && other.y_min < self.y_max
     }
 
-    fn is_inside(&self, picture: &RgbImage) -> bool {
+    fn is_inside(&self, picture: &Canvas<'_>) -> bool {
         self.x_min >= 0
             && self.y_min >= 0
             && self.x_max <= i64::from(picture.width())
@@ -137,23 +150,16 @@ impl Rect {
     }
 }
 
-fn fill(picture: &mut RgbImage, rect: Rect, color: Rgb<u8>) {
+fn fill(picture: &mut Canvas<'_>, rect: Rect, color: Color) {
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     for y in rect.y_min.max(0)..rect.y_max.min(height) {
         for x in rect.x_min.max(0)..rect.x_max.min(width) {
-            picture.put_pixel(x as u32, y as u32, color);
+            *picture.pixel_mut(x as u32, y as u32) = color;
         }
     }
 }
 
-/// Mixes `color` into a pixel; `opacity` 0 leaves the pixel, 1 replaces it.
-fn blend(pixel: &mut Rgb<u8>, color: Rgb<u8>, opacity: f32) {
-    for (value, target) in pixel.0.iter_mut().zip(color.0) {
-        *value = (f32::from(*value) + (f32::from(target) - f32::from(*value)) * opacity).round() as u8;
-    }
-}
-
-fn draw_box(picture: &mut RgbImage, bounding_box: &BoundingBox, color: Rgb<u8>, line_width: u32) {
+fn draw_box(picture: &mut Canvas<'_>, bounding_box: &BoundingBox, color: Color, line_width: u32) {
     let Rect { x_min, y_min, x_max, y_max } = Rect::of(bounding_box, picture);
     let line = i64::from(line_width);
     let (inner_left, inner_right) = ((x_min + line).min(x_max), (x_max - line).max(x_min));
@@ -165,7 +171,7 @@ fn draw_box(picture: &mut RgbImage, bounding_box: &BoundingBox, color: Rgb<u8>, 
 }
 
 /// Tints the mask's pixels and draws its outline, `outline` pixels wide, in full colour.
-fn draw_mask(picture: &mut RgbImage, mask: &Mask, color: Rgb<u8>, opacity: f32, outline: u32) {
+fn draw_mask(picture: &mut Canvas<'_>, mask: &Mask, color: Color, opacity: f32, outline: u32) {
     let opacity = if opacity.is_nan() { 0.0 } else { opacity.clamp(0.0, 1.0) };
     let x_end = mask.x().saturating_add(mask.width()).min(picture.width());
     let y_end = mask.y().saturating_add(mask.height()).min(picture.height());
@@ -176,12 +182,18 @@ fn draw_mask(picture: &mut RgbImage, mask: &Mask, color: Rgb<u8>, opacity: f32, 
                 && is_set(x.checked_add(outline), Some(y))
                 && is_set(Some(x), y.checked_sub(outline))
                 && is_set(Some(x), y.checked_add(outline));
-            blend(picture.get_pixel_mut(x, y), color, if is_within { opacity } else { 1.0 });
+            blend(picture.pixel_mut(x, y), color, if is_within { opacity } else { 1.0 });
         }
     }
 }
 
-fn draw_labels(picture: &mut RgbImage, items: &[Item], colors: &Colors, scores: bool, text_height: f32) {
+fn draw_labels(
+    picture: &mut Canvas<'_>,
+    items: &[Item<'_>],
+    colors: &Colors<'_>,
+    scores: bool,
+    text_height: f32,
+) {
     let padding = (text_height * 0.25).ceil() as i64;
     let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
     let mut placed: Vec<Rect> = Vec::new();

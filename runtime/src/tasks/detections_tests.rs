@@ -2,13 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tasks::Objects;
+use crate::tasks::boxes::rounded_edge;
 
 const CODES: &str = "<seg060><seg100><seg109><seg085><seg013><seg030><seg091><seg022>\
                      <seg108><seg044><seg003><seg019><seg016><seg039><seg120><seg030>";
 const CODE_VALUES: [u8; 16] = [60, 100, 109, 85, 13, 30, 91, 22, 108, 44, 3, 19, 16, 39, 120, 30];
 
 fn labels(text: &str) -> Vec<String> {
-    Answer::read(text, 100, 100).detections.into_iter().map(|detection| detection.label).collect()
+    Detections::read(text, 100, 100).objects.into_iter().map(|detection| detection.label).collect()
 }
 
 #[test]
@@ -16,8 +17,8 @@ fn a_segmentation_answer_reads_as_the_reference_reads_it() {
     let text = format!(
         "<loc0123><loc0040><loc0901><loc0777>{CODES} small cat ; <loc0000><loc0512><loc1023><loc1023> dog"
     );
-    let answer = Answer::read(&text, 317, 203);
-    let [cat, dog] = &answer.detections[..] else { panic!("{answer:?}") };
+    let answer = Detections::read(&text, 317, 203);
+    let [cat, dog] = &answer.objects[..] else { panic!("{answer:?}") };
     assert_eq!(cat.label, "small cat");
     assert_eq!(cat.locations, [123, 40, 901, 777]);
     assert_eq!(cat.mask_codes, Some(CODE_VALUES));
@@ -39,18 +40,18 @@ fn a_segmentation_answer_reads_as_the_reference_reads_it() {
 
 #[test]
 fn text_around_objects_is_kept() {
-    let answer = Answer::read(
+    let answer = Detections::read(
         "I see <loc0001><loc0002><loc0003><loc0004> a cat> and\n<loc0001><loc0002><loc0003><loc0004>;end",
         9,
         9,
     );
-    let kept: Vec<_> = answer.detections.iter().map(|d| (d.text_before.as_str(), d.label.as_str())).collect();
+    let kept: Vec<_> = answer.objects.iter().map(|d| (d.text_before.as_str(), d.label.as_str())).collect();
     assert_eq!(kept, [("I see ", "a cat"), ("> and\n", "")]);
     assert_eq!(answer.text_after, "end");
 
-    let caption = Answer::read("a cow on the beach", 9, 9);
-    assert_eq!((caption.detections.len(), caption.text_after.as_str()), (0, "a cow on the beach"));
-    assert_eq!(Answer::read("", 9, 9), Answer::default());
+    let caption = Detections::read("a cow on the beach", 9, 9);
+    assert_eq!((caption.objects.len(), caption.text_after.as_str()), (0, "a cow on the beach"));
+    assert_eq!(Detections::read("", 9, 9), Detections::default());
 }
 
 #[test]
@@ -62,9 +63,9 @@ fn white_space_and_separators_may_vary() {
     );
     assert_eq!(labels(&format!("{four} cat {four} dog")), ["cat", "dog"]);
     assert_eq!(labels(&format!("{four}{four}")), ["", ""]);
-    let answer = Answer::read(&format!("{four} \n{CODES}\u{a0}Größe 猫 ;"), 1, 1);
-    assert_eq!(answer.detections[0].mask_codes, Some(CODE_VALUES));
-    assert_eq!(answer.detections[0].label, "Größe 猫");
+    let answer = Detections::read(&format!("{four} \n{CODES}\u{a0}Größe 猫 ;"), 1, 1);
+    assert_eq!(answer.objects[0].mask_codes, Some(CODE_VALUES));
+    assert_eq!(answer.objects[0].label, "Größe 猫");
 }
 
 #[test]
@@ -79,22 +80,22 @@ fn incomplete_and_impossible_tokens_are_text() {
         "<loc0001><loc0002><loc0003><loc0004",
         "<LOC0001><loc0002><loc0003><loc0004> cat",
     ] {
-        let answer = Answer::read(text, 9, 9);
-        assert_eq!((answer.detections.len(), answer.text_after.as_str()), (0, text));
+        let answer = Detections::read(text, 9, 9);
+        assert_eq!((answer.objects.len(), answer.text_after.as_str()), (0, text));
     }
     // The first four of five locations are an object without a label, as in the reference.
-    let answer = Answer::read("<loc0009><loc0001><loc0002><loc0003><loc0004> cat", 9, 9);
-    assert_eq!(answer.detections[0].locations, [9, 1, 2, 3]);
+    let answer = Detections::read("<loc0009><loc0001><loc0002><loc0003><loc0004> cat", 9, 9);
+    assert_eq!(answer.objects[0].locations, [9, 1, 2, 3]);
     assert_eq!(answer.text_after, "<loc0004> cat");
     // So are locations before a broken run of codes.
     for broken in [&CODES[8..], &CODES.replace("<seg120>", "<seg128>"), &CODES.replace("<seg120>", "<seg12>")]
     {
-        let answer = Answer::read(&format!("{four}{broken} cat"), 9, 9);
-        assert_eq!((answer.detections[0].mask_codes, answer.detections[0].label.as_str()), (None, ""));
+        let answer = Detections::read(&format!("{four}{broken} cat"), 9, 9);
+        assert_eq!((answer.objects[0].mask_codes, answer.objects[0].label.as_str()), (None, ""));
         assert_eq!(answer.text_after, format!("{broken} cat"));
     }
     // A seventeenth code is text.
-    assert_eq!(Answer::read(&format!("{four}{CODES}<seg001> cat"), 9, 9).text_after, "<seg001> cat");
+    assert_eq!(Detections::read(&format!("{four}{CODES}<seg001> cat"), 9, 9).text_after, "<seg001> cat");
 }
 
 #[test]
@@ -147,8 +148,8 @@ fn tokens_of_an_object_are_found_and_scored() {
         "<loc0004>",
         "",
     ]);
-    let mut answer = Answer::read_tokens(&text, &ends, 10, 10);
-    let tokens: Vec<_> = answer.detections.iter().map(|d| d.tokens.clone().unwrap()).collect();
+    let mut answer = Detections::read_tokens(&text, &ends, 10, 10);
+    let tokens: Vec<_> = answer.objects.iter().map(|d| d.tokens.clone().unwrap()).collect();
     let expected = [(1..7, 1..5, 5..7), (9..17, 9..13, 14..17), (17..21, 17..21, 22..22)];
     for (tokens, (span, locations, label)) in tokens.iter().zip(expected) {
         assert_eq!((&tokens.span, &tokens.locations, &tokens.label), (&span, &locations, &label));
@@ -159,11 +160,11 @@ fn tokens_of_an_object_are_found_and_scored() {
     probabilities[5] = 0.5;
     probabilities[6] = 0.25;
     answer.set_scores(&probabilities);
-    assert_eq!(answer.detections[0].score, Some(0.125));
-    assert!((answer.detections[1].score.unwrap() - 0.729).abs() < 1e-6);
-    assert_eq!(answer.detections[2].score, None);
+    assert_eq!(answer.objects[0].score, Some(0.125));
+    assert!((answer.objects[1].score.unwrap() - 0.729).abs() < 1e-6);
+    assert_eq!(answer.objects[2].score, None);
     answer.set_scores(&probabilities[..10]);
-    assert_eq!(answer.detections[1].score, None);
+    assert_eq!(answer.objects[1].score, None);
 }
 
 #[test]
@@ -172,9 +173,9 @@ fn mask_code_tokens_are_found() {
     tokens.extend((0..16).map(|code| &CODES[code * 8..][..8]));
     tokens.push(" cat");
     let (text, ends) = joined(&tokens);
-    let answer = Answer::read_tokens(&text, &ends, 10, 10);
+    let answer = Detections::read_tokens(&text, &ends, 10, 10);
     let expected = ObjectTokens { span: 0..21, locations: 0..4, mask_codes: 4..20, label: 20..21 };
-    assert_eq!(answer.detections[0].tokens, Some(expected));
+    assert_eq!(answer.objects[0].tokens, Some(expected));
 }
 
 #[test]
@@ -207,9 +208,9 @@ proptest! {
         width: u32,
         height: u32,
     ) {
-        let answer = Answer::read_tokens(&text, &ends, width, height);
+        let answer = Detections::read_tokens(&text, &ends, width, height);
         let mut position = 0;
-        for detection in &answer.detections {
+        for detection in &answer.objects {
             prop_assert!(position <= detection.text_span.start && detection.text_span.end <= text.len());
             prop_assert!(text[position..detection.text_span.start].ends_with(&detection.text_before));
             position = detection.text_span.end;

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use image::Rgb;
+use super::canvas::Color;
 
 /// Colours that are told apart on photographs, dark enough or light enough for a label's text.
-const PALETTE: [[u8; 3]; 16] = [
+const PALETTE: [Color; 16] = [
     [230, 57, 70],
     [29, 120, 220],
     [46, 160, 67],
@@ -26,7 +26,7 @@ const PALETTE: [[u8; 3]; 16] = [
 
 /// The colours of the labels of one picture.
 pub struct Colors<'a> {
-    by_label: HashMap<&'a str, Rgb<u8>>,
+    by_label: HashMap<&'a str, Color>,
 }
 
 impl<'a> Colors<'a> {
@@ -43,24 +43,24 @@ impl<'a> Colors<'a> {
                     .find(|&index| !is_taken[index])
                     .unwrap_or(wanted);
                 is_taken[free] = true;
-                Rgb(PALETTE[free])
+                PALETTE[free]
             });
         }
         Self { by_label }
     }
 
     /// The colour of a label; of one that was not among those given to [`Colors::of`], that of its text.
-    pub fn of_label(&self, label: &str) -> Rgb<u8> {
-        let by_text = || Rgb(PALETTE[hash(label) as usize % PALETTE.len()]);
+    pub fn of_label(&self, label: &str) -> Color {
+        let by_text = || PALETTE[hash(label) as usize % PALETTE.len()];
         self.by_label.get(label).copied().unwrap_or_else(by_text)
     }
 }
 
 /// Black or white, whichever reads better on `background` (by its luma of Rec. 601).
-pub fn readable_on(background: Rgb<u8>) -> Rgb<u8> {
-    let [red, green, blue] = background.0.map(u32::from);
+pub fn readable_on(background: Color) -> Color {
+    let [red, green, blue] = background.map(u32::from);
     let luma = (299 * red + 587 * green + 114 * blue) / 1000;
-    if luma > 150 { Rgb([0, 0, 0]) } else { Rgb([255, 255, 255]) }
+    if luma > 150 { [0, 0, 0] } else { [255, 255, 255] }
 }
 
 /// FNV-1a, 32 bits.
@@ -78,7 +78,7 @@ mod tests {
     fn labels_of_a_picture_have_distinct_colours() {
         let labels: Vec<String> = (0..PALETTE.len()).map(|index| format!("label {index}")).collect();
         let colors = Colors::of(labels.iter().map(String::as_str));
-        let distinct: HashSet<_> = labels.iter().map(|label| colors.of_label(label).0).collect();
+        let distinct: HashSet<_> = labels.iter().map(|label| colors.of_label(label)).collect();
         assert_eq!(distinct.len(), PALETTE.len());
         assert_eq!(Colors::of(["cat", "cat"]).by_label.len(), 1);
     }
@@ -94,12 +94,12 @@ mod tests {
     fn more_labels_than_colours_are_no_trouble() {
         let labels: Vec<String> = (0..100).map(|index| format!("label {index}")).collect();
         let colors = Colors::of(labels.iter().map(String::as_str));
-        assert!(labels.iter().all(|label| PALETTE.contains(&colors.of_label(label).0)));
+        assert!(labels.iter().all(|label| PALETTE.contains(&colors.of_label(label))));
     }
 
     #[test]
     fn text_contrasts_with_its_background() {
-        assert_eq!(readable_on(Rgb([255, 214, 10])), Rgb([0, 0, 0]));
-        assert_eq!(readable_on(Rgb([29, 120, 220])), Rgb([255, 255, 255]));
+        assert_eq!(readable_on([255, 214, 10]), [0, 0, 0]);
+        assert_eq!(readable_on([29, 120, 220]), [255, 255, 255]);
     }
 }

@@ -1,7 +1,17 @@
+use image::{Rgb, RgbImage};
 use palmtop::tasks::BoxRounding;
 use proptest::prelude::*;
 
 use super::*;
+
+fn draw(picture: &mut RgbImage, items: &[Item<'_>], style: &Style) {
+    let (width, height) = picture.dimensions();
+    super::draw(&mut Canvas::new(width, height, picture).unwrap(), items, style);
+}
+
+fn color_of(label: &str) -> Rgb<u8> {
+    Rgb(Colors::of([label]).of_label(label))
+}
 
 fn bounding_box(x_min: f32, y_min: f32, x_max: f32, y_max: f32) -> BoundingBox {
     BoundingBox { x_min, y_min, x_max, y_max }
@@ -18,7 +28,7 @@ fn a_box_has_lines_inside_its_edges() {
     let mut picture = RgbImage::from_pixel(100, 80, GRAY);
     let style = Style { labels: false, line_width: Some(3), ..Style::default() };
     draw(&mut picture, &[item("cat", bounding_box(10.0, 20.4, 60.0, 70.0))], &style);
-    let color = Colors::of(["cat"]).of_label("cat");
+    let color = color_of("cat");
     for (x, y, &pixel) in picture.enumerate_pixels() {
         let in_box = (10..60).contains(&x) && (20..70).contains(&y);
         let in_middle = (13..57).contains(&x) && (23..67).contains(&y);
@@ -33,9 +43,9 @@ fn a_mask_tints_its_pixels_and_has_an_outline() {
     let cat = Item { mask: Some(&mask), ..item("cat", bounding_box(16.0, 16.0, 48.0, 48.0)) };
     let style = Style { labels: false, boxes: false, mask_opacity: 0.5, ..Style::default() };
     draw(&mut picture, &[cat], &style);
-    let color = Colors::of(["cat"]).of_label("cat");
+    let color = color_of("cat");
     let mut mixed = GRAY;
-    blend(&mut mixed, color, 0.5);
+    blend(&mut mixed.0, color.0, 0.5);
     assert_eq!(*picture.get_pixel(32, 32), mixed);
     assert_eq!(*picture.get_pixel(16, 32), color);
     assert_eq!(*picture.get_pixel(15, 32), GRAY);
@@ -43,7 +53,7 @@ fn a_mask_tints_its_pixels_and_has_an_outline() {
 
 #[test]
 fn labels_stand_above_their_box_or_inside_the_picture() {
-    let color = Colors::of(["cat"]).of_label("cat");
+    let color = color_of("cat");
     let colored_rows = |picture: &RgbImage| -> Vec<u32> {
         (0..picture.height())
             .filter(|&y| (0..picture.width()).any(|x| *picture.get_pixel(x, y) == color))
@@ -121,4 +131,13 @@ proptest! {
         draw(&mut picture, &[item, item], &style);
         prop_assert_eq!(picture.dimensions(), (width, height));
     }
+}
+
+#[test]
+fn pixels_must_be_as_many_as_the_size_says() {
+    let mut data = [0; 12];
+    assert!(Canvas::new(2, 2, &mut data).is_ok() && Canvas::new(0, 9, &mut data).is_ok());
+    let error = Canvas::new(2, 3, &mut data).err().unwrap();
+    assert_eq!(error.to_string(), "12 bytes are too few for 2 × 3 RGB pixels");
+    assert!(Canvas::new(u32::MAX, u32::MAX, &mut data).is_err());
 }

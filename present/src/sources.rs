@@ -1,16 +1,12 @@
-//! The pictures that the command line names.
+//! Where pictures come from: files, folders, patterns and standard input.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use palmtop::image::{self, ImageError, ImageLimits, RgbImage};
-
-use crate::errors::WithHint;
-use crate::interrupt;
 
 /// Names that pictures in folders end with, in lower case.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
@@ -27,18 +23,21 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads and decodes the picture.
-    pub fn decode(&self) -> Result<RgbImage, ImageError> {
-        let limits = ImageLimits::default();
+    /// Reads and decodes the picture. Waits as long as whoever writes to a pipe takes.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no picture, or is larger than the limits.
+    pub fn decode(&self, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
         match self {
-            Self::File(path) => interrupt::while_waiting(|| image::decode_file(path, &limits)),
+            Self::File(path) => image::decode_file(path, limits),
             Self::Stdin => {
                 let mut bytes = Vec::new();
                 // One byte more, so that too much is seen to be too much.
-                let mut stdin = std::io::stdin().lock().take(limits.encoded_bytes_max + 1);
-                interrupt::while_waiting(|| stdin.read_to_end(&mut bytes))
+                let mut stdin = io::stdin().lock().take(limits.encoded_bytes_max + 1);
+                stdin
+                    .read_to_end(&mut bytes)
                     .map_err(|source| ImageError::Read { path: "-".into(), source })?;
-                image::decode(&bytes, &limits)
+                image::decode(&bytes, limits)
             }
         }
     }
@@ -63,30 +62,77 @@ impl fmt::Display for Source {
     }
 }
 
-/// The pictures that files, folders, patterns and `-` stand for, in the order given; those of a folder sorted.
-/// Every argument must stand for at least one.
-pub fn expand(arguments: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<Source>> {
+/// Why names stand for no pictures.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// `-` is among the names more than once.
+    #[error("standard input (-) is given twice, but can be read only once")]
+    StdinTwice,
+    /// `-` is named, and nothing is piped in.
+    #[error("standard input is the keyboard, not a picture")]
+    StdinIsTerminal,
+    /// There is nothing of this name, which is no pattern.
+    #[error("there is no file or folder {}", path.display())]
+    NotFound {
+        /// The name.
+        path: PathBuf,
+    },
+    /// The folder has no picture.
+    #[error("no picture in folder {}", folder.display())]
+    NoPicture {
+        /// The folder.
+        folder: PathBuf,
+        /// Whether the folders inside of it were looked through too.
+        recursive: bool,
+    },
+    /// A folder cannot be listed.
+    #[error("cannot list folder {}", folder.display())]
+    List {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The pattern is malformed.
+    #[error("{pattern} is not a valid pattern: {what} (character {position})")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: &'static str,
+        /// Where, in characters from 0 on.
+        position: usize,
+    },
+    /// No file matches the pattern.
+    #[error("no file matches {pattern}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+/// The pictures that files, folders, patterns and `-` stand for, in the order given; those of a folder sorted. With
+/// `recursive` folders inside of folders are looked through too.
+///
+/// # Errors
+/// Every name must stand for at least one picture.
+pub fn expand(names: &[PathBuf], recursive: bool) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
-    for path in arguments {
+    for path in names {
         if path == Path::new("-") {
             if sources.contains(&Source::Stdin) {
-                bail!("standard input (-) is given twice, but can be read only once");
+                return Err(SourceError::StdinTwice);
             }
-            if std::io::stdin().is_terminal() {
-                return Err(anyhow::anyhow!("standard input is the keyboard, not a picture"))
-                    .hint("pipe a picture in: palmtop caption - < photo.jpg");
+            if io::stdin().is_terminal() {
+                return Err(SourceError::StdinIsTerminal);
             }
             sources.push(Source::Stdin);
         } else if path.is_dir() {
             let mut found = Vec::new();
             list_folder(path, if recursive { DEPTH_MAX } else { 1 }, &mut found)?;
             if found.is_empty() {
-                let hint = if recursive {
-                    "palmtop reads JPEG, PNG, WebP, BMP and GIF"
-                } else {
-                    "palmtop reads JPEG, PNG, WebP, BMP and GIF; --recursive looks into folders inside of it too"
-                };
-                return Err(anyhow::anyhow!("no picture in folder {}", path.display())).hint(hint);
+                return Err(SourceError::NoPicture { folder: path.clone(), recursive });
             }
             found.sort();
             sources.extend(found.into_iter().map(Source::File));
@@ -100,13 +146,13 @@ pub fn expand(arguments: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<Sour
     Ok(sources)
 }
 
-fn list_folder(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let cannot = || format!("cannot list folder {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(cannot)? {
-        let entry = entry.with_context(cannot)?;
+fn list_folder(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), SourceError> {
+    let cannot = |source| SourceError::List { folder: folder.to_owned(), source };
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let entry = entry.map_err(cannot)?;
         let path = entry.path();
         // Of links only those to files are followed: links to folders can go round in circles.
-        if entry.file_type().with_context(cannot)?.is_dir() {
+        if entry.file_type().map_err(cannot)?.is_dir() {
             if depth > 1 {
                 list_folder(&path, depth - 1, found)?;
             }
@@ -123,22 +169,25 @@ pub fn has_picture_extension(path: &Path) -> bool {
     extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
 }
 
-fn match_pattern(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn match_pattern(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let Some(pattern) = path.to_str().filter(|p| p.contains(['*', '?', '['])) else {
-        return Err(anyhow::anyhow!("there is no file or folder {}", path.display())).hint(
-            "SOURCE is a picture, a folder, a pattern such as \"shots/*.png\", or - for standard input",
-        );
+        return Err(SourceError::NotFound { path: path.to_owned() });
     };
-    let matches = glob::glob(pattern).with_context(|| format!("{pattern} is not a valid pattern"))?;
+    let invalid = |error: glob::PatternError| SourceError::Pattern {
+        pattern: pattern.to_owned(),
+        what: error.msg,
+        position: error.pos,
+    };
     let mut found = Vec::new();
-    for path in matches {
-        let path = path.with_context(|| format!("cannot look for {pattern}"))?;
+    for path in glob::glob(pattern).map_err(invalid)? {
+        let path = path
+            .map_err(|error| SourceError::List { folder: error.path().to_owned(), source: error.into() })?;
         if path.is_file() {
             found.push(path);
         }
     }
     if found.is_empty() {
-        bail!("no file matches {pattern}");
+        return Err(SourceError::NoMatch { pattern: pattern.to_owned() });
     }
     Ok(found)
 }
@@ -155,7 +204,7 @@ mod tests {
         }
     }
 
-    fn names(root: &Path, argument: &str, recursive: bool) -> anyhow::Result<Vec<String>> {
+    fn names(root: &Path, argument: &str, recursive: bool) -> Result<Vec<String>, SourceError> {
         let sources = expand(&[root.join(argument)], recursive)?;
         let relative = |s: &Source| s.to_string()[root.to_str().unwrap().len() + 1..].to_owned();
         Ok(sources.iter().map(relative).collect())
@@ -176,8 +225,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         files(root.path(), &["s1.png", "s2.png", "t.png", "s3.png/inner.txt"]);
         assert_eq!(names(root.path(), "s*.png", false).unwrap(), ["s1.png", "s2.png"]);
-        assert!(names(root.path(), "u*.png", false).is_err());
-        assert!(names(root.path(), "u.png", false).is_err());
+        assert!(matches!(names(root.path(), "u*.png", false), Err(SourceError::NoMatch { .. })));
+        assert!(matches!(names(root.path(), "u.png", false), Err(SourceError::NotFound { .. })));
+        let error = names(root.path(), "***.png", false).unwrap_err();
+        assert!(matches!(error, SourceError::Pattern { .. }), "{error}");
     }
 
     #[test]
