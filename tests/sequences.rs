@@ -81,7 +81,7 @@ fn any_draft_gives_the_bits_of_no_draft() {
     ] {
         let model = converted(name, uniform(format)).open();
         let (vocab, eos) = (model.config().text.vocab as u32, model.config().tokens.eos[0]);
-        let mut ways = vec![endless(), GenerateOptions::default(), endless(), endless()];
+        let mut ways = [endless(), GenerateOptions::default(), endless(), endless()];
         ways[2].sampling = Sampling { temperature: 1.5, top_k: 50, top_p: 0.95, seed: 7 };
         ways[3].grammar = Some(winding(&model));
         let mut want: Option<Vec<_>> = None;

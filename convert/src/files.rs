@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn parts_are_put_together_and_errors_are_passed_on() {
-        let mut written = vec![0; 10];
+        let mut written = [0; 10];
         let mut calls = 0;
         write_by_parts(b"seven!!", 2, |part, at| {
             calls += 1;
