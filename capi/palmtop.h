@@ -38,7 +38,8 @@
  * they share one model. palmtop_session_cancel may be called from any thread at any time. After fork(), the child
  * process must not use objects that its parent created.
  *
- * MEMORY. palmtop_session_new allocates the memory that palmtop_model_plan states. After that, palmtop_encode_pixels
+ * MEMORY. palmtop_session_new allocates the memory that palmtop_model_plan states, and writes to every page of it unless
+ * you ask it not to, so that the system provides it then. After that, palmtop_encode_pixels
  * and palmtop_answer allocate nothing up to the last token. palmtop_answer then allocates its result, if you ask for
  * one. palmtop_encode_file allocates the decoded picture. If a large allocation (megabytes) fails, the call returns
  * PALMTOP_OUT_OF_MEMORY. If the system cannot allocate even a few hundred bytes, the process ends.
@@ -241,7 +242,8 @@ typedef struct palmtop_session_options {
     palmtop_thread_callback on_thread_start; /* null */
     void *thread_user;
     int32_t isa;            /* PALMTOP_ISA_DEFAULT */
-    uint32_t reserved;
+    uint32_t lazy_memory;   /* 1: do not write to the session's memory when it is created; the system then provides each
+                             * page when it is first used; 0 */
 } palmtop_session_options;
 
 /* Sets the defaults given in the comments above. `size` is sizeof(palmtop_session_options). */
@@ -250,11 +252,11 @@ palmtop_status palmtop_session_options_init(palmtop_session_options *options, si
 /* The memory that a session takes, and that one features object takes. */
 typedef struct palmtop_plan {
     size_t size;               /* sizeof(palmtop_plan), set by you */
-    uint64_t session_bytes;    /* all that a session allocates: the sum of kv_bytes to features_bytes */
+    uint64_t session_bytes;    /* all that a session takes: the sum of kv_bytes to features_bytes */
     uint64_t weights_bytes;    /* mapped from the file and shared; not part of the session */
     uint64_t kv_bytes;
     uint64_t activation_bytes;
-    uint64_t thread_bytes;
+    uint64_t thread_bytes;     /* scratch memory of all threads, and 512 KiB of stack for each that is started */
     uint64_t image_bytes;
     uint64_t text_bytes;
     uint64_t features_bytes;

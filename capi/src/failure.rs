@@ -52,7 +52,7 @@ impl From<Error> for Failure {
             Error::Usage(_) | Error::Isa(_) | Error::Prompt(_) | Error::Grammar(_) => {
                 PALMTOP_INVALID_ARGUMENT
             }
-            Error::Image(ImageError::InvalidArgument(_)) => PALMTOP_INVALID_ARGUMENT,
+            Error::Image(ImageError::Layout(_)) => PALMTOP_INVALID_ARGUMENT,
             Error::Image(_) | Error::Mask(_) => PALMTOP_BAD_IMAGE,
             Error::File { .. } | Error::Format(_) | Error::Tokenizer(_) | Error::MaskCodec(_) => {
                 PALMTOP_BAD_MODEL

@@ -46,7 +46,7 @@ pub struct palmtop_session_options {
     pub on_thread_start: palmtop_thread_callback,
     pub thread_user: *mut c_void,
     pub isa: i32,
-    pub reserved: u32,
+    pub lazy_memory: u32,
 }
 
 // SAFETY: integers, addresses and a nullable function, the first a `usize`.
@@ -70,7 +70,7 @@ pub(crate) const DEFAULT_SESSION_OPTIONS: palmtop_session_options = palmtop_sess
     on_thread_start: None,
     thread_user: std::ptr::null_mut(),
     isa: PALMTOP_ISA_DEFAULT,
-    reserved: 0,
+    lazy_memory: 0,
 };
 
 #[repr(C)]
@@ -137,6 +137,7 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
         PALMTOP_KV_INT8 => KvFormat::Int8,
         other => return Err(Failure::argument(format!("{other} is not a format of the KV cache"))),
     };
+    limits.touch_memory = options.lazy_memory == 0;
     limits.isa = match options.isa {
         PALMTOP_ISA_DEFAULT => None,
         PALMTOP_ISA_SCALAR => Some(Isa::Scalar),

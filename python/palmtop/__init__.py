@@ -75,9 +75,18 @@ class Model:
         that much, which is usual without a privilege or a higher limit (ulimit -l)."""
         self._native.lock()
 
-    def plan(self, *, batch=1, prompt_tokens=256, new_tokens=256, image_side=16384, kv="auto", threads=None, isa=None) -> Plan:
+    def plan(
+        self,
+        *,
+        batch: int = 1,
+        prompt_tokens: int = 256,
+        new_tokens: int = 256,
+        image_side: int = 16384,
+        kv: str = "auto",
+        threads: Optional[int] = None,
+    ) -> Plan:
         """The memory that a session with these limits would take. Creates no session."""
-        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)))
+        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads, None, True)))
 
     def session(
         self,
@@ -89,14 +98,16 @@ class Model:
         kv: str = "auto",
         threads: Optional[int] = None,
         isa: Optional[str] = None,
+        lazy_memory: bool = False,
         cores: Sequence[int] = (),
         nice: Optional[int] = None,
     ) -> "Session":
         """Creates a session that answers up to `batch` prompts together. `kv` is the format of the KV cache: auto, f32,
         f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
-        PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. `cores` and `nice` are requests for
+        PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. The session writes to every page of
+        its memory, so that the system provides it now, unless `lazy_memory` is true. `cores` and `nice` are requests for
         the threads that the session starts; the system may refuse them."""
-        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa)
+        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa, lazy_memory)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
 
 

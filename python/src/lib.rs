@@ -43,7 +43,7 @@ fn to_python(error: palmtop::Error) -> PyErr {
         | palmtop::Error::Isa(_)
         | palmtop::Error::Prompt(_)
         | palmtop::Error::Grammar(_)
-        | palmtop::Error::Image(ImageError::InvalidArgument(_)) => PyValueError::new_err(message),
+        | palmtop::Error::Image(ImageError::Layout(_)) => PyValueError::new_err(message),
         palmtop::Error::Cancelled => {
             Cancelled::new_err("the call was cancelled; use reset_cancel() before the next call")
         }
@@ -96,11 +96,13 @@ impl Model {
     }
 }
 
-/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv`, `threads` and `isa` of a session.
-type Wanted = (usize, usize, usize, usize, String, Option<usize>, Option<String>);
+/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv`, `threads`, `isa` and `lazy_memory` of a session.
+type Wanted = (usize, usize, usize, usize, String, Option<usize>, Option<String>, bool);
 
-fn limits((batch, prompt_tokens, new_tokens, image_side, kv, threads, isa): Wanted) -> PyResult<Limits> {
+fn limits(wanted: Wanted) -> PyResult<Limits> {
+    let (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa, lazy_memory) = wanted;
     let mut limits = Limits::default();
+    limits.touch_memory = !lazy_memory;
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
     (limits.image_side, limits.threads) = (image_side, threads);
     limits.kv = match &*kv {

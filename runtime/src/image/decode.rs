@@ -10,7 +10,7 @@ use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
 
 use super::pixels::CHANNELS;
-use super::{ImageError, RgbImage, container};
+use super::{ImageError, LayoutError, RgbImage, container};
 
 /// What an image may cost at most. Checked before anything of that size is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,8 +225,9 @@ fn orient(width: u32, height: u32, rgb: Vec<u8>, orientation: Orientation) -> Re
     if orientation == Orientation::NoTransforms {
         return RgbImage::new(width, height, rgb);
     }
-    let buffer = image::RgbImage::from_raw(width, height, rgb)
-        .ok_or_else(|| ImageError::InvalidArgument(format!("too few bytes for {width}x{height} pixels")))?;
+    let (given, needed) = (rgb.len(), CHANNELS * width as usize * height as usize);
+    let buffer =
+        image::RgbImage::from_raw(width, height, rgb).ok_or(LayoutError::Length { needed, given })?;
     let mut turned = DynamicImage::ImageRgb8(buffer);
     turned.apply_orientation(orientation);
     let (width, height) = (turned.width(), turned.height());

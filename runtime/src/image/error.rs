@@ -91,6 +91,113 @@ pub enum ImageError {
     },
 
     /// Pixels, sizes or buffers of a call do not fit each other: the caller's fault.
-    #[error("{0}")]
-    InvalidArgument(String),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+}
+
+/// How pixels, sizes or buffers of a call do not fit each other.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// A side is zero.
+    #[error("an image of {width}x{height} pixels has no pixels")]
+    NoPixels {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// A frame is to be turned by something else than quarters.
+    #[error("a frame cannot be turned by {degrees} degrees: choose 0, 90, 180 or 270")]
+    Rotation {
+        /// Degrees that were asked for.
+        degrees: u32,
+    },
+    /// The samples of a row would all lie at one place.
+    #[error("the {samples} have a step of 0 bytes from one sample to the next")]
+    NoStep {
+        /// Which plane's samples.
+        samples: &'static str,
+    },
+    /// The picture would have more bytes than there are addresses.
+    #[error("{width}x{height} {samples} do not fit in this machine's memory")]
+    Unaddressable {
+        /// Samples of a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Which plane's samples.
+        samples: &'static str,
+    },
+    /// Rows would overlap.
+    #[error(
+        "a stride of {stride_bytes} bytes is shorter than a row of {width} {samples} ({row_bytes} bytes)"
+    )]
+    RowsOverlap {
+        /// From a row to the next.
+        stride_bytes: usize,
+        /// Samples of a row.
+        width: usize,
+        /// Which plane's samples.
+        samples: &'static str,
+        /// Bytes of a row.
+        row_bytes: usize,
+    },
+    /// The data ends before the last row does.
+    #[error(
+        "{given_bytes} bytes are too few for {width}x{height} {samples} with a stride of {stride_bytes} bytes: they take \
+         {needed_bytes}"
+    )]
+    TooShort {
+        /// Bytes that were given.
+        given_bytes: usize,
+        /// Samples of a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+        /// Which plane's samples.
+        samples: &'static str,
+        /// From a row to the next.
+        stride_bytes: usize,
+        /// Bytes that are needed.
+        needed_bytes: usize,
+    },
+    /// A buffer does not have exactly the elements that it must have.
+    #[error("these pixels are {needed} values, the buffer has {given}")]
+    Length {
+        /// Elements that are needed.
+        needed: usize,
+        /// Elements that were given.
+        given: usize,
+    },
+    /// A side that the resizer does not take.
+    #[error("a {what} of {side} pixels cannot be resized: it must be from 1 to {most}")]
+    Side {
+        /// Which side.
+        what: &'static str,
+        /// Its pixels.
+        side: u32,
+        /// The most that there can be.
+        most: u32,
+    },
+    /// The sides are no multiples of a patch's.
+    #[error("an image of {width}x{height} pixels does not divide into patches of {patch}")]
+    Patches {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Pixels of a patch's side.
+        patch: u32,
+    },
+    /// Mean, standard deviation and rescale factor give infinities or no numbers.
+    #[error("image mean {mean:?}, std {std:?} and rescale factor {rescale} give pixels that are not finite")]
+    NotFinite {
+        /// Per colour, red first.
+        mean: [f32; 3],
+        /// Per colour, red first.
+        std: [f32; 3],
+        /// Applied to 0..=255.
+        rescale: f64,
+    },
 }

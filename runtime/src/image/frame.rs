@@ -8,7 +8,7 @@
 //! sample, as in libyuv's conversions.
 
 use super::pixels::CHANNELS;
-use super::{ImageError, RgbView};
+use super::{ImageError, LayoutError, RgbView};
 
 /// Order of the bytes of packed pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +88,7 @@ impl Rotation {
             180 => Self::Half,
             270 => Self::Clockwise270,
             _ => {
-                return Err(ImageError::InvalidArgument(format!(
-                    "a frame cannot be turned by {degrees} degrees: choose 0, 90, 180 or 270"
-                )));
+                return Err(LayoutError::Rotation { degrees }.into());
             }
         })
     }
@@ -120,34 +118,35 @@ impl<'a> Plane<'a> {
     /// Checks that the plane holds `width` × `height` samples of `bytes` bytes.
     fn check(
         &self,
-        what: &str,
+        samples: &'static str,
         width: usize,
         height: usize,
         bytes: usize,
         step: usize,
-    ) -> Result<(), ImageError> {
-        let invalid = |what: String| Err(ImageError::InvalidArgument(what));
+    ) -> Result<(), LayoutError> {
         if step == 0 {
-            return invalid(format!("the {what} have a step of 0 bytes from one sample to the next"));
+            return Err(LayoutError::NoStep { samples });
         }
         // What a row takes, without the gap behind its last sample.
         let row = (width - 1).checked_mul(step).and_then(|b| b.checked_add(bytes));
         let all = row.and_then(|row| (height - 1).checked_mul(self.stride_bytes)?.checked_add(row));
         let (Some(row), Some(all)) = (row, all) else {
-            return invalid(format!("{width}x{height} {what} do not fit in this machine's memory"));
+            return Err(LayoutError::Unaddressable { width, height, samples });
         };
-        if height > 1 && self.stride_bytes < row {
-            return invalid(format!(
-                "a stride of {} bytes is shorter than a row of {width} {what} ({row} bytes)",
-                self.stride_bytes
-            ));
+        let (stride_bytes, given_bytes) = (self.stride_bytes, self.data.len());
+        if height > 1 && stride_bytes < row {
+            return Err(LayoutError::RowsOverlap { stride_bytes, width, samples, row_bytes: row });
         }
-        if self.data.len() < all {
-            return invalid(format!(
-                "{} bytes are too few for {width}x{height} {what} with a stride of {} bytes: they take {all}",
-                self.data.len(),
-                self.stride_bytes
-            ));
+        if given_bytes < all {
+            let needed_bytes = all;
+            return Err(LayoutError::TooShort {
+                given_bytes,
+                width,
+                height,
+                samples,
+                stride_bytes,
+                needed_bytes,
+            });
         }
         Ok(())
     }
@@ -355,13 +354,8 @@ impl std::fmt::Debug for Frame<'_> {
     }
 }
 
-fn check_sides(width: u32, height: u32) -> Result<(), ImageError> {
-    if width == 0 || height == 0 {
-        return Err(ImageError::InvalidArgument(format!(
-            "an image of {width}x{height} pixels has no pixels"
-        )));
-    }
-    Ok(())
+fn check_sides(width: u32, height: u32) -> Result<(), LayoutError> {
+    if width == 0 || height == 0 { Err(LayoutError::NoPixels { width, height }) } else { Ok(()) }
 }
 
 /// Columns and rows along a straight line.
@@ -570,7 +564,7 @@ mod tests {
         let data = [0u8; 100];
         let plane = |bytes: usize, stride| Plane::new(&data[..bytes], stride);
         let bad = |result: Result<Frame, ImageError>| match result {
-            Err(ImageError::InvalidArgument(what)) => assert!(!what.is_empty()),
+            Err(ImageError::Layout(_)) => {}
             other => panic!("{other:?}"),
         };
         bad(Frame::packed(PixelFormat::Rgba, 0, 1, 4, &data));

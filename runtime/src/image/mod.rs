@@ -14,7 +14,7 @@ mod pixels;
 mod resize;
 
 pub use decode::{ImageLimits, decode, decode_file};
-pub use error::ImageError;
+pub use error::{ImageError, LayoutError};
 pub use frame::{Frame, PixelFormat, Plane, Rotation, YuvColor};
 pub use normalise::Normaliser;
 pub use pixels::{RgbImage, RgbView};

@@ -1,7 +1,7 @@
 //! From 8-bit pixels to the numbers that the vision tower takes.
 
 use super::pixels::CHANNELS;
-use super::{ImageError, RgbView};
+use super::{ImageError, LayoutError, RgbView};
 
 /// Maps each byte of each channel to `(byte * rescale - mean) / std`, as the Hugging Face image processor does.
 ///
@@ -25,9 +25,7 @@ impl Normaliser {
         });
         let normaliser = Self { table };
         if normaliser.table.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(ImageError::InvalidArgument(format!(
-                "image mean {mean:?}, std {std:?} and rescale factor {rescale} give pixels that are not finite"
-            )));
+            return Err(LayoutError::NotFinite { mean, std, rescale }.into());
         }
         Ok(normaliser)
     }
@@ -59,11 +57,8 @@ impl Normaliser {
     /// If the sides of the image are not multiples of `patch`, or `out` is not `3 * height * width` long.
     pub fn patches(&self, rgb: RgbView, patch: u32, out: &mut [f32]) -> Result<(), ImageError> {
         if patch == 0 || !rgb.width().is_multiple_of(patch) || !rgb.height().is_multiple_of(patch) {
-            return Err(ImageError::InvalidArgument(format!(
-                "an image of {}x{} pixels does not divide into patches of {patch}",
-                rgb.width(),
-                rgb.height()
-            )));
+            let (width, height) = (rgb.width(), rgb.height());
+            return Err(LayoutError::Patches { width, height, patch }.into());
         }
         check_len(out, rgb.row_bytes() * rgb.height() as usize)?;
         let side = patch as usize;
@@ -99,8 +94,5 @@ fn check_len(out: &[f32], needed: usize) -> Result<(), ImageError> {
     if out.len() == needed {
         return Ok(());
     }
-    Err(ImageError::InvalidArgument(format!(
-        "these pixels are {needed} values, the output holds {}",
-        out.len()
-    )))
+    Err(LayoutError::Length { needed, given: out.len() }.into())
 }

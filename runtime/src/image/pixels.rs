@@ -1,6 +1,6 @@
 //! RGB pixels, owned and borrowed.
 
-use super::ImageError;
+use super::{ImageError, LayoutError};
 
 /// Bytes of one RGB pixel.
 pub(super) const CHANNELS: usize = 3;
@@ -22,10 +22,7 @@ impl RgbImage {
         let view = RgbView::packed(width, height, &data)?;
         let bytes = view.row_bytes() * height as usize;
         if data.len() != bytes {
-            return Err(ImageError::InvalidArgument(format!(
-                "{width}x{height} RGB pixels are {bytes} bytes, not {}",
-                data.len()
-            )));
+            return Err(LayoutError::Length { needed: bytes, given: data.len() }.into());
         }
         Ok(Self { width, height, data })
     }
@@ -88,26 +85,38 @@ impl<'a> RgbView<'a> {
     /// # Errors
     /// If a side is zero, the rows overlap, or `data` is too short.
     pub fn new(width: u32, height: u32, stride_bytes: usize, data: &'a [u8]) -> Result<Self, ImageError> {
-        let invalid = |what: String| Err(ImageError::InvalidArgument(what));
+        const SAMPLES: &str = "RGB pixels";
         if width == 0 || height == 0 {
-            return invalid(format!("an image of {width}x{height} pixels has no pixels"));
+            return Err(LayoutError::NoPixels { width, height }.into());
         }
-        let Some(row_bytes) = (width as usize).checked_mul(CHANNELS) else {
-            return invalid(format!("a row of {width} pixels does not fit in this machine's memory"));
-        };
+        let (columns, rows) = (width as usize, height as usize);
+        let unaddressable = LayoutError::Unaddressable { width: columns, height: rows, samples: SAMPLES };
+        let row_bytes = columns.checked_mul(CHANNELS).ok_or_else(|| unaddressable.clone())?;
         if stride_bytes < row_bytes {
-            return invalid(format!(
-                "a stride of {stride_bytes} bytes is shorter than a row of {width} RGB pixels ({row_bytes} bytes)"
-            ));
+            return Err(LayoutError::RowsOverlap {
+                stride_bytes,
+                width: columns,
+                samples: SAMPLES,
+                row_bytes,
+            }
+            .into());
         }
-        let bytes = stride_bytes.checked_mul(height as usize - 1).and_then(|b| b.checked_add(row_bytes));
-        match bytes {
-            Some(bytes) if bytes <= data.len() => Ok(Self { width, height, stride_bytes, data }),
-            _ => invalid(format!(
-                "{} bytes are too few for {width}x{height} RGB pixels with a stride of {stride_bytes} bytes",
-                data.len()
-            )),
+        let needed = stride_bytes.checked_mul(rows - 1).and_then(|bytes| bytes.checked_add(row_bytes));
+        let needed_bytes = needed.ok_or(unaddressable)?;
+        if data.len() < needed_bytes {
+            let (given_bytes, width, height) = (data.len(), columns, rows);
+            let samples = SAMPLES;
+            return Err(LayoutError::TooShort {
+                given_bytes,
+                width,
+                height,
+                samples,
+                stride_bytes,
+                needed_bytes,
+            }
+            .into());
         }
+        Ok(Self { width, height, stride_bytes, data })
     }
 
     /// Views `data` as rows without padding.

@@ -10,7 +10,7 @@
 //! Columns are resampled as rows arrive: only the rows under the vertical window are held, in a ring.
 
 use super::pixels::CHANNELS;
-use super::{Frame, ImageError};
+use super::{Frame, ImageError, LayoutError};
 use crate::error::Result;
 use crate::system::memory::Reserve;
 
@@ -79,10 +79,7 @@ impl Resizer {
             [("width", out_width), ("height", out_height), ("longest source side", side_in_max)]
         {
             if !(1..=SIDE_MAX).contains(&side) {
-                return Err(ImageError::InvalidArgument(format!(
-                    "a {what} of {side} pixels cannot be resized: it must be from 1 to {SIDE_MAX}"
-                ))
-                .into());
+                return Err(ImageError::from(LayoutError::Side { what, side, most: SIDE_MAX }).into());
             }
         }
         // Where memory cannot be addressed, the reserve says so.
@@ -138,13 +135,8 @@ impl Resizer {
         }
         let row_len = self.out_width as usize * CHANNELS;
         if out.len() != row_len * self.out_height as usize {
-            return Err(ImageError::InvalidArgument(format!(
-                "{}x{} RGB pixels are {} bytes, the output holds {}",
-                self.out_width,
-                self.out_height,
-                row_len * self.out_height as usize,
-                out.len()
-            )));
+            let needed = row_len * self.out_height as usize;
+            return Err(LayoutError::Length { needed, given: out.len() }.into());
         }
         self.prepare_columns(src.width());
         // Leaves `self` for the loops, so that methods of `self` can be called meanwhile.

@@ -39,7 +39,7 @@ fn patches_are_the_planes_in_the_order_of_convolution_weights() {
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
     for (mean, std, rescale) in [(0.5, 0.0, RESCALE), (f32::NAN, 0.5, RESCALE), (0.5, 0.5, f64::INFINITY)] {
-        assert!(matches!(Normaliser::new([mean; 3], [std; 3], rescale), Err(ImageError::InvalidArgument(_))));
+        assert!(matches!(Normaliser::new([mean; 3], [std; 3], rescale), Err(ImageError::Layout(_))));
     }
     let normaliser = Normaliser::new([0.5; 3], [0.5; 3], RESCALE).unwrap();
     let image = generated(6, 4, 1);
