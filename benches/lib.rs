@@ -1,7 +1,7 @@
 //! The matrix products that are timed: ours, and with the feature `ggml` those of ggml.
 //!
-//! Every one takes rows of f32 and gives rows of f32: quantizing the rows and writing the results is part of it. Weights are
-//! any bytes with plain scales, since no integer product's speed depends on their values.
+//! Every one takes rows of f32 and gives rows of f32: quantizing the rows and writing the results is part of it.
+//! Weights are any bytes with plain scales, since no integer product's speed depends on their values.
 
 #[cfg(feature = "ggml")]
 mod ggml;

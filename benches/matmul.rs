@@ -2,13 +2,13 @@
 //! `cargo bench -p palmtop-benches`; with `--features ggml` ggml's too.
 //!
 //! Names are `OUTPUTSxINPUTS/FORMAT/ROWS`; an argument behind `--` chooses among them by a regular expression, such as
-//! `'2048x16384/.*/264'`. Criterion's elements a second are multiply-adds. The line below each result says the same, and how
-//! many bytes of weights are read, as shares of the machine's limits, by the median of the samples.
+//! `'2048x16384/.*/264'`. Criterion's elements a second are multiply-adds. The line below each result says the same,
+//! and how many bytes of weights are read, as shares of the machine's limits, by the median of the samples.
 //!
-//! All formats of a shape and number of rows follow each other, so that what else the machine does hits them alike. A matrix that
-//! the last-level cache holds is read from there from the second time on, and may pass the limit, which is that of memory; in a
-//! whole model the next token finds none of it. The head is the matrix to look at.
-//! The limit of multiply-adds is that of the kernels' vectors, which AMX and a peer with other instructions may pass.
+//! All formats of a shape and number of rows follow each other, so that what else the machine does hits them alike. A
+//! matrix that the last-level cache holds is read from there from the second time on, and may pass the limit, which is
+//! that of memory; in a whole model the next token finds none of it. The head is the matrix to look at. The limit of
+//! multiply-adds is that of the kernels' vectors, which AMX and a peer with other instructions may pass.
 
 use std::cell::{OnceCell, RefCell};
 use std::time::Duration;

@@ -61,8 +61,8 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum()
 }
 
-/// Random weights, but that the norms let some inputs through far larger than others, as trained ones do: with inputs all
-/// alike there would be little to gain.
+/// Random weights, but that the norms let some inputs through far larger than others, as trained ones do: with inputs
+/// all alike there would be little to gain.
 struct Uneven(Synthetic);
 
 impl WeightSource for Uneven {

@@ -1,5 +1,5 @@
-//! Attention in integers in whole models: the image encoder's and a prefix's from 256 keys on, where weights are integers and
-//! keys and values are not kept in f32. That it gives the same bits everywhere is asked in `session.rs`.
+//! Attention in integers in whole models: the image encoder's and a prefix's from 256 keys on, where weights are
+//! integers and keys and values are not kept in f32. That it gives the same bits everywhere is asked in `session.rs`.
 
 use std::collections::BTreeMap;
 

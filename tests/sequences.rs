@@ -1,5 +1,5 @@
-//! Sequences that begin, go on and end side by side: drafts, several pictures in a prompt, stops of each its own. None of it
-//! changes a bit of what a sequence answers alone.
+//! Sequences that begin, go on and end side by side: drafts, several pictures in a prompt, stops of each its own. None
+//! of it changes a bit of what a sequence answers alone.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,15 +1,16 @@
 //! The floating-point mode of a thread: which way results are rounded, and whether subnormal numbers count as zero.
 //!
-//! Rust code, and so every kernel, takes it for granted that results are rounded to nearest even, that subnormal numbers are
-//! numbers, and that no operation traps. Programs in other languages may have set something else on the thread that calls
-//! (audio hosts flush subnormal numbers to zero), and threads inherit the mode of the one that starts them.
+//! Rust code, and so every kernel, takes it for granted that results are rounded to nearest even, that subnormal
+//! numbers are numbers, and that no operation traps. Programs in other languages may have set something else on the
+//! thread that calls (audio hosts flush subnormal numbers to zero), and threads inherit the mode of the one that starts
+//! them.
 
 use std::marker::PhantomData;
 
 /// While it lives, this thread computes in the default mode; then the mode before is restored.
 ///
-/// Hold it wherever another language calls, and on threads that it may have started; nest it around callbacks, which may leave
-/// another mode behind. On architectures other than x86-64 and aarch64 it does nothing.
+/// Hold it wherever another language calls, and on threads that it may have started; nest it around callbacks, which
+/// may leave another mode behind. On architectures other than x86-64 and aarch64 it does nothing.
 #[must_use = "the mode before is restored when it is dropped"]
 #[derive(Debug)]
 pub struct DefaultFloatMode {
@@ -106,8 +107,8 @@ mod tests {
     #[cfg(target_arch = "aarch64")]
     const STRANGE: Mode = 1 << 24 | 0b01 << 22;
 
-    /// What the mode makes of a subnormal number and of a sum that is not exact. Computed by instructions that no compiler
-    /// knows, since it may take the default mode for granted.
+    /// What the mode makes of a subnormal number and of a sum that is not exact. Computed by instructions that no
+    /// compiler knows, since it may take the default mode for granted.
     fn computed() -> (f32, f32) {
         let (mut half, mut sum) = (f32::MIN_POSITIVE, 1.0f32);
         #[cfg(target_arch = "x86_64")]

@@ -125,8 +125,8 @@ impl std::error::Error for IsaError {}
 /// The default of the process, from when it was set or first used.
 static DEFAULT: OnceLock<Isa> = OnceLock::new();
 
-/// Makes `isa` the instruction set of all kernels of this process that are made without naming one, whatever `PALMTOP_ISA`
-/// says. Call it before the first of them: from then on the default stays as it is.
+/// Makes `isa` the instruction set of all kernels of this process that are made without naming one, whatever
+/// `PALMTOP_ISA` says. Call it before the first of them: from then on the default stays as it is.
 ///
 /// # Errors
 /// [`IsaError::Unavailable`], and [`IsaError::DefaultIsSet`] if the default is another set already.
@@ -149,9 +149,9 @@ impl Isa {
         Self::available().last().expect("plain Rust runs everywhere")
     }
 
-    /// The default of this process: what [`set_default_isa`] was given, or else what the environment variable `PALMTOP_ISA`
-    /// names, or else (if that is not set, or empty) [`Isa::best`]. The variable is read once. The first call that succeeds fixes
-    /// the default.
+    /// The default of this process: what [`set_default_isa`] was given, or else what the environment variable
+    /// `PALMTOP_ISA` names, or else (if that is not set, or empty) [`Isa::best`]. The variable is read once. The first
+    /// call that succeeds fixes the default.
     ///
     /// # Errors
     /// [`IsaError::Variable`].

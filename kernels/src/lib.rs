@@ -5,8 +5,8 @@
 //!
 //! The plain-Rust kernels are the definition, and every instruction set gives the same bits:
 //! - the operators of the graph ([`ops`]) are written once over sixteen virtual lanes ([`simd::Simd`]);
-//! - integer matrix products ([`matmul_int`]) are exact in any order, and their chunks are added up in one order, one output per
-//!   lane;
+//! - integer matrix products ([`matmul_int`]) are exact in any order, and their chunks are added up in one order, one
+//!   output per lane;
 //! - no sum is ever split over threads.
 //!
 //! [`Kernels::new`] takes an instruction set, or chooses one; holding the value is the proof that the CPU has it.

@@ -1,5 +1,5 @@
-//! The products of AMX on CPUs without it: a handler of SIGILL does what each tile instruction says, and goes on behind it. On
-//! CPUs with AMX they run as they are. Needs AVX-512, since the rest of these products is made of that.
+//! The products of AMX on CPUs without it: a handler of SIGILL does what each tile instruction says, and goes on behind
+//! it. On CPUs with AMX they run as they are. Needs AVX-512, since the rest of these products is made of that.
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 

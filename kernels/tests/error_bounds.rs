@@ -1,5 +1,5 @@
-//! The functions of `ops/elementwise.rs` are no further off than they say, over all of their ranges. That of plain Rust is
-//! sampled; `same_bits.rs` shows that the others give its bits.
+//! The functions of `ops/elementwise.rs` are no further off than they say, over all of their ranges. That of plain Rust
+//! is sampled; `same_bits.rs` shows that the others give its bits.
 
 mod common;
 
@@ -20,8 +20,8 @@ fn ulps(got: f32, want: f64) -> f64 {
     (f64::from(got) - want).abs() / step
 }
 
-/// Arguments of both signs: every exponent with some hundred fractions, first and last ones included; steps of `dense` over
-/// -100..100; and what lies around places where the functions change their way.
+/// Arguments of both signs: every exponent with some hundred fractions, first and last ones included; steps of `dense`
+/// over -100..100; and what lies around places where the functions change their way.
 fn arguments(dense: f32) -> Vec<f32> {
     let mut r = Random(7);
     let mut out = Vec::new();

@@ -396,8 +396,8 @@ fn attention_has_equal_bits_and_is_attention() {
 ///
 /// As a rule errors are independent. Of normal numbers in `n` dimensions the largest is some 2.5 (72) to 3 (256) times
 /// their deviation, so that rounding adds steps of `/ √12`: 0.6 to 0.7 % of a key's length and of a value's. Scores of
-/// deviation 1 move by as much, and so do the weights; what is attended averages values and their errors alike. Together
-/// these are 1 % of it.
+/// deviation 1 move by as much, and so do the weights; what is attended averages values and their errors alike.
+/// Together these are 1 % of it.
 #[test]
 fn attention_over_8_bit_integers_is_close_to_attention() {
     for (i, (head_dim, rows, range)) in ATTENTIONS.into_iter().enumerate() {

@@ -1,5 +1,6 @@
-//! Every operation of the virtual vector on every instruction set of this CPU, against plain Rust: equal bits, on random values
-//! and on those where instructions are known to differ (zeros of both signs, ties, subnormals, infinities, NaN, tails).
+//! Every operation of the virtual vector on every instruction set of this CPU, against plain Rust: equal bits, on
+//! random values and on those where instructions are known to differ (zeros of both signs, ties, subnormals,
+//! infinities, NaN, tails).
 //!
 //! The bits of a NaN are nobody's promise; that there is one, is.
 
@@ -328,8 +329,8 @@ fn integers<S: Simd>(s: S, x: &[i32; LANES]) -> S::I {
     s.add_i32(s.to_i32(high), s.to_i32(low))
 }
 
-/// Asserts what is in a vector of integers, by what can be had of it: rounded, no bit below the eighth is lost, and there
-/// are the low eight.
+/// Asserts what is in a vector of integers, by what can be had of it: rounded, no bit below the eighth is lost, and
+/// there are the low eight.
 #[inline(always)]
 fn assert_integers<S: Simd>(what: &str, s: S, v: S::I, want: &[i32; LANES]) {
     assert_same(what, stored(s, s.to_f32(v)), want.map(|x| x as f32), &[]);

@@ -1,8 +1,8 @@
 //! The native half of the Python package `palmtop`. It passes plain numbers, strings and bytes, which
 //! `palmtop/__init__.py` turns into arrays.
 //!
-//! Long operations run without Python's global lock, on bytes that nobody can change. Everything that computes does so in
-//! the default floating-point mode, since other extensions may have set another on the thread.
+//! Long operations run without Python's global lock, on bytes that nobody can change. Everything that computes does so
+//! in the default floating-point mode, since other extensions may have set another on the thread.
 
 #![allow(missing_docs, reason = "the Python side has them")]
 

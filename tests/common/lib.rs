@@ -47,8 +47,8 @@ fn copy_into(from: &Path, to: &Path) {
     }
 }
 
-/// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so that
-/// attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks.
+/// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so
+/// that attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks.
 pub const RANDOM: [&str; 2] = ["random1", "random2"];
 
 /// The architecture of one of [`RANDOM`].
@@ -230,7 +230,8 @@ pub fn caption(model: &Path, picture: &Path, new_tokens: usize) -> Answer {
     answers.expect("an answer")[0].clone()
 }
 
-/// An answer as programs in other languages print it, to compare it with: each token with the bits of its probability, and the text.
+/// An answer as programs in other languages print it, to compare it with: each token with the bits of its probability,
+/// and the text.
 pub fn bits(answer: &Answer) -> String {
     listing(answer.tokens.iter().copied().zip(answer.probabilities.iter().copied()), &answer.text)
 }

@@ -1,15 +1,16 @@
 //! Integer matrix products with AMX: tiles of 16 by 64 bytes, multiplied sixteen rows at once.
 //!
-//! The packed layout is what the tile unit reads: 16 tiles of 16 outputs by 4 k, one behind the other, are its right factor,
-//! and 16 rows of quantized activations its left one. Full int8 chunks are multiplied straight from the mapped file, int4 is
-//! unpacked into the first-level cache. Two by two products run side by side; while they do, the sums of the two by two before
-//! become floats. Up to 16 rows stream: four stripes are read side by side, and fetched ahead; a few rows, that is, through the
-//! registers of AVX-512.
+//! The packed layout is what the tile unit reads: 16 tiles of 16 outputs by 4 k, one behind the other, are its right
+//! factor, and 16 rows of quantized activations its left one. Full int8 chunks are multiplied straight from the mapped
+//! file, int4 is unpacked into the first-level cache. Two by two products run side by side; while they do, the sums of
+//! the two by two before become floats. Up to 16 rows stream: four stripes are read side by side, and fetched ahead; a
+//! few rows, that is, through the registers of AVX-512.
 //!
-//! Rust has no stable intrinsics for it, so the tile instructions are inline assembly. What is in tile registers never outlives
-//! a block of assembly: each makes them zero, multiplies, stores the sums, and names the registers as clobbered. So what is to
-//! happen while the tile unit multiplies, fetching ahead and making floats of the sums before, is part of the block too. Only
-//! the unit's configuration stays from block to block: it is no register that the compiler knows, and [`Tiles`] owns it.
+//! Rust has no stable intrinsics for it, so the tile instructions are inline assembly. What is in tile registers never
+//! outlives a block of assembly: each makes them zero, multiplies, stores the sums, and names the registers as
+//! clobbered. So what is to happen while the tile unit multiplies, fetching ahead and making floats of the sums before,
+//! is part of the block too. Only the unit's configuration stays from block to block: it is no register that the
+//! compiler knows, and [`Tiles`] owns it.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -264,7 +265,8 @@ impl<'a> Panel<'a> {
         panel
     }
 
-    /// The right factor of stripe `s`; where the panel, at the edge, has no such stripe, some other one, whose sums nobody reads.
+    /// The right factor of stripe `s`; where the panel, at the edge, has no such stripe, some other one, whose sums
+    /// nobody reads.
     fn right(&self, s: usize) -> &'a [i8] {
         self.stripes[if s < self.outputs.len { s } else { 0 }]
     }
@@ -311,8 +313,8 @@ impl Block {
     }
 }
 
-/// What [`Block::finish`] does, written down for the assembly that does it while the next block is multiplied. Everything
-/// pointed to is borrowed for `'a`, and has been compared with what is read and written there.
+/// What [`Block::finish`] does, written down for the assembly that does it while the next block is multiplied.
+/// Everything pointed to is borrowed for `'a`, and has been compared with what is read and written there.
 #[repr(C)]
 struct Pending<'a> {
     tiles: [PendingTile; 4],
@@ -383,7 +385,8 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// Assembly: makes floats of what is pending at `{pending}`. Changes that and `{a}` to `{d}`, `{n}`, zmm0 to zmm3 and k1.
+/// Assembly: makes floats of what is pending at `{pending}`. Changes that and `{a}` to `{d}`, `{n}`, zmm0 to zmm3 and
+/// k1.
 macro_rules! finish_pending {
     () => {
         "
@@ -494,7 +497,8 @@ const STEPS_MAX: usize = CHUNK_MAX / TILE_BYTES;
 /// Bytes of a right factor: sixteen outputs, and as many k as a row of the left one has at most.
 const RIGHT_BYTES: usize = LANES * TILE_BYTES;
 
-/// The tile unit, configured: registers 0 to 3 are sums, the others factors. To have one is the proof that the CPU has it.
+/// The tile unit, configured: registers 0 to 3 are sums, the others factors. To have one is the proof that the CPU has
+/// it.
 struct Tiles {
     /// Rows of a left factor.
     rows: usize,
@@ -572,8 +576,8 @@ impl Tiles {
         }
     }
 
-    /// `sums` become the products of two left with two right factors, summed over `steps` tiles along k; meanwhile, what is
-    /// pending becomes floats.
+    /// `sums` become the products of two left with two right factors, summed over `steps` tiles along k; meanwhile,
+    /// what is pending becomes floats.
     #[target_feature(enable = "avx512f,fma")]
     fn two_by_two(
         &mut self,
@@ -636,8 +640,8 @@ impl Tiles {
         }
     }
 
-    /// `sums` become the products of one left with four right factors, summed over `steps` tiles along k; meanwhile, what is
-    /// pending becomes floats.
+    /// `sums` become the products of one left with four right factors, summed over `steps` tiles along k; meanwhile,
+    /// what is pending becomes floats.
     #[target_feature(enable = "avx512f,fma")]
     fn one_by_four(
         &mut self,
@@ -688,8 +692,8 @@ impl Tiles {
         }
     }
 
-    /// `sums` become the products of one left with four right factors, summed over `steps` tiles along k; with each of them as
-    /// many bytes of every right factor are fetched that lie so far behind it.
+    /// `sums` become the products of one left with four right factors, summed over `steps` tiles along k; with each of
+    /// them as many bytes of every right factor are fetched that lie so far behind it.
     fn one_by_four_ahead(
         &mut self,
         left: Left<'_>,

@@ -1,8 +1,8 @@
 //! Integer matrix products with AVX2, and with AVX-VNNI.
 //!
-//! Weights are read where they lie, packed, by up to six rows at once. int8 rows go through `vpdpbusd`, or `vpmaddubsw` with
-//! signs moved so that nothing saturates. int4 multiplies nibbles, group by group: sixteen products fit 16 bits, and one
-//! `vpmaddwd` both widens their sum and multiplies it with the group's scale.
+//! Weights are read where they lie, packed, by up to six rows at once. int8 rows go through `vpdpbusd`, or `vpmaddubsw`
+//! with signs moved so that nothing saturates. int4 multiplies nibbles, group by group: sixteen products fit 16 bits,
+//! and one `vpmaddwd` both widens their sum and multiplies it with the group's scale.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -64,8 +64,8 @@ trait Dots: Copy {
     /// What sums of int8 start at, where `sum` is that of the row's chunk.
     fn start(sum: i32) -> i32;
 
-    /// What sums of a group of int4 start at, where `pairs` holds 8 times the sum of all `x[4·t]` and `x[4·t + 1]` in its low
-    /// half, and of all `x[4·t + 2]` and `x[4·t + 3]` in its high half.
+    /// What sums of a group of int4 start at, where `pairs` holds 8 times the sum of all `x[4·t]` and `x[4·t + 1]` in
+    /// its low half, and of all `x[4·t + 2]` and `x[4·t + 3]` in its high half.
     fn group_start(pairs: [i16; 2]) -> i32;
 
     /// Eight weights of int8 in the form that `dot` multiplies.
@@ -398,8 +398,8 @@ impl<const M: usize> Rows<'_, M> {
         }
     }
 
-    /// The sums of a chunk of int4, eight outputs after the other: so the sums of six rows and the weights of a group fit the
-    /// registers.
+    /// The sums of a chunk of int4, eight outputs after the other: so the sums of six rows and the weights of a group
+    /// fit the registers.
     ///
     /// # Safety
     /// The CPU has what `D` names, and AVX2 and FMA.

@@ -1,5 +1,5 @@
-//! Integer matrix products (int8 and int4 weights, int8 activations), one file per family of instruction sets; `scalar` is the
-//! definition.
+//! Integer matrix products (int8 and int4 weights, int8 activations), one file per family of instruction sets; `scalar`
+//! is the definition.
 
 #![allow(clippy::needless_range_loop, reason = "register blocks are loops over indices of several arrays")]
 

@@ -1,8 +1,8 @@
 //! Integer matrix products with NEON: the base set, `sdot`, and `smmla`.
 //!
-//! One or two rows stream the packed weights through registers. More rows unpack a chunk of the panel into the first-level
-//! cache as signed bytes, and use it for all of them: five rows by sixteen outputs at a time with `sdot`, six by sixteen
-//! with `smmla`.
+//! One or two rows stream the packed weights through registers. More rows unpack a chunk of the panel into the
+//! first-level cache as signed bytes, and use it for all of them: five rows by sixteen outputs at a time with `sdot`,
+//! six by sixteen with `smmla`.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -243,8 +243,8 @@ const fn spread(q: u8, all: bool) -> [u8; 16] {
 const TO_BYTES: [[u8; 16]; 4] = [spread(0, true), spread(1, true), spread(2, true), spread(3, true)];
 const TO_LANES: [[u8; 16]; 4] = [spread(0, false), spread(1, false), spread(2, false), spread(3, false)];
 
-/// Writes chunk `c` of the panel as signed bytes, each stripe's tiles one behind the other, and zeros up to whole groups;
-/// gives the tiles of a stripe.
+/// Writes chunk `c` of the panel as signed bytes, each stripe's tiles one behind the other, and zeros up to whole
+/// groups; gives the tiles of a stripe.
 #[inline(always)]
 fn unpack_panel(w: &PackedMatrix<'_>, stripes: &Range<usize>, c: usize, scratch: &mut PanelScratch) -> usize {
     let layout = w.layout();
@@ -509,8 +509,8 @@ unsafe fn stream_int4<D: Dots, const M: usize>(
     totals
 }
 
-/// Turns tiles of 4 k, two by two, into shapes of 2 outputs by 8 k, as `smmla` multiplies: outputs 0 and 1, then 2 and 3,
-/// up to 14 and 15.
+/// Turns tiles of 4 k, two by two, into shapes of 2 outputs by 8 k, as `smmla` multiplies: outputs 0 and 1, then 2 and
+/// 3, up to 14 and 15.
 #[inline(always)]
 fn pair_tiles(bytes: &mut [u8; CHUNK_MAX * LANES], tiles: usize) {
     for pair in bytes[..tiles * TILE_BYTES].as_chunks_mut::<{ 2 * TILE_BYTES }>().0 {

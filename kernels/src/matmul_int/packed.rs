@@ -54,9 +54,9 @@ impl<'a> PackedChunk<'a> {
     }
 }
 
-/// What a stream of packed weights fetches ahead of its use, chunk by chunk of some stripes side by side. The hardware's own
-/// prefetcher stops at every page; nor does it know that behind these stripes come those as many further, or where the
-/// scales are.
+/// What a stream of packed weights fetches ahead of its use, chunk by chunk of some stripes side by side. The
+/// hardware's own prefetcher stops at every page; nor does it know that behind these stripes come those as many
+/// further, or where the scales are.
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "NEON fetches ahead of one stripe only"))]
 #[derive(Clone, Copy)]
 pub struct StreamAhead {
@@ -73,7 +73,8 @@ pub struct StreamAhead {
 
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "NEON fetches ahead of one stripe only"))]
 impl StreamAhead {
-    /// Ahead of chunk `c` by `distance` bytes of tiles, and by a chunk of scales, for streams of `side_by_side` stripes.
+    /// Ahead of chunk `c` by `distance` bytes of tiles, and by a chunk of scales, for streams of `side_by_side`
+    /// stripes.
     #[inline(always)]
     pub fn new(layout: &MatrixLayout, c: usize, side_by_side: usize, distance: usize) -> Self {
         let next_stripes = side_by_side * layout.stripe_bytes();

@@ -83,8 +83,8 @@ pub fn attention<I: Simd, W: Element>(
 /// Query rows of a call, at most.
 pub const ROWS_MAX: usize = super::matmul_float::BLOCK_ROWS;
 
-/// Turns scores into `exp(score - max)`, zero for the keys below `skip`, and gives their sum. With scales, of these keys
-/// and values, scores are multiplied by the keys' first, and what becomes of them by the values' last.
+/// Turns scores into `exp(score - max)`, zero for the keys below `skip`, and gives their sum. With scales, of these
+/// keys and values, scores are multiplied by the keys' first, and what becomes of them by the values' last.
 #[inline(always)]
 fn softmax_numerators<I: Simd>(
     isa: I,

@@ -15,8 +15,8 @@
 //! Exponentials are taken to the base 2, as scores are scaled by log₂ e with all else.
 //!
 //! Keys are taken relative to a mean because in trained models a few dimensions of all keys share a large offset, which
-//! would cost the others their resolution (SageAttention, arXiv 2410.02367). The weights that are added up below the line
-//! are the rounded ones, so that they sum to one.
+//! would cost the others their resolution (SageAttention, arXiv 2410.02367). The weights that are added up below the
+//! line are the rounded ones, so that they sum to one.
 
 use std::f32::consts::LOG2_E;
 
@@ -138,8 +138,8 @@ pub fn mean_of_keys<I: Simd>(isa: I, keys: &[f32], stride: usize, n: usize, mean
     }
 }
 
-/// Quantizes `n` keys and values, at most a chunk. Key `i` is the `head_dim` numbers from `i · stride` of `keys`, value `i`
-/// likewise.
+/// Quantizes `n` keys and values, at most a chunk. Key `i` is the `head_dim` numbers from `i · stride` of `keys`, value
+/// `i` likewise.
 #[inline(always)]
 pub fn quantize_keys_values<I: Simd>(
     isa: I,

@@ -4,7 +4,8 @@ use super::{load_at, store_at, vectors};
 use crate::layout::LANES;
 use crate::simd::Simd;
 
-/// Bounds of errors, in units of the last place of the exact result in f32; `tests/error_bounds.rs` samples every range.
+/// Bounds of errors, in units of the last place of the exact result in f32; `tests/error_bounds.rs` samples every
+/// range.
 ///
 /// What [`exp`] is off at most, for x in -87..=88.
 pub const EXP_ULPS: f64 = 1.2;
@@ -64,9 +65,9 @@ pub fn tanh<I: Simd>(isa: I, x: I::F) -> I::F {
 
 /// GELU in its tanh form, `x/2 · (1 + tanh u)` with `u = √(2/π)·(x + 0.044715·x³)`.
 ///
-/// Computed as `x / (1 + e⁻²ᵘ)`, which is the same and loses nothing to cancellation: at most [`GELU_ULPS`] off from 0 on;
-/// below, rounding of u grows with the exponent, to [`GELU_NEGATIVE_ULPS`] (6e-6 of the result) at x = -5, where the result is
-/// -2e-6. Further down see [`GELU_TAIL`] and [`GELU_FAR_TAIL`].
+/// Computed as `x / (1 + e⁻²ᵘ)`, which is the same and loses nothing to cancellation: at most [`GELU_ULPS`] off from 0
+/// on; below, rounding of u grows with the exponent, to [`GELU_NEGATIVE_ULPS`] (6e-6 of the result) at x = -5, where
+/// the result is -2e-6. Further down see [`GELU_TAIL`] and [`GELU_FAR_TAIL`].
 #[inline(always)]
 pub fn gelu<I: Simd>(isa: I, x: I::F) -> I::F {
     const MINUS_2_SQRT_2_OVER_PI: f32 = -1.595_769;
@@ -111,9 +112,9 @@ const SUM_VECTORS: usize = 32;
 
 /// The sum of `exp(x - max)`: what a probability is divided by.
 ///
-/// 512 numbers at a time are added in f32, lane by lane and then by the tree, and these sums in f64: each number is rounded
-/// some 40 times at most, however many there are, and a few thousand small ones beside a large one are not lost. The sum is at
-/// most [`SUM_EXP_RELATIVE`] of itself off that of the same exponentials.
+/// 512 numbers at a time are added in f32, lane by lane and then by the tree, and these sums in f64: each number is
+/// rounded some 40 times at most, however many there are, and a few thousand small ones beside a large one are not
+/// lost. The sum is at most [`SUM_EXP_RELATIVE`] of itself off that of the same exponentials.
 #[inline(always)]
 pub fn sum_exp<I: Simd>(isa: I, x: &[f32], max: f32) -> f64 {
     let mut total = 0.0;

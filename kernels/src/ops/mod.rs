@@ -1,5 +1,5 @@
-//! The operators of the graph, all but integer matrix products: float matrix products, norms, softmax and attention, activation
-//! functions, quantizing. Written once over [`Simd`] and compiled once per instruction set.
+//! The operators of the graph, all but integer matrix products: float matrix products, norms, softmax and attention,
+//! activation functions, quantizing. Written once over [`Simd`] and compiled once per instruction set.
 
 pub mod attention;
 pub mod attention_int8;

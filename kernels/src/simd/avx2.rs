@@ -41,9 +41,9 @@ macro_rules! avx {
 
 /// `f` of each of two registers.
 ///
-/// SAFETY of the intrinsics in all closures and methods here: a capability exists only where the CPU has the features (see
-/// `try_new`); loads and stores go through references to arrays of exactly the size that is read or written, and use the
-/// unaligned instructions.
+/// SAFETY of the intrinsics in all closures and methods here: a capability exists only where the CPU has the features
+/// (see `try_new`); loads and stores go through references to arrays of exactly the size that is read or written, and
+/// use the unaligned instructions.
 #[inline(always)]
 fn each<T>(f: impl Fn(usize) -> T) -> [T; 2] {
     [f(0), f(1)]
@@ -246,9 +246,9 @@ avx! {
                 _mm256_mullo_epi32(sums, _mm256_set1_epi32(128 - zero))
             })
         }
-        /// `vpmaddubsw` multiplies unsigned by signed bytes and adds two products in 16 bits, where it saturates: with both
-        /// factors signed in the first place, and signs moved from `x` (which may be -128) to the tile (which is not), two
-        /// products are at most 2 · 128 · 127, which fits.
+        /// `vpmaddubsw` multiplies unsigned by signed bytes and adds two products in 16 bits, where it saturates: with
+        /// both factors signed in the first place, and signs moved from `x` (which may be -128) to the tile (which is
+        /// not), two products are at most 2 · 128 · 127, which fits.
         #[inline(always)]
         fn dot(self, acc: I, tile: Tile, x: &[u8; 4]) -> I {
             // SAFETY: see `each`.

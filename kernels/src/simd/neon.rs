@@ -52,8 +52,8 @@ type Tile = [int8x16_t; 4];
 
 /// `f` of each of four registers.
 ///
-/// SAFETY of the intrinsics in all closures and methods here: every aarch64 CPU that Rust compiles for has NEON; loads and
-/// stores go through references to arrays of exactly the size that is read or written.
+/// SAFETY of the intrinsics in all closures and methods here: every aarch64 CPU that Rust compiles for has NEON; loads
+/// and stores go through references to arrays of exactly the size that is read or written.
 #[inline(always)]
 fn each<T>(f: impl Fn(usize) -> T) -> [T; 4] {
     [f(0), f(1), f(2), f(3)]

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 /// Stops a call from another thread, within the time of a layer.
 ///
-/// Clones are the same token. It stays cancelled, so that a stop which comes just before a call is not lost, until it is
-/// [`reset`](Self::reset).
+/// Clones are the same token. It stays cancelled, so that a stop which comes just before a call is not lost, until it
+/// is [`reset`](Self::reset).
 ///
 /// ```
 /// use palmtop::{CancelToken, GenerateOptions};

@@ -6,8 +6,8 @@ use crate::system::memory::Reserve;
 
 /// What the image encoder saw in a picture: `[image rows, decoder width]` f32, ready for the decoder.
 ///
-/// Encode once, ask many times. The features of a picture belong to the model that made them: sessions of the same file can
-/// use them, those of other models refuse them.
+/// Encode once, ask many times. The features of a picture belong to the model that made them: sessions of the same file
+/// can use them, those of other models refuse them.
 pub struct ImageFeatures {
     pub(crate) values: Vec<f32>,
     pub(crate) encoded: bool,
@@ -28,7 +28,8 @@ impl ImageFeatures {
         self.encoded
     }
 
-    /// Width and height in pixels of the picture, upright: what boxes and masks are placed in. Zeros before the first one.
+    /// Width and height in pixels of the picture, upright: what boxes and masks are placed in. Zeros before the first
+    /// one.
     pub fn picture_size(&self) -> (u32, u32) {
         self.picture
     }

@@ -21,8 +21,8 @@ pub struct Limits {
     pub new_tokens: usize,
     /// Pictures of one prompt.
     pub pictures: usize,
-    /// Tokens of a draft that are checked in one pass over the weights; 0 if there are no drafts. Each takes a row of logits
-    /// for every prompt of the batch.
+    /// Tokens of a draft that are checked in one pass over the weights; 0 if there are no drafts. Each takes a row of
+    /// logits for every prompt of the batch.
     pub draft_tokens: usize,
     /// Pixels of the longer side of a picture.
     pub image_side: usize,
@@ -30,13 +30,13 @@ pub struct Limits {
     pub kv: KvFormat,
     /// Threads that compute; `None` for one per physical core, slow ones of big.LITTLE left out.
     pub threads: Option<usize>,
-    /// Write to every page of memory when the session is made, so that the system backs it then: what a session needs is
-    /// there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as they are
-    /// first used.
+    /// Write to every page of memory when the session is made, so that the system backs it then: what a session needs
+    /// is there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as
+    /// they are first used.
     pub touch_memory: bool,
-    /// The instruction set of the kernels; all give the same bits and take the same memory. `None` for the default of the
-    /// process: what [`set_default_isa`] was given, or what the environment variable
-    /// `PALMTOP_ISA` names, or the best of this CPU.
+    /// The instruction set of the kernels; all give the same bits and take the same memory. `None` for the default of
+    /// the process: what [`set_default_isa`] was given, or what the environment variable `PALMTOP_ISA` names, or the
+    /// best of this CPU.
     pub isa: Option<Isa>,
 }
 
@@ -65,8 +65,8 @@ const DRAFT_MAX: usize = 1 << 10;
 const THREADS_MAX: usize = 1 << 10;
 const IMAGE_SIDE_MAX: usize = u16::MAX as usize;
 
-/// Tokens of a sequence that can wait to be computed in one pass: the last one chosen, and those behind it that a grammar
-/// leaves no choice of.
+/// Tokens of a sequence that can wait to be computed in one pass: the last one chosen, and those behind it that a
+/// grammar leaves no choice of.
 pub(crate) const QUEUE_MAX: usize = 16;
 
 /// How far a session reaches, in rows.

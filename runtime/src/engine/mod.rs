@@ -28,8 +28,9 @@ pub(crate) trait Engine: Send + Sync {
     /// What `watch` says, looked at between layers; `features` are then of no use.
     fn encode(&mut self, features: &mut [f32], watch: &dyn Watch, trace: &mut Trace<'_>) -> Result<()>;
 
-    /// Runs all rows of a batch through the decoder, and the last ones of its spans through the LM head, as far as `head`
-    /// selects it: [`logits`](Self::logits) has them, span by span. Logits that are not selected are left as they were.
+    /// Runs all rows of a batch through the decoder, and the last ones of its spans through the LM head, as far as
+    /// `head` selects it: [`logits`](Self::logits) has them, span by span. Logits that are not selected are left as
+    /// they were.
     ///
     /// # Errors
     /// What `watch` says, looked at between layers; keys and values of the batch's positions are then undefined.

@@ -7,8 +7,8 @@ use super::features::ImageFeatures;
 /// Rows of one sequence that follow each other, and which keys they see.
 ///
 /// A pass may have several spans of one sequence, if later ones begin where earlier ones end: all keys of a layer are
-/// there before the first row looks. So blocks that see themselves in full, between rows that see only what came before, are
-/// spans of their own.
+/// there before the first row looks. So blocks that see themselves in full, between rows that see only what came
+/// before, are spans of their own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     /// Whose keys and values.

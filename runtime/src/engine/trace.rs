@@ -67,7 +67,8 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Shows rows that a matrix of this name and so many inputs is about to be multiplied with, rounded as it sees them.
+    /// Shows rows that a matrix of this name and so many inputs is about to be multiplied with, rounded as it sees
+    /// them.
     pub fn inputs(&mut self, name: Arguments<'_>, cols: usize, values: impl FnOnce() -> Vec<f32>) {
         if let Some(sink) = self.sink.as_mut().filter(|_| self.inputs) {
             let values = values();

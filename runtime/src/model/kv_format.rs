@@ -15,8 +15,8 @@ pub enum KvFormat {
     /// 16 bits.
     F16,
     /// 8 bits, and for each key and each value of a head an f32 scale, `max|x| / 127`: `head_dim + 4` bytes where f16
-    /// takes `2 · head_dim`. A key or a value is then off by some 0.6 % of its length, or more where few dimensions are far
-    /// larger than the rest; in f16 it is by 0.02 %.
+    /// takes `2 · head_dim`. A key or a value is then off by some 0.6 % of its length, or more where few dimensions are
+    /// far larger than the rest; in f16 it is by 0.02 %.
     Int8,
 }
 

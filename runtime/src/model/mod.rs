@@ -161,7 +161,8 @@ impl Model {
     }
 }
 
-/// A checksum of what a model computes with: its architecture, and the checksums that the file's head states of its tensors.
+/// A checksum of what a model computes with: its architecture, and the checksums that the file's head states of its
+/// tensors.
 fn fingerprint(file: &PalmFile, config: &Config) -> u64 {
     let mut sum = Checksum::default();
     sum.update(format!("{config:?}").as_bytes());

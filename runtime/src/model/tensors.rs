@@ -1,8 +1,8 @@
 //! The table of tensors: what a `.palm` file has, in which shape, for what, and what it is made of in a checkpoint.
 //!
-//! [`describe`] is the table. Everything that must know tensors walks it with a [`Visitor`] of its own: binding a file's
-//! tensors ([`Weights`]), listing them for the converter ([`Config::tensors`], which has the sources too), and counting
-//! work. To add a tensor, add a field to [`super::weights`] and its line here; then use it in the graph.
+//! [`describe`] is the table. Everything that must know tensors walks it with a [`Visitor`] of its own: binding a
+//! file's tensors ([`Weights`]), listing them for the converter ([`Config::tensors`], which has the sources too), and
+//! counting work. To add a tensor, add a field to [`super::weights`] and its line here; then use it in the graph.
 
 use super::config::{Config, gate_up_padded};
 use super::weights::{LayerNorm, TextLayer, VisionLayer, Weights};
@@ -98,8 +98,8 @@ enum Tree {
 impl Tree {
     const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Text];
 
-    /// What names of this subtree begin with in each dialect, the classic one first. An outer `model.`, which transformers
-    /// writes from 4.52 on, has been taken off before.
+    /// What names of this subtree begin with in each dialect, the classic one first. An outer `model.`, which
+    /// transformers writes from 4.52 on, has been taken off before.
     const fn prefixes(self) -> &'static [&'static str] {
         match self {
             // `vision_model.` is missing from transformers 5.0 on.
@@ -121,8 +121,8 @@ pub const HEAD: &str = "lm_head.weight";
 /// The classic name of the token embedding, which is also the LM head.
 pub const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 
-/// The classic name of a checkpoint's tensor, whatever its dialect; names that palmtop does not know come back without an
-/// outer `model.`.
+/// The classic name of a checkpoint's tensor, whatever its dialect; names that palmtop does not know come back without
+/// an outer `model.`.
 pub fn classic(name: &str) -> String {
     let name = name.strip_prefix("model.").unwrap_or(name);
     for tree in Tree::ALL {

@@ -47,14 +47,15 @@ impl Session {
     /// Answers up to [`Limits::batch`](crate::Limits::batch) prompts about one picture together; each exactly as it would be
     /// answered alone. The prompts are what stands between `<bos>` and the final newline, which is added here.
     ///
-    /// `on_piece` hears every token of every prompt; `Break` stops that prompt's answer. If the call is cancelled or its
-    /// deadline passes, at any time, the answers so far come back; those that were not done are marked with the reason
-    /// ([`StopReason`](super::StopReason)), and those that were not begun are empty, with no
-    /// [`prompt_tokens`](Answer::prompt_tokens). Answers that are not broken off are what [`GenerateOptions::grammar`] allows.
+    /// `on_piece` hears every token of every prompt; `Break` stops that prompt's answer. If the call is cancelled or
+    /// its deadline passes, at any time, the answers so far come back; those that were not done are marked with the
+    /// reason ([`StopReason`](super::StopReason)), and those that were not begun are empty, with no
+    /// [`prompt_tokens`](Answer::prompt_tokens). Answers that are not broken off are what [`GenerateOptions::grammar`]
+    /// allows.
     ///
     /// # Errors
-    /// [`Error::Usage`], before anything is computed: for numbers of prompts, tokens and pictures that the session has no room
-    /// for, features that hold no picture or are another model's, and sequences that are still running.
+    /// [`Error::Usage`], before anything is computed: for numbers of prompts, tokens and pictures that the session has
+    /// no room for, features that hold no picture or are another model's, and sequences that are still running.
     /// [`Error::Grammar`] for another model's grammar, or one that needs longer answers.
     pub fn answer(
         &mut self,
@@ -126,8 +127,8 @@ impl Session {
         Ok(&self.answers[..n])
     }
 
-    /// Begins a sequence beside those that are running: runs its pictures and its prompt through the decoder, and chooses its
-    /// first token. [`step`](Self::step) goes on with it, [`end`](Self::end) makes room for another.
+    /// Begins a sequence beside those that are running: runs its pictures and its prompt through the decoder, and
+    /// chooses its first token. [`step`](Self::step) goes on with it, [`end`](Self::end) makes room for another.
     ///
     /// # Errors
     /// As [`answer`](Self::answer); [`UsageError::NoFreeSequence`] if all of the batch are taken; [`Error::Cancelled`] and
@@ -151,11 +152,11 @@ impl Session {
         Ok(SequenceId { index, turn: self.sequences[index].turn })
     }
 
-    /// Runs one pass for all sequences that are running: each gets its next token, or several if its draft was right. Returns how
-    /// many are still running.
+    /// Runs one pass for all sequences that are running: each gets its next token, or several if its draft was right.
+    /// Returns how many are still running.
     ///
-    /// A sequence that is cancelled or late is marked and done at the next step; the pass at hand is given up, within a layer,
-    /// once all of its sequences are to stop.
+    /// A sequence that is cancelled or late is marked and done at the next step; the pass at hand is given up, within a
+    /// layer, once all of its sequences are to stop.
     pub fn step(&mut self, on_piece: OnPiece<'_>) -> Result<usize> {
         let start = Instant::now();
         let running = self.pass(on_piece);
@@ -251,7 +252,8 @@ impl Session {
         }
     }
 
-    /// Begins a sequence in a free place. A request that has been checked fails only if it is stopped, or by the tokenizer.
+    /// Begins a sequence in a free place. A request that has been checked fails only if it is stopped, or by the
+    /// tokenizer.
     fn begin_at(
         &mut self,
         index: usize,
@@ -272,8 +274,8 @@ impl Session {
         self.queue_certain(index, on_piece)
     }
 
-    /// Runs pictures and a prompt through the decoder; the logits behind them, as far as they are selected, become row 0.
-    /// Returns their rows.
+    /// Runs pictures and a prompt through the decoder; the logits behind them, as far as they are selected, become row
+    /// 0. Returns their rows.
     pub(super) fn prefill(
         &mut self,
         sequence: usize,
@@ -304,8 +306,8 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs tokens of one sequence through the decoder, each seeing itself and what came before; their logits become rows from 0
-    /// on.
+    /// Runs tokens of one sequence through the decoder, each seeing itself and what came before; their logits become
+    /// rows from 0 on.
     pub(super) fn extend(
         &mut self,
         sequence: usize,
@@ -401,8 +403,8 @@ impl Session {
         Ok(self.sequences.iter().filter(|s| s.is_running()).count())
     }
 
-    /// Chooses the next token of sequence `i` from a row of logits, and takes all that follow if they are certain up to the
-    /// answer's end.
+    /// Chooses the next token of sequence `i` from a row of logits, and takes all that follow if they are certain up to
+    /// the answer's end.
     fn choose(&mut self, i: usize, row: usize, on_piece: OnPiece<'_>) -> Result<()> {
         let (sequence, answer) = (&mut self.sequences[i], &mut self.answers[i]);
         let logits = self.engine.logits(row);
@@ -448,7 +450,8 @@ impl Session {
     }
 }
 
-/// Selects the logits that tokens are chosen from: those of all sets of allowed tokens, or all if a row is free to choose.
+/// Selects the logits that tokens are chosen from: those of all sets of allowed tokens, or all if a row is free to
+/// choose.
 fn select<'a>(head: &mut HeadPart, mut sets: impl Iterator<Item = Option<&'a [u32]>> + Clone) {
     if sets.clone().any(|set| set.is_none()) {
         head.select_all()

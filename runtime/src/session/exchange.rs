@@ -9,8 +9,8 @@ use crate::session::sampler::Sampling;
 
 /// What is asked: pictures, and a prompt about them.
 ///
-/// In the decoder's input the rows of all pictures come first, picture after picture and nothing between them, then the prompt:
-/// so PaliGemma was trained for frames of a video and for pairs of pictures.
+/// In the decoder's input the rows of all pictures come first, picture after picture and nothing between them, then the
+/// prompt: so PaliGemma was trained for frames of a video and for pairs of pictures.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Image features of this session's model, at most [`Limits::pictures`](crate::Limits::pictures).
@@ -137,8 +137,8 @@ pub struct Timings {
     pub prefill: Duration,
     /// Decoding of all tokens behind the first.
     pub decode: Duration,
-    /// Passes over the weights behind the prefills; each gives a token, or as many as a draft had right, for every prompt of
-    /// the batch that has not ended.
+    /// Passes over the weights behind the prefills; each gives a token, or as many as a draft had right, for every
+    /// prompt of the batch that has not ended.
     pub decode_steps: usize,
 }
 

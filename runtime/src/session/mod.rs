@@ -122,8 +122,8 @@ impl Model {
     /// The memory of a session with these limits, before any is taken.
     ///
     /// # Errors
-    /// [`UsageError::Limit`] for limits that no session can have, [`Error::OutOfMemory`] for those of a session that this
-    /// machine could not even address.
+    /// [`UsageError::Limit`] for limits that no session can have, [`Error::OutOfMemory`] for those of a session that
+    /// this machine could not even address.
     pub fn plan(&self, limits: &Limits) -> Result<Plan> {
         let (reserve, extent) = (&mut Reserve::counting(), Extent::new(self.config(), limits)?);
         Memory::new(reserve, self, limits, &extent)?;
@@ -149,8 +149,8 @@ impl Session {
     /// Makes a session: takes the memory that [`Model::plan`] says, and starts the threads.
     ///
     /// # Errors
-    /// [`UsageError::Limit`] for limits that no session can have, [`Error::OutOfMemory`] if the system does not have the
-    /// memory, [`Error::Threads`] if it starts no threads.
+    /// [`UsageError::Limit`] for limits that no session can have, [`Error::OutOfMemory`] if the system does not have
+    /// the memory, [`Error::Threads`] if it starts no threads.
     pub fn new(model: &Arc<Model>, limits: &Limits) -> Result<Self> {
         Self::with_threads(model, limits, &ThreadHints::default())
     }
@@ -215,8 +215,8 @@ impl Session {
     /// Looks at a picture: an [`RgbView`], or a [`Frame`] as cameras deliver it, which is read where it lies.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], [`Error::DeadlinePassed`]; [`UsageError::FeaturesOfAnotherModel`]; [`Error::Image`] for a picture
-    /// with a side above [`Limits::image_side`]. `features` then hold no picture.
+    /// [`Error::Cancelled`], [`Error::DeadlinePassed`]; [`UsageError::FeaturesOfAnotherModel`]; [`Error::Image`] for a
+    /// picture with a side above [`Limits::image_side`]. `features` then hold no picture.
     pub fn encode<'a>(
         &mut self,
         picture: impl Into<Frame<'a>>,

@@ -14,8 +14,8 @@ pub struct Plan {
     pub activation_bytes: usize,
     /// Scratch memory of all threads, and the stacks of those that the session starts.
     pub thread_bytes: usize,
-    /// The stacks alone, which are part of `thread_bytes`: 512 KiB for each thread but the caller's. The system reserves them
-    /// when a thread starts, and backs them as they are used.
+    /// The stacks alone, which are part of `thread_bytes`: 512 KiB for each thread but the caller's. The system
+    /// reserves them when a thread starts, and backs them as they are used.
     pub stack_bytes: usize,
     /// Resizing and patches.
     pub image_bytes: usize,

@@ -81,10 +81,11 @@ impl Sampler {
 
     /// Draws a token by chance; `best` is the likeliest, which has the logit `max`.
     ///
-    /// Tokens are ranked by logit, equal ones by number. Those that take part are the first `top_k` of this ranking, and of them
-    /// no more than needed to reach `top_p` of their weight; that is where the ranking is cut. It is not sorted for that, which
-    /// would take longer than all else: selecting the n-th takes time in proportion to the tokens. Weights are whole numbers, so
-    /// that their sums are exact in any order, and nothing small is lost in a large vocabulary.
+    /// Tokens are ranked by logit, equal ones by number. Those that take part are the first `top_k` of this ranking,
+    /// and of them no more than needed to reach `top_p` of their weight; that is where the ranking is cut. It is not
+    /// sorted for that, which would take longer than all else: selecting the n-th takes time in proportion to the
+    /// tokens. Weights are whole numbers, so that their sums are exact in any order, and nothing small is lost in a
+    /// large vocabulary.
     fn draw(&mut self, logits: &[f32], best: u32, max: f32, how: &Sampling) -> u32 {
         let all = logits.len();
         let weights = &mut self.weights[..all];
@@ -142,7 +143,8 @@ impl Sampler {
     }
 }
 
-/// The order of likelihood, the likelier one first; of equal ones the one of the smaller number. NaN counts as impossible.
+/// The order of likelihood, the likelier one first; of equal ones the one of the smaller number. NaN counts as
+/// impossible.
 fn rank(logits: &[f32], a: u32, b: u32) -> Ordering {
     let logit =
         |token: u32| Some(logits[token as usize]).filter(|x| !x.is_nan()).unwrap_or(f32::NEG_INFINITY);
@@ -302,7 +304,8 @@ mod tests {
         assert!(drawn.len() > 100, "the draws differ");
     }
 
-    /// As many tokens as PaliGemma has, of which one has half of the probability and all others together the other half.
+    /// As many tokens as PaliGemma has, of which one has half of the probability and all others together the other
+    /// half.
     #[test]
     fn many_small_probabilities_are_not_lost() {
         let n = 257_152;

@@ -1,5 +1,5 @@
-//! Teacher forcing: answers that are given instead of chosen, to compare models along the same tokens and to see what goes
-//! into every matrix; and tracing, which shows every value on the way of a greedy answer.
+//! Teacher forcing: answers that are given instead of chosen, to compare models along the same tokens and to see what
+//! goes into every matrix; and tracing, which shows every value on the way of a greedy answer.
 
 use super::{GenerateOptions, Session};
 use crate::engine::control::Watch;
@@ -9,9 +9,9 @@ use crate::error::{Result, UsageError};
 use crate::image::RgbView;
 
 impl Session {
-    /// Teacher forcing: runs a prompt and a given answer through the decoder. `on_logits(i, logits)` sees, for every `i` from 0
-    /// to `answer.len()`, the logits that the token behind the first `i` of the answer would be chosen from: those that
-    /// [`answer`](Self::answer) sees when it gives the same tokens, bit for bit. Nothing is allocated.
+    /// Teacher forcing: runs a prompt and a given answer through the decoder. `on_logits(i, logits)` sees, for every
+    /// `i` from 0 to `answer.len()`, the logits that the token behind the first `i` of the answer would be chosen from:
+    /// those that [`answer`](Self::answer) sees when it gives the same tokens, bit for bit. Nothing is allocated.
     ///
     /// As many tokens go through the decoder in one pass as there are rows of logits:
     /// [`Limits::batch`](crate::Limits::batch) times one more than [`Limits::draft_tokens`](crate::Limits::draft_tokens).
@@ -33,10 +33,10 @@ impl Session {
         self.force_traced(features, prompt, answer, &options.control(), &mut Trace::off(), on_logits)
     }
 
-    /// Runs a picture, then each prompt with a given answer behind it, and hands to `sink` what
-    /// [`trace`](Self::trace) shows of picture and prompts, of the answers too, and besides the rows that each matrix is
-    /// multiplied with, `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see activations
-    /// rounded to 8 bits, and so does `sink`. Many rows come in several parts.
+    /// Runs a picture, then each prompt with a given answer behind it, and hands to `sink` what [`trace`](Self::trace)
+    /// shows of picture and prompts, of the answers too, and besides the rows that each matrix is multiplied with,
+    /// `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see activations rounded
+    /// to 8 bits, and so does `sink`. Many rows come in several parts.
     ///
     /// Of `options` only the cancellation and the deadline are looked at.
     ///
@@ -93,9 +93,9 @@ impl Session {
         Ok(())
     }
 
-    /// Runs pictures and a prompt about them greedily for exactly `new_tokens` tokens (end-of-sequence does not stop it)
-    /// and hands every intermediate value to `sink`, in the order of computation, under the names of `docs/trace.md`. Those of
-    /// the encoder come once for every picture.
+    /// Runs pictures and a prompt about them greedily for exactly `new_tokens` tokens (end-of-sequence does not stop
+    /// it) and hands every intermediate value to `sink`, in the order of computation, under the names of
+    /// `docs/trace.md`. Those of the encoder come once for every picture.
     ///
     /// # Errors
     /// As [`encode`](Self::encode) and [`answer`](Self::answer).

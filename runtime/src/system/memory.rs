@@ -1,7 +1,7 @@
 //! Memory that is asked for once, and may be refused.
 //!
-//! [`Reserve`] hands out all memory of a session. The same code runs twice: over a reserve that only counts, which is the
-//! plan, and over one that takes. So what is planned is what is taken, to the byte.
+//! [`Reserve`] hands out all memory of a session. The same code runs twice: over a reserve that only counts, which is
+//! the plan, and over one that takes. So what is planned is what is taken, to the byte.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -51,8 +51,8 @@ impl Reserve {
         Self { mode: Mode::Count, purpose: Purpose::Text, bytes: [0; PURPOSES] }
     }
 
-    /// A reserve that takes memory. With `touch` every page is written to, so that the system backs it now and not when it is
-    /// first used.
+    /// A reserve that takes memory. With `touch` every page is written to, so that the system backs it now and not when
+    /// it is first used.
     pub fn taking(touch: bool) -> Self {
         Self { mode: Mode::Take { touch }, purpose: Purpose::Text, bytes: [0; PURPOSES] }
     }

@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 
 use palmtop_kernels::DefaultFloatMode;
 
-/// The stack of every thread that a pool starts. Kernels and graph use a few KiB of it; the rest is for the system's own, such
-/// as unwinding a panic.
+/// The stack of every thread that a pool starts. Kernels and graph use a few KiB of it; the rest is for the system's
+/// own, such as unwinding a panic.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
 /// How often an idle thread looks for work before it sleeps: some 50 µs. Miri, which runs one thread at a time, would
 /// only wait.

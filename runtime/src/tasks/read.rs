@@ -48,8 +48,8 @@ impl Model {
         Ok(read)
     }
 
-    /// The mask of an object in a picture of `width` × `height` pixels, decoded now. `None` if the object has no mask, or
-    /// the model no decoder.
+    /// The mask of an object in a picture of `width` × `height` pixels, decoded now. `None` if the object has no mask,
+    /// or the model no decoder.
     ///
     /// # Errors
     /// If the model's decoder is broken, or the picture is too large.

@@ -166,9 +166,9 @@ impl Compute {
         });
     }
 
-    /// Multiplies the staged rows with the first matrix of an MLP and makes what comes through the activation the input of
-    /// the second one. The values between them, several times as wide as all else, never leave the caches as floats: a task
-    /// makes a chunk of every row, and quantizes it.
+    /// Multiplies the staged rows with the first matrix of an MLP and makes what comes through the activation the input
+    /// of the second one. The values between them, several times as wide as all else, never leave the caches as floats:
+    /// a task makes a chunk of every row, and quantizes it.
     pub fn matmul_activated(
         &mut self,
         w: &PackedMatrix<'_>,
