@@ -261,6 +261,21 @@ fn a_stop_in_a_later_prefill_keeps_earlier_answers() {
     assert!(answers[1..].iter().all(|a| a.prompt_tokens == 0 && a.tokens.is_empty()));
     assert_eq!(last_pieces, [0], "only what has begun has a last piece");
 
+    // What comes behind does not begin, though the token is reset as soon as the first hears of its end.
+    let options = endless();
+    let answers = session
+        .answer(&features[0], &prompts, &options, &mut |piece| {
+            if piece.token.is_some() {
+                options.cancel.cancel()
+            } else {
+                options.cancel.reset()
+            }
+            ControlFlow::Continue(())
+        })
+        .expect("what there is");
+    assert_eq!(answers.iter().map(|a| a.stop).collect::<Vec<_>>(), [StopReason::Cancelled; 3]);
+    assert!(answers[1..].iter().all(|a| a.prompt_tokens == 0));
+
     // One that has ended before is not marked: its own callback stopped it.
     let options = endless();
     let answers = session

@@ -1,7 +1,7 @@
 //! Sequences that begin, go on and end: prefill, and passes in which each running sequence gets its next tokens.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Session;
 use super::exchange::{Answer, GenerateOptions, Piece, Request};
@@ -96,35 +96,36 @@ impl Session {
             self.check_request(&request(i))?;
         }
         self.clear()?;
-        let mut prefill = Duration::ZERO;
+        let answered = self.answer_to_the_end(n, request, options, limit, on_piece);
+        self.release();
+        answered?;
+        self.timings.decode = start.elapsed().saturating_sub(self.timings.prefill);
+        Ok(&self.answers[..n])
+    }
+
+    fn answer_to_the_end<'a>(
+        &mut self,
+        n: usize,
+        request: &dyn Fn(usize) -> Request<'a>,
+        options: &GenerateOptions,
+        limit: usize,
+        on_piece: OnPiece<'_>,
+    ) -> Result<()> {
         for i in 0..n {
             let begin = Instant::now();
             let begun = self.begin_at(i, &request(i), options, limit, on_piece);
-            prefill += begin.elapsed();
-            match begun {
-                Ok(()) => {}
-                Err(Error::Cancelled) => self.break_off(i..n, Stop::Cancelled, on_piece),
-                Err(Error::DeadlinePassed) => self.break_off(i..n, Stop::DeadlinePassed, on_piece),
-                Err(other) => {
-                    self.release();
-                    return Err(other);
-                }
-            }
+            self.timings.prefill += begin.elapsed();
+            let stop = match begun {
+                Ok(()) => continue,
+                Err(Error::Cancelled) => Stop::Cancelled,
+                Err(Error::DeadlinePassed) => Stop::DeadlinePassed,
+                Err(other) => return Err(other),
+            };
+            self.break_off(i..n, stop, on_piece);
+            return Ok(());
         }
-        self.timings.prefill = prefill;
-        loop {
-            match self.pass(on_piece) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    self.release();
-                    return Err(error);
-                }
-            }
-        }
-        self.release();
-        self.timings.decode = start.elapsed().saturating_sub(prefill);
-        Ok(&self.answers[..n])
+        while self.pass(on_piece)? > 0 {}
+        Ok(())
     }
 
     /// Begins a sequence beside those that are running: runs its pictures and its prompt through the decoder, and
@@ -147,9 +148,12 @@ impl Session {
             self.reset_timings();
         }
         let begin = Instant::now();
-        self.begin_at(index, request, options, limit, on_piece)?;
+        let begun = self.begin_at(index, request, options, limit, on_piece);
+        if begun.is_err() {
+            self.sequences[index].phase = Phase::Free;
+        }
         self.timings.prefill += begin.elapsed();
-        Ok(SequenceId { index, turn: self.sequences[index].turn })
+        begun.map(|()| SequenceId { index, turn: self.sequences[index].turn })
     }
 
     /// Runs one pass for all sequences that are running: each gets its next token, or several if its draft was right.
