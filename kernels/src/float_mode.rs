@@ -39,13 +39,13 @@ impl Drop for DefaultFloatMode {
 }
 
 /// The control and status register of SSE and AVX.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 type Mode = u32;
 /// No exception has been seen, and none traps; to nearest even; subnormal numbers are read and written as they are.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 const DEFAULT: Mode = 0x1F80;
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 fn read() -> Mode {
     let mut mode = 0;
@@ -54,7 +54,7 @@ fn read() -> Mode {
     mode
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 fn write(mode: Mode) {
     // SAFETY: four bytes are read from a `u32`, which is the default or has come from this register, so that no reserved bit is
@@ -64,13 +64,13 @@ fn write(mode: Mode) {
 }
 
 /// The floating-point control register.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 type Mode = u64;
 /// Nothing traps; to nearest even; subnormal numbers are read and written as they are.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 const DEFAULT: Mode = 0;
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 #[inline]
 fn read() -> Mode {
     let mode;
@@ -79,7 +79,7 @@ fn read() -> Mode {
     mode
 }
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(miri)))]
 #[inline]
 fn write(mode: Mode) {
     // SAFETY: a register is written that every program may write, with the default or what has come from it. Not `nomem`, so
@@ -88,16 +88,16 @@ fn write(mode: Mode) {
     unsafe { std::arch::asm!("msr fpcr, {}", in(reg) mode, options(nostack, preserves_flags)) };
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 type Mode = ();
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 const DEFAULT: Mode = ();
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn read() -> Mode {}
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 fn write(_: Mode) {}
 
-#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(all(test, not(miri), any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
 
