@@ -38,8 +38,8 @@
  * they share one model. palmtop_session_cancel may be called from any thread at any time. After fork(), the child
  * process must not use objects that its parent created.
  *
- * MEMORY. palmtop_session_new allocates the memory that palmtop_model_plan states, and writes to every page of it unless
- * you ask it not to, so that the system provides it then. After that, palmtop_encode_pixels
+ * MEMORY. palmtop_session_new takes the memory that palmtop_model_plan states. It writes to every page of it except the
+ * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels
  * and palmtop_answer allocate nothing up to the last token. palmtop_answer then allocates its result, if you ask for
  * one. palmtop_encode_file allocates the decoded picture. If a large allocation (megabytes) fails, the call returns
  * PALMTOP_OUT_OF_MEMORY. If the system cannot allocate even a few hundred bytes, the process ends.
@@ -50,8 +50,8 @@
  * UNITS. Sizes are in bytes, picture sides in pixels, times in nanoseconds.
  *
  * FLOATING POINT. Calls compute in the default mode (round to nearest, subnormal numbers kept, no traps), whatever mode
- * the caller has set, and restore the caller's mode when they return: the mode changes no bit of an answer. Callbacks run
- * in the default mode.
+ * the caller has set, and restore the caller's mode when they return: the mode changes no bit of an answer. Callbacks
+ * run in the default mode.
  *
  * CALLBACKS must return normally: no exception and no longjmp may leave them. They may call any function of this
  * library. The session of the call that runs them is busy, and its features can only be read.

@@ -30,9 +30,9 @@ pub struct Limits {
     pub kv: KvFormat,
     /// Threads that compute; `None` for one per physical core, slow ones of big.LITTLE left out.
     pub threads: Option<usize>,
-    /// Write to every page of memory when the session is made, so that the system backs it then: what a session needs
-    /// is there, or [`Session::new`](crate::Session::new) fails or is killed. Without it, the system backs pages as
-    /// they are first used.
+    /// Write to every page of memory, the threads' stacks left out, when the session is made, so that the system backs
+    /// it then: [`Session::new`](crate::Session::new) fails if the system says that it has not so much. Without it, the
+    /// system backs pages as they are first used.
     pub touch_memory: bool,
     /// The instruction set of the kernels; all give the same bits and take the same memory. `None` for the default of
     /// the process: what [`set_default_isa`] was given, or what the environment variable `PALMTOP_ISA` names, or the
