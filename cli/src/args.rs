@@ -423,9 +423,9 @@ pub struct PlanArgs {
     palmtop trace photo.png --prompt \"caption en\" -m model.palm -o trace.safetensors --tokens 8\n\n\
     docs/trace.md lists the names.")]
 pub struct TraceArgs {
-    /// The picture
-    #[arg(value_name = "PICTURE", value_hint = ValueHint::FilePath)]
-    pub picture: PathBuf,
+    /// The picture; several go into one prompt, in this order
+    #[arg(value_name = "PICTURE", required = true, num_args = 1..=16, value_hint = ValueHint::FilePath)]
+    pub pictures: Vec<PathBuf>,
     /// The whole prompt, without the newline that ends it
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: String,

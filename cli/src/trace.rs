@@ -1,11 +1,11 @@
-//! `palmtop trace`: every intermediate value of one picture and prompt, for comparison with another
+//! `palmtop trace`: every intermediate value of a prompt about one picture or several, for comparison with another
 //! implementation. `docs/trace.md` lists the names.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use palmtop::image::ImageLimits;
+use palmtop::image::{ImageLimits, RgbImage};
 use palmtop::session::{Session, Traced, TracedValues};
 use palmtop_present::plain::human_bytes;
 use palmtop_present::sources::Source;
@@ -28,26 +28,40 @@ pub fn run(args: &TraceArgs, console: Console) -> anyhow::Result<Outcome> {
     // If the file cannot be written, that is better known beforehand.
     drop(Replacement::new(&args.output)?);
     args.model.machine.kernels()?;
-    let source =
-        if args.picture == Path::new("-") { Source::Stdin } else { Source::File(args.picture.clone()) };
-    let picture = interrupt::while_waiting(|| source.decode(&ImageLimits::default()));
-    let picture = picture.with_context(|| format!("cannot use picture {source}"))?;
+    let source = |path: &PathBuf| match path == Path::new("-") {
+        true => Source::Stdin,
+        false => Source::File(path.clone()),
+    };
+    let sources: Vec<Source> = args.pictures.iter().map(source).collect();
+    let decode = |source: &Source| {
+        let picture = interrupt::while_waiting(|| source.decode(&ImageLimits::default()));
+        picture.with_context(|| format!("cannot use picture {source}"))
+    };
+    let pictures: Vec<RgbImage> = sources.iter().map(decode).collect::<Result<_, _>>()?;
     let cancel = interrupt::listen()?;
     let model = models::open_or_demo(&args.model, console)?;
     let mut limits = args.model.machine.limits();
     limits.new_tokens = args.tokens as usize;
+    limits.pictures = pictures.len();
     // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
     limits.prompt_tokens = (args.prompt.len() + 2).min(PROMPT_TOKENS_MAX);
     let mut session = Session::new(&model, &limits).context("cannot start a session")?;
     let mut kept: Vec<Entry> = Vec::new();
     // Tracing cannot be cancelled, and nothing is half done while it goes on.
     interrupt::while_waiting(|| {
-        session.trace(&[picture.view()], &args.prompt, limits.new_tokens, &mut |value| kept.push(keep(value)))
+        let views: Vec<_> = pictures.iter().map(RgbImage::view).collect();
+        session.trace(&views, &args.prompt, limits.new_tokens, &mut |value| keep(&mut kept, value))
     })?;
+    // Rows of several pictures follow each other; their pixels have a dimension of their own.
+    if let Some(pixels) = kept.iter_mut().find(|k| k.name == PIXELS && pictures.len() > 1) {
+        pixels.shape[0] /= pictures.len();
+        pixels.shape.insert(0, pictures.len());
+    }
+    let names: Vec<String> = sources.iter().map(Source::to_string).collect();
     let metadata = json!({
         "palmtop": env!("CARGO_PKG_VERSION"),
         "prompt": args.prompt,
-        "picture": source.to_string(),
+        "picture": names.join("\n"),
     });
     let mut target = Replacement::new(&args.output)?;
     write_safetensors(&mut kept, metadata, target.file())
@@ -68,12 +82,22 @@ pub fn run(args: &TraceArgs, console: Console) -> anyhow::Result<Outcome> {
 
 const PROMPT_TOKENS_MAX: usize = 4096;
 
-fn keep(value: Traced) -> Entry {
-    let (dtype, bytes) = match value.values {
+/// The picture, which the processor of transformers gives a dimension for the number of pictures.
+const PIXELS: &str = "pixel_values";
+
+/// Keeps a value, behind what has come under its name before: what every picture has comes once for each.
+fn keep(kept: &mut Vec<Entry>, value: Traced) {
+    let (dtype, bytes): (_, Vec<u8>) = match value.values {
         TracedValues::F32(values) => ("F32", values.iter().flat_map(|v| v.to_le_bytes()).collect()),
         TracedValues::I64(values) => (I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
     };
-    Entry { name: value.name.to_owned(), dtype, shape: value.shape.to_vec(), bytes }
+    match kept.iter_mut().find(|k| k.name == value.name) {
+        Some(entry) => {
+            entry.shape[0] += value.shape[0];
+            entry.bytes.extend_from_slice(&bytes);
+        }
+        None => kept.push(Entry { name: value.name.to_owned(), dtype, shape: value.shape.to_vec(), bytes }),
+    }
 }
 
 const I64: &str = "I64";

@@ -221,6 +221,35 @@ fn a_trace_has_the_names_and_shapes_of_the_reference() {
     assert_eq!(ours.tensor("gen.logits").unwrap().shape(), [4, 2176]);
 }
 
+/// Of several pictures every value is there once, in the shapes that the page says.
+#[test]
+fn a_trace_of_several_pictures_has_the_rows_of_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("trace.safetensors");
+    let pictures = ["scene_640x361.png", "noise_97x61.png", "gradient_400x300.png"];
+    let pictures = pictures.map(|name| data("images").join(name));
+    let pictures = pictures.each_ref().map(|path| text(path));
+    let trace = |pictures: &[&str]| {
+        let more = ["--prompt", "caption en", "-m", model(), "-o", text(&target)];
+        succeed([&["trace"], pictures, &more].concat());
+        fs::read(&target).unwrap()
+    };
+    let (all, last) = (trace(&pictures), trace(&pictures[2..]));
+    let (all, last) = (SafeTensors::deserialize(&all).unwrap(), SafeTensors::deserialize(&last).unwrap());
+    assert_eq!(all.len(), last.len());
+    let shape = |name: &str| all.tensor(name).unwrap().shape().to_vec();
+    let rows = last.tensor("image_features").unwrap().shape()[0];
+    assert_eq!(shape("image_features")[0], 3 * rows);
+    assert_eq!(shape("vision.layer.0")[0], 3 * rows);
+    assert_eq!(shape("pixel_values")[..2], [3, 3]);
+    assert_eq!(shape("input_ids")[0], last.tensor("input_ids").unwrap().shape()[0] + 2 * rows);
+    // The last picture is encoded as alone, and its rows stand last.
+    for name in ["pixel_values", "vision.last_hidden_state", "image_features"] {
+        let (all, last) = (all.tensor(name).unwrap().data(), last.tensor(name).unwrap().data());
+        assert_eq!(all[all.len() - last.len()..], *last, "{name}");
+    }
+}
+
 #[test]
 fn a_trace_that_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
