@@ -366,6 +366,10 @@ fn sequences_stop_each_for_itself() {
     while session.step(&mut goes_on).expect("a step") > 0 {}
     assert_eq!(bits(session.sequence(second).expect("a sequence")), want);
     session.end(first).expect("a sequence");
+    let mut other = Session::new(&model, &limits(2, 0)).expect("a small session");
+    let of_other = other.begin(&request, &endless(), &mut goes_on).expect("a sequence");
+    assert!(matches!(session.sequence(of_other), Err(Error::Usage(UsageError::NoSuchSequence))));
+    assert!(matches!(other.end(second), Err(Error::Usage(UsageError::NoSuchSequence))));
     session.end(second).expect("a sequence");
     assert!(matches!(session.end(second), Err(Error::Usage(UsageError::NoSuchSequence))));
 }

@@ -153,7 +153,7 @@ impl Session {
             self.sequences[index].phase = Phase::Free;
         }
         self.timings.prefill += begin.elapsed();
-        begun.map(|()| SequenceId { index, turn: self.sequences[index].turn })
+        begun.map(|()| SequenceId { index, number: self.sequences[index].number })
     }
 
     /// Runs one pass for all sequences that are running: each gets its next token, or several if its draft was right.
@@ -200,7 +200,7 @@ impl Session {
     }
 
     fn place(&self, id: SequenceId) -> Result<usize, UsageError> {
-        let place = self.sequences.get(id.index).filter(|s| s.turn == id.turn && s.phase != Phase::Free);
+        let place = self.sequences.get(id.index).filter(|s| s.number == id.number && s.phase != Phase::Free);
         place.map(|_| id.index).ok_or(UsageError::NoSuchSequence)
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::exchange::{Answer, GenerateOptions, Piece, StopReason};
 use super::grammar;
@@ -17,8 +18,8 @@ use crate::tokenizer::Detokenizer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SequenceId {
     pub(super) index: usize,
-    /// How often the place was taken.
-    pub(super) turn: u64,
+    /// The number of the sequence among all of the process.
+    pub(super) number: u64,
 }
 
 impl SequenceId {
@@ -27,6 +28,9 @@ impl SequenceId {
         self.index
     }
 }
+
+/// Of the next sequence, so that no two sessions have sequences of one number.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// What a sequence is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +46,8 @@ pub(super) enum Phase {
 /// A place of the batch.
 pub(super) struct Sequence {
     pub phase: Phase,
-    /// How often the place was taken.
-    pub turn: u64,
+    /// The number of the sequence among all of the process.
+    pub number: u64,
     pub options: GenerateOptions,
     /// Tokens that the answer may have.
     pub limit: usize,
@@ -67,7 +71,7 @@ impl Sequence {
     pub fn new(reserve: &mut Reserve, new_tokens: usize) -> Result<Self> {
         Ok(Self {
             phase: Phase::Free,
-            turn: 0,
+            number: 0,
             options: GenerateOptions::default(),
             limit: 0,
             detokenizer: Detokenizer::reserved(reserve, new_tokens)?,
@@ -91,7 +95,7 @@ impl Sequence {
         vocab: usize,
     ) {
         self.phase = Phase::Running;
-        self.turn += 1;
+        self.number = NUMBER.fetch_add(1, Ordering::Relaxed);
         self.options.clone_from(options);
         self.limit = limit;
         self.detokenizer.reset(true);
