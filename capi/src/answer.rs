@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use palmtop::{DefaultFloatMode, Error, Grammar, Sampling, StopReason};
+use palmtop::{Answer, DefaultFloatMode, Error, Grammar, Sampling, StopReason};
 
 use crate::arguments::{self, Out, Versioned};
 use crate::failure::{Failure, Result, call, palmtop_status};
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn palmtop_answer(
             StopReason::EndOfSequence | StopReason::TokenLimit | StopReason::Callback => None,
         });
         // There is no result of answers none of which was begun.
-        let begun = answers.iter().any(|answer| answer.prompt_tokens > 0);
+        let begun = answers.iter().any(Answer::is_begun);
         if let Some(out) = out.filter(|_| begun) {
             let entry = ResultEntry::new(state.session.model().clone(), answers, features.picture_size())?;
             out.give(palmtop_result { id: RESULTS.insert(Arc::new(entry))? });

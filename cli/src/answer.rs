@@ -54,8 +54,8 @@ struct Prompt {
 pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
     let sources = sources::expand(&job.common.sources, job.common.recursive)?;
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
-    job.common.model.machine.kernels()?;
     let cancel = interrupt::listen()?;
+    job.common.model.machine.kernels()?;
     let model = models::open_or_demo(&job.common.model, console)?;
     if model.mask_codec()?.is_none() && job.task == "segment" {
         console.note(
@@ -203,12 +203,11 @@ impl<'a> Answerer<'a> {
         let timings = self.session.timings();
         let answers = &self.session.answers()[..prompts.len()];
         // Interrupted before they were begun, answers have nothing to show; if none was begun, there is nothing at all.
-        let is_begun = |answer: &&Answer| answer.prompt_tokens > 0;
-        if !answers.iter().any(|answer| is_begun(&answer)) {
+        if !answers.iter().any(Answer::is_begun) {
             return Err(palmtop::Error::Cancelled.into());
         }
         let mut all_found = Vec::new();
-        for (prompt, answer) in prompts.iter().zip(answers).filter(|(_, answer)| is_begun(answer)) {
+        for (prompt, answer) in prompts.iter().zip(answers).filter(|(_, answer)| answer.is_begun()) {
             let mut found = read(self.session.model(), answer, size, saver)?;
             let chosen = !self.job.choices.is_empty() && answer.stop == StopReason::EndOfSequence;
             let answered = Answered {

@@ -46,7 +46,7 @@ fn ctrl_c_while_waiting_for_a_picture_ends_the_program() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The kernels are named when the session is made, right before the picture is waited for.
+    // The kernels are named once the program listens for Ctrl-C, before the picture is waited for.
     let _stderr = wait_until_it_says(&mut child, "kernels");
     // A signal in between is taken too: the picture is then not waited for, or waiting is ended by the second.
     for _ in 0..500 {

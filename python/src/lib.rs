@@ -270,10 +270,10 @@ impl Session {
         let answers = answers.map_err(to_python)?;
         // Stopped before any prompt had been read: there is nothing to give.
         match answers.first() {
-            Some(first) if first.prompt_tokens == 0 && first.stop == StopReason::DeadlinePassed => {
+            Some(first) if !first.is_begun() && first.stop == StopReason::DeadlinePassed => {
                 return Err(to_python(palmtop::Error::DeadlinePassed));
             }
-            Some(first) if first.prompt_tokens == 0 => return Err(to_python(palmtop::Error::Cancelled)),
+            Some(first) if !first.is_begun() => return Err(to_python(palmtop::Error::Cancelled)),
             _ => {}
         }
         answers.iter().map(|answer| self.read(py, answer, picture)).collect()

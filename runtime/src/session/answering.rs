@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::Session;
 use super::exchange::{Answer, GenerateOptions, Piece, Request};
+use super::grammar::Grammar;
 use super::sampler::Choice;
-use super::sequence::{AllStop, Phase, SequenceId};
+use super::sequence::{AllStop, Phase, Sequence, SequenceId};
 use crate::engine::control::{Stop, Watch};
 use crate::engine::features::ImageFeatures;
 use crate::engine::head::HeadPart;
@@ -428,26 +429,34 @@ impl Session {
         sequence.queue.clear();
         sequence.queue.push(choice.token);
         sequence.take(&self.model, i, choice, answer, on_piece)?;
-        while sequence.is_running()
-            && let Some((token, next)) =
-                sequence.options.grammar.as_ref().and_then(|g| g.certain(sequence.state))
-        {
-            sequence.state = next;
-            sequence.take(&self.model, i, Choice { token, probability: 1.0 }, answer, on_piece)?;
-        }
-        Ok(())
+        self.take_given(i, |grammar, sequence| grammar.certain(sequence.state), on_piece)
     }
 
     /// Takes tokens that a grammar leaves no choice of, to be computed in one pass with the last one chosen.
     fn queue_certain(&mut self, i: usize, on_piece: OnPiece<'_>) -> Result<()> {
+        let next = |grammar: &Grammar, sequence: &Sequence| {
+            (sequence.queue.len() < QUEUE_MAX).then(|| grammar.only(sequence.state)).flatten()
+        };
+        self.take_given(i, next, on_piece)
+    }
+
+    /// Takes tokens, each with the state of the grammar behind it, for as long as `next` gives any.
+    fn take_given(
+        &mut self,
+        i: usize,
+        next: impl Fn(&Grammar, &Sequence) -> Option<(u32, u32)>,
+        on_piece: OnPiece<'_>,
+    ) -> Result<()> {
         let (sequence, answer) = (&mut self.sequences[i], &mut self.answers[i]);
         while sequence.is_running()
-            && sequence.queue.len() < QUEUE_MAX
-            && let Some((token, next)) =
-                sequence.options.grammar.as_ref().and_then(|g| g.only(sequence.state))
+            && let Some(grammar) = &sequence.options.grammar
+            && let Some((token, state)) = next(grammar, sequence)
         {
-            sequence.state = next;
-            sequence.queue.push(token);
+            sequence.state = state;
+            // Behind a full queue all is certain up to the answer's end, and no pass comes for it.
+            if sequence.queue.len() < QUEUE_MAX {
+                sequence.queue.push(token);
+            }
             sequence.take(&self.model, i, Choice { token, probability: 1.0 }, answer, on_piece)?;
         }
         Ok(())
@@ -456,10 +465,6 @@ impl Session {
 
 /// Selects the logits that tokens are chosen from: those of all sets of allowed tokens, or all if a row is free to
 /// choose.
-fn select<'a>(head: &mut HeadPart, mut sets: impl Iterator<Item = Option<&'a [u32]>> + Clone) {
-    if sets.clone().any(|set| set.is_none()) {
-        head.select_all()
-    } else {
-        head.select(sets.by_ref().flatten())
-    }
+fn select<'a>(head: &mut HeadPart, sets: impl Iterator<Item = Option<&'a [u32]>> + Clone) {
+    if sets.clone().any(|set| set.is_none()) { head.select_all() } else { head.select(sets.flatten()) }
 }

@@ -151,6 +151,11 @@ impl Answer {
         all.map(|&p| f64::from(p)).product::<f64>() as f32
     }
 
+    /// False if it was stopped before its prompt was computed: then there is nothing of it.
+    pub fn is_begun(&self) -> bool {
+        self.prompt_tokens > 0
+    }
+
     pub(super) fn clear(&mut self) {
         self.tokens.clear();
         self.probabilities.clear();

@@ -86,14 +86,20 @@ impl Reserve {
 
     /// An empty list with room for `capacity` elements.
     pub fn list<T>(&mut self, capacity: usize) -> Result<Vec<T>> {
+        let mut list = self.room(capacity)?;
+        if self.mode == (Mode::Take { touch: true }) {
+            touch_pages(list.spare_capacity_mut());
+        }
+        Ok(list)
+    }
+
+    /// The same, with no page touched: whoever fills it does so.
+    fn room<T>(&mut self, capacity: usize) -> Result<Vec<T>> {
         let bytes = capacity.saturating_mul(size_of::<T>());
         self.count(bytes);
         let mut list = Vec::new();
-        if let Mode::Take { touch } = self.mode {
+        if !self.counts_only() {
             list.try_reserve_exact(capacity).map_err(|_| Error::OutOfMemory { bytes })?;
-            if touch {
-                touch_pages(list.spare_capacity_mut());
-            }
         }
         Ok(list)
     }
@@ -105,7 +111,7 @@ impl Reserve {
 
     /// `n` times `value`.
     pub fn filled<T: Clone>(&mut self, n: usize, value: T) -> Result<Vec<T>> {
-        let mut list = self.list(n)?;
+        let mut list = self.room(n)?;
         if !self.counts_only() {
             list.resize(n, value);
         }
