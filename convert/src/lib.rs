@@ -100,7 +100,9 @@ pub fn convert(
     };
     let tokenizer = tokenizer_table(checkpoint, &config)?;
     in_pool(options.threads, || weights.check_head(EMBEDDING))?;
-    convert_source(&weights, &config, tokenizer, target, &options, progress)
+    let mut report = convert_source(&weights, &config, tokenizer, target, &options, progress)?;
+    report.notes = weights.notes().to_vec();
+    Ok(report)
 }
 
 /// Writes the weights of any source as a `.palm` file, as [`convert`] does.
@@ -153,6 +155,7 @@ pub fn convert_source(
         weights: needed(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum(),
         matrix_bits: matrix_bytes as f64 * 8.0 / matrices().map(weights).sum::<u64>().max(1) as f64,
         seconds: start.elapsed().as_secs_f64(),
+        notes: Vec::new(),
         tensors,
     })
 }

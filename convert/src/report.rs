@@ -27,6 +27,8 @@ pub struct Report {
     pub matrix_bits: f64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// What is worth knowing of how the checkpoint was read, a sentence each.
+    pub notes: Vec<String>,
     /// Every tensor, in the order of the file.
     pub tensors: Vec<TensorReport>,
 }
@@ -116,6 +118,7 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         write!(
             f,
             "{}: {}B, {} weights, {:.2} bits a weight (matrices {:.2}), {:.1} s",
