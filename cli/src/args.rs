@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use palmtop::image::Filter;
 use palmtop::tasks::{Label, Language, Line};
 use palmtop::{KvFormat, Limits};
 use palmtop_kernels::Isa;
@@ -345,6 +346,13 @@ pub struct ConvertArgs {
     /// The decoder of segmentation masks (vae-oid.npz), to include in the model
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub mask_codec: Option<PathBuf>,
+    /// How pictures are resized: bicubic, bilinear (both as Pillow does it), or bilinear-aliased (as TensorFlow's
+    /// resize without antialias) [default: what the checkpoint says, or bicubic]
+    #[arg(long, value_name = "FILTER")]
+    pub resize: Option<Filter>,
+    /// Convert though the checkpoint has tensors that PaliGemma has no use for, such as those of another model beside it
+    #[arg(long)]
+    pub ignore_extra: bool,
     /// The model's name [default: the checkpoint's]
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,

@@ -2,7 +2,7 @@
 
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;
-use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Formats, Options, Recipe};
+use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Extra, Formats, Options, Recipe};
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::args::{ConvertArgs, ReportForm};
@@ -30,6 +30,8 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
         exceptions: formats.exceptions,
         calibration: args.calibrate.clone().map(|examples| Calibration { examples, auto }),
         mask_codec: args.mask_codec.clone(),
+        filter: args.resize,
+        extra: if args.ignore_extra { Extra::Ignore } else { Extra::Refuse },
         isa: args.isa,
         threads: args.threads.map(|n| n as usize),
         name: args.name.clone(),

@@ -114,6 +114,7 @@ fn sizes(tensors: &[TensorInfo]) -> BTreeMap<(&str, &'static str), (usize, u64)>
 fn part(name: &str) -> &str {
     match name.split('.').next() {
         Some("text") if name.starts_with("text.embed") => "embedding",
+        Some("text") if name.starts_with("text.head") => "head",
         Some(part @ ("vision" | "projector" | "text" | "tokenizer" | "mask_codec")) => part,
         _ => "other",
     }

@@ -6,17 +6,36 @@
 
 use std::path::Path;
 
+use palmtop::image::Filter;
 use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
 use crate::ConvertError;
 use crate::json::{self, Section};
 
+#[path = "generation_json.rs"]
+mod generation;
+
 const SIZE_MAX: usize = 1 << 22;
 const LAYERS_MAX: usize = 1024;
 
+/// What the files beside the weights say.
+pub(crate) struct FromJson {
+    pub config: Config,
+    /// True if a head that is not in the file is the embedding.
+    pub tied: bool,
+    /// What is worth knowing of them, a sentence each.
+    pub notes: Vec<String>,
+}
+
 /// Reads `config.json`, `generation_config.json` and `preprocessor_config.json` (or the newer
-/// `processor_config.json`) of a checkpoint folder.
+/// `processor_config.json`) of a checkpoint folder. Whether the LM head is a matrix of its own is known only with the
+/// weights; here it is the embedding.
 pub fn read_config(dir: &Path) -> Result<Config, ConvertError> {
+    read_all(dir).map(|read| read.config)
+}
+
+/// As [`read_config`], and what else a conversion needs.
+pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     let path = dir.join("config.json");
     let value = json::read(&path)?;
     let top = Section::new(&path, Some(&value));
@@ -27,16 +46,30 @@ pub fn read_config(dir: &Path) -> Result<Config, ConvertError> {
         }
         None => return Err(top.wrong("model_type", "is missing; palmtop runs 'paligemma'")),
     }
-    if top.get("quantization_config").is_some() {
-        return Err(top.wrong("quantization_config", "is set: convert the checkpoint it was made from"));
+    let mut notes = Vec::new();
+    let text_section = top.section("text_config", "text_config.")?;
+    for section in [&top, &text_section] {
+        for key in ["quantization_config", "compression_config"] {
+            if section.get(key).is_some() {
+                notes.push(format!(
+                    "config.json has a {key}, but the weights are not quantized: it was ignored"
+                ));
+            }
+        }
     }
     let vision = vision(&top.section("vision_config", "vision_config.")?)?;
-    let text = text(&top.section("text_config", "text_config.")?)?;
-    let tokens = tokens(dir, &top, text.vocab)?;
+    let text = text(&text_section)?;
+    let path = dir.join("generation_config.json");
+    let value = json::read_if_there(&path)?;
+    let generation = Section::new(&path, value.as_ref());
+    // Before there was such a file, its keys stood in config.json.
+    let generates = if generation.is_there() { &generation } else { &top };
+    generation::check(generates, &mut notes)?;
+    let tokens = tokens(&top, &generation, text.vocab)?;
     let image = image(dir, vision.image_size)?;
     let config = Config { vision, text, image, tokens };
     config.check().map_err(|(key, what)| top.wrong(json_key(key), what))?;
-    Ok(config)
+    Ok(FromJson { config, tied: top.flag("tie_word_embeddings", true)?, notes })
 }
 
 fn vision(s: &Section<'_>) -> Result<VisionConfig, ConvertError> {
@@ -44,15 +77,15 @@ fn vision(s: &Section<'_>) -> Result<VisionConfig, ConvertError> {
         return Err(s.wrong("model_type", format!("is '{other}'; palmtop runs 'siglip_vision_model'")));
     }
     activation(s, "hidden_act", false)?;
-    s.refuse_flag("vision_use_head", true, "palmtop runs encoders without a pooling head")?;
     if s.size("num_channels", 3, SIZE_MAX)? != 3 {
         return Err(s.wrong("num_channels", "is not 3: images have red, green and blue"));
     }
-    // A folder without the section is the 3B model; a section without a field is SigLIP's base model.
+    // Without the section, what `PaliGemmaConfig` gives (its MLPs are not those of any PaliGemma); a section without
+    // a field is SigLIP's base model.
     let default = |paligemma, siglip| if s.is_there() { siglip } else { paligemma };
     Ok(VisionConfig {
         hidden: s.size("hidden_size", default(1152, 768), SIZE_MAX)?,
-        intermediate: s.size("intermediate_size", default(4304, 3072), SIZE_MAX)?,
+        intermediate: s.size("intermediate_size", default(4096, 3072), SIZE_MAX)?,
         layers: s.size("num_hidden_layers", default(27, 12), LAYERS_MAX)?,
         heads: s.size("num_attention_heads", default(16, 12), SIZE_MAX)?,
         image_size: s.side("image_size", 224, SIZE_MAX)?,
@@ -77,12 +110,16 @@ fn text(s: &Section<'_>) -> Result<TextConfig, ConvertError> {
     }
     s.refuse_flag("attention_bias", true, "palmtop runs decoders without attention biases")?;
     s.refuse_flag("use_bidirectional_attention", false, "PaliGemma's prompt sees itself both ways")?;
-    if s.get("rope_scaling").is_some() {
-        return Err(s.wrong("rope_scaling", "is set; palmtop runs the default rotary embedding"));
-    }
     let rope = s.section("rope_parameters", "text_config.rope_parameters.")?;
-    if let Some(other) = rope.text("rope_type")?.filter(|t| *t != "default") {
-        return Err(rope.wrong("rope_type", format!("is '{other}'; palmtop runs 'default'")));
+    for rope in [&rope, &s.section("rope_scaling", "text_config.rope_scaling.")?] {
+        for key in ["rope_type", "type"] {
+            if let Some(other) = rope.text(key)?.filter(|t| *t != "default") {
+                return Err(rope.wrong(key, format!("is '{other}'; palmtop runs 'default'")));
+            }
+        }
+        if rope.positive("partial_rotary_factor", 1.0)? != 1.0 {
+            return Err(rope.wrong("partial_rotary_factor", "is not 1; palmtop turns all of a head"));
+        }
     }
     let rope_theta =
         if rope.get("rope_theta").is_some() { rope } else { *s }.positive("rope_theta", 10000.0)?;
@@ -108,6 +145,7 @@ fn text(s: &Section<'_>) -> Result<TextConfig, ConvertError> {
         kv_heads: s.size("num_key_value_heads", default(1, 16, 4), SIZE_MAX)?,
         head_dim,
         vocab: s.size("vocab_size", default(257_152, 256_000, 256_000), SIZE_MAX)?,
+        own_head: false,
         norm_eps: s.positive("rms_norm_eps", 1e-6)?,
         rope_theta,
         query_scalar: match gemma2 {
@@ -149,25 +187,25 @@ fn activation(s: &Section<'_>, key: &str, legacy: bool) -> Result<(), ConvertErr
 }
 
 /// The answer ends at what `generation_config.json` says: Gemma 2's own list also ends chat turns.
-fn tokens(dir: &Path, top: &Section<'_>, vocab: usize) -> Result<TokenIds, ConvertError> {
-    let path = dir.join("generation_config.json");
-    let value = json::read_if_there(&path)?;
-    let generation = Section::new(&path, value.as_ref());
+fn tokens(top: &Section<'_>, generation: &Section<'_>, vocab: usize) -> Result<TokenIds, ConvertError> {
     let one = |key: &str, default: u32| {
         Ok::<_, ConvertError>(top.token_ids(key, vocab)?.map_or(default, |ids| ids[0]))
     };
-    let image = match top.token_ids("image_token_index", vocab)? {
+    // It needs no row of the embedding.
+    let image = match top.token_ids("image_token_index", SIZE_MAX)? {
         Some(ids) => ids[0],
-        None => match top.token_ids("image_token_id", vocab)? {
-            Some(ids) => ids[0],
-            None => return Err(top.wrong("image_token_index", "is missing: it is the id of <image>")),
-        },
+        None => top.token_ids("image_token_id", SIZE_MAX)?.map_or(256_000, |ids| ids[0]),
     };
     let eos = match generation.token_ids("eos_token_id", vocab)? {
         Some(ids) => ids,
         None => top.token_ids("eos_token_id", vocab)?.unwrap_or_else(|| vec![1]),
     };
-    Ok(TokenIds { bos: one("bos_token_id", 2)?, eos, pad: one("pad_token_id", 0)?, image })
+    // No padding is ever read, so -1, which stands for none in some files, may be any token.
+    let pad = match top.get("pad_token_id").and_then(serde_json::Value::as_i64) {
+        Some(..=-1) => 0,
+        _ => one("pad_token_id", 0)?,
+    };
+    Ok(TokenIds { bos: one("bos_token_id", 2)?, eos, pad, image })
 }
 
 fn image(dir: &Path, image_size: usize) -> Result<ImageConfig, ConvertError> {
@@ -178,24 +216,49 @@ fn image(dir: &Path, image_size: usize) -> Result<ImageConfig, ConvertError> {
         true => Section::new(&old, old_value.as_ref()),
         false => Section::new(&new, new_value.as_ref()).section("image_processor", "image_processor.")?,
     };
-    for step in ["do_resize", "do_rescale", "do_normalize"] {
-        s.refuse_flag(step, false, "palmtop always takes this step")?;
-    }
-    if let Some(resample) = s.get("resample").filter(|v| v.as_u64() != Some(3)) {
-        return Err(s.wrong("resample", format!("is {resample}; palmtop resizes by 3, bicubic")));
-    }
-    if let Some(size) = s.get("size") {
-        let side = |key| size.get(key).and_then(serde_json::Value::as_u64);
-        if (side("height"), side("width")) != (Some(image_size as u64), Some(image_size as u64)) {
-            let what = format!("is {size}, and the image encoder takes {image_size} by {image_size}");
-            return Err(s.wrong("size", what));
+    s.refuse_flag("do_resize", false, "palmtop resizes every picture to the size that the encoder takes")?;
+    let filter = match s.get("resample") {
+        None => Filter::Bicubic,
+        Some(v) => match s.whole("resample") {
+            Some(2) => Filter::Bilinear,
+            Some(3) => Filter::Bicubic,
+            _ => {
+                return Err(
+                    s.wrong("resample", format!("is {v}; palmtop resizes by 2, bilinear, or 3, bicubic"))
+                );
+            }
+        },
+    };
+    square(&s, "size", image_size)?;
+    if s.flag("do_center_crop", false)? {
+        square(&s, "crop_size", image_size)?;
+        if s.get("size").is_some_and(|size| size.get("shortest_edge").is_some()) {
+            let what = "is true behind a resize that keeps the shape; palmtop resizes pictures to a square";
+            return Err(s.wrong("do_center_crop", what));
         }
     }
-    Ok(ImageConfig {
-        mean: s.three("image_mean", [0.5; 3])?,
-        std: s.three("image_std", [0.5; 3])?,
-        rescale: s.positive("rescale_factor", 1.0 / 255.0)?,
-    })
+    s.refuse_flag("do_pad", true, "palmtop resizes pictures to a square without padding")?;
+    let rescale = if s.flag("do_rescale", true)? { s.positive("rescale_factor", 1.0 / 255.0)? } else { 1.0 };
+    let (mean, std) = match s.flag("do_normalize", true)? {
+        true => (s.three("image_mean", [0.5; 3])?, s.three("image_std", [0.5; 3])?),
+        false => ([0.0; 3], [1.0; 3]),
+    };
+    Ok(ImageConfig { mean, std, rescale, filter })
+}
+
+/// An error if a size is there, and not that of the encoder. `{"shortest_edge": n}`, and `n` alone, which stands for it,
+/// are the same for pictures that transformers can go on with.
+fn square(s: &Section<'_>, key: &str, image_size: usize) -> Result<(), ConvertError> {
+    let Some(size) = s.get(key) else { return Ok(()) };
+    let side = |key| size.get(key).and_then(json::whole);
+    let wanted = Some(image_size as u64);
+    if json::whole(size) == wanted
+        || (side("height"), side("width")) == (wanted, wanted)
+        || (side("shortest_edge") == wanted && side("longest_edge").is_none_or(|n| Some(n) == wanted))
+    {
+        return Ok(());
+    }
+    Err(s.wrong(key, format!("is {size}, and the image encoder takes {image_size} by {image_size}")))
 }
 
 /// The key of `config.json` from which an entry of the `.palm` file's metadata comes.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use palmtop::model::tensors::HEAD;
+
 /// Why a checkpoint could not be converted. No target is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,15 +102,19 @@ pub enum ConvertError {
         /// The recipe's name of its part.
         part: &'static str,
     },
-    /// The head is a matrix of its own; PaliGemma's is the embedding.
-    #[error(
-        "tensor '{name}' differs from the token embedding at index {index}: PaliGemma uses one matrix for both, and palmtop runs no other"
-    )]
-    UntiedHead {
-        /// The tensor's name in the file.
-        name: String,
-        /// The first difference, in row-major order.
-        index: usize,
+    /// The weights are there, in a form that palmtop does not read.
+    #[error("{}: {what}", path.display())]
+    Foreign {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// Which form, and what helps.
+        what: String,
+    },
+    /// The head is not the embedding, and is not there.
+    #[error("{}: 'tie_word_embeddings' is false, but the checkpoint has no '{HEAD}'", path.display())]
+    NoHead {
+        /// The checkpoint's folder.
+        path: PathBuf,
     },
     /// A recipe that cannot be understood.
     #[error("recipe '{recipe}': {what}")]
@@ -218,8 +224,8 @@ impl fmt::Display for TensorProblems {
 }
 
 /// The first of many names, and how many more there are.
-fn listed(items: &[String]) -> String {
-    const SHOWN_MAX: usize = 12;
+pub(crate) fn listed(items: &[String]) -> String {
+    const SHOWN_MAX: usize = 5;
     let mut out = items[..items.len().min(SHOWN_MAX)].join(", ");
     if items.len() > SHOWN_MAX {
         out += &format!(" and {} more", items.len() - SHOWN_MAX);

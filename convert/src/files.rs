@@ -1,13 +1,23 @@
 //! Opens the files of a checkpoint, which are untrusted, and writes a file of ours, on every system.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use crate::ConvertError;
 
+/// True if there is something of this name, be it a link that leads nowhere.
+pub fn is_there(path: &Path) -> bool {
+    !path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound)
+}
+
 /// Opens a regular file; a pipe or a device would be waited for, perhaps without end.
 pub fn open_regular(path: &Path) -> Result<File, ConvertError> {
+    if let (false, Ok(to)) = (path.exists(), std::fs::read_link(path)) {
+        let what =
+            format!("is a link to {}, which is not there: download the checkpoint again", to.display());
+        return Err(ConvertError::io(path)(std::io::Error::new(ErrorKind::NotFound, what)));
+    }
     if !std::fs::metadata(path).map_err(ConvertError::io(path))?.is_file() {
         return Err(ConvertError::io(path)(std::io::Error::other("is not a regular file")));
     }
@@ -23,6 +33,31 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ConvertError
         return Err(ConvertError::io(path)(std::io::Error::other(what)));
     }
     Ok(bytes)
+}
+
+/// What a file is that came in the place of another, by its first bytes, and what to do.
+pub fn stand_in(bytes: &[u8]) -> Option<&'static str> {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    let starts = |with: &[u8]| text.get(..with.len()).is_some_and(|t| t.eq_ignore_ascii_case(with));
+    if bytes.is_empty() {
+        return Some("an empty file: download it again");
+    }
+    if starts(b"version https://git-lfs.github.com/spec/") {
+        return Some(
+            "a Git LFS pointer, not the file itself: run `git lfs pull`, or download it with `hf download`",
+        );
+    }
+    if starts(b"<!doctype html") || starts(b"<html") {
+        return Some(
+            "a web page, not the file itself: download it again, with a token if the model is gated",
+        );
+    }
+    if starts(b"{\"error\"") {
+        return Some(
+            "a server's error message, not the file itself: download it again, with a token if the model is gated",
+        );
+    }
+    None
 }
 
 /// Temporary files are private on Unix; this makes one like any new file, with the rights that the umask leaves.

@@ -27,8 +27,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use config_json::FromJson;
 use palmtop::Isa;
 use palmtop::format::Metadata;
+use palmtop::image::Filter;
 use palmtop::model::config::Config;
 use palmtop::model::tensors::TensorSpec;
 use palmtop::model::{Model, TOKENIZER};
@@ -36,7 +38,7 @@ use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;
 
 pub use calibrate::{AutoRecipe, Calibration};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Extra};
 pub use config_json::read_config;
 pub use error::{ConvertError, TensorProblems};
 pub use formats::Formats;
@@ -47,7 +49,6 @@ pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
 use calibrate::{Calibrator, Runner};
-use palmtop::model::tensors::EMBEDDING;
 use write::{Contents, Verbatim};
 
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
@@ -65,6 +66,10 @@ pub struct Options {
     pub calibration: Option<Calibration>,
     /// `vae-oid.npz`: adds the decoder of segmentation masks, without channels that are always zero.
     pub mask_codec: Option<PathBuf>,
+    /// How pictures are resized; otherwise as the checkpoint says.
+    pub filter: Option<Filter>,
+    /// What becomes of tensors that PaliGemma has no use for.
+    pub extra: Extra,
     /// The instruction set that calibration runs the model on, without influence on the file; as
     /// [`Limits::isa`](palmtop::Limits::isa).
     pub isa: Option<Isa>,
@@ -89,19 +94,32 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Report, ConvertError> {
     progress.message("reading the checkpoint's tables");
-    let weights = Checkpoint::open(checkpoint)?;
-    let config = read_config(checkpoint)?;
-    weights.check(&needed(&config))?;
-    let (name, revision) = origin(checkpoint);
+    let folder = &checkpoint::resolve(checkpoint)?;
+    let mut weights = Checkpoint::open(folder)?;
+    let FromJson { mut config, tied, mut notes } = config_json::read_all(folder)?;
+    if let Some(filter) = options.filter {
+        config.image.filter = filter;
+    }
+    if tied {
+        weights.take_head_for_embedding();
+    } else if !weights.has_head() {
+        return Err(ConvertError::NoHead { path: folder.clone() });
+    }
+    weights.check(&needed(&config), options.extra)?;
+    let (name, revision) = checkpoint::origin(folder);
     let options = Options {
         name: options.name.clone().or(Some(name)),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
-    let tokenizer = tokenizer_table(checkpoint, &config)?;
-    in_pool(options.threads, || weights.check_head(EMBEDDING))?;
+    let tokenizer = tokenizer_table(folder, &config)?;
+    config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let mut report = convert_source(&weights, &config, tokenizer, target, &options, progress)?;
     report.notes = weights.notes().to_vec();
+    report.notes.append(&mut notes);
+    if config.text.own_head {
+        report.notes.push("the LM head differs from the token embedding: the file has both".to_owned());
+    }
     Ok(report)
 }
 
@@ -241,45 +259,27 @@ fn in_pool<T: Send>(
     pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))?.install(work)
 }
 
+/// Stands for one image token in prompts of transformers.
+const IMAGE: &str = "<image>";
+
 /// The table of the checkpoint's tokenizer, whose every piece must have a row in the embedding.
 fn tokenizer_table(checkpoint: &Path, config: &Config) -> Result<Vec<u8>, ConvertError> {
     let wrong = |what: String| ConvertError::Tokenizer { path: checkpoint.to_owned(), what };
     let table = tokenizer::build_table(checkpoint).map_err(|e| wrong(e.to_string()))?;
     let layout = TokenizerLayout::parse(&table).map_err(|e| wrong(e.to_string()))?;
-    let (pieces, rows) = (layout.bind(&table).piece_count() as usize, config.text.vocab);
-    if pieces > rows {
-        return Err(wrong(format!("the tokenizer has {pieces} pieces and the embedding {rows} rows")));
+    let tokenizer = layout.bind(&table);
+    let (pieces, rows) = (tokenizer.piece_count() as usize, config.text.vocab);
+    if !config.has_rows_for(pieces) {
+        return Err(wrong(format!(
+            "the tokenizer has {pieces} pieces and the embedding {rows} rows; after adding tokens, resize the model's \
+             embedding (resize_token_embeddings), and save it again"
+        )));
+    }
+    if let Some(id) = tokenizer.id_of(IMAGE).filter(|&id| id != config.tokens.image) {
+        let image = config.tokens.image;
+        return Err(wrong(format!(
+            "'{IMAGE}' has the id {id}, and config.json's image_token_index is {image}"
+        )));
     }
     Ok(table)
-}
-
-/// Name and revision of a checkpoint. The hub's cache has them in its paths:
-/// `models--google--paligemma-3b-mix-224/snapshots/REVISION`.
-fn origin(checkpoint: &Path) -> (String, Option<String>) {
-    let path = checkpoint.canonicalize().unwrap_or_else(|_| checkpoint.to_owned());
-    let name_of = |p: &Path| p.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    if let Some(snapshots) = path.parent().filter(|p| p.ends_with("snapshots")) {
-        let repository = snapshots.parent().map(name_of).unwrap_or_default();
-        if let Some(repository) = repository.strip_prefix("models--") {
-            return (repository.replacen("--", "/", 1), Some(name_of(&path)));
-        }
-    }
-    (name_of(&path), None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hub_cache_names_model_and_revision() {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshot = dir.path().join("models--google--paligemma-3b-mix-224/snapshots/d1d8734c9c3ad0cc");
-        std::fs::create_dir_all(&snapshot).unwrap();
-        let revision = Some("d1d8734c9c3ad0cc".to_owned());
-        assert_eq!(origin(&snapshot), ("google/paligemma-3b-mix-224".to_owned(), revision));
-        let plain = dir.path().join("my-model");
-        std::fs::create_dir(&plain).unwrap();
-        assert_eq!(origin(&plain), ("my-model".to_owned(), None));
-    }
 }

@@ -19,7 +19,7 @@ pub struct Recipe {
     pub projector: WeightFormat,
     /// Matrices of the decoder's layers.
     pub text: WeightFormat,
-    /// Token embedding, which is also the head.
+    /// Token embedding, which is also the head, or both of them if they are two matrices.
     pub embedding: WeightFormat,
 }
 

@@ -4,6 +4,7 @@
 //! over the residual stream, and later layers add little to it. Every value depends only on seed, tensor and index, so
 //! the model is the same in whatever order it is read.
 
+use palmtop::image::Filter;
 use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -165,6 +166,7 @@ fn text(
         kv_heads,
         head_dim,
         vocab: 257_216,
+        own_head: false,
         norm_eps: 1e-6,
         rope_theta: 10_000.0,
         query_scalar,
@@ -178,7 +180,7 @@ fn config(vision: VisionConfig, text: TextConfig, image_token: u32) -> Config {
     Config {
         vision,
         text,
-        image: ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0 },
+        image: ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic },
         tokens: TokenIds { bos: 2, eos: vec![1], pad: 0, image: image_token },
     }
 }

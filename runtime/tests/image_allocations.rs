@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use palmtop::image::{Frame, Normaliser, Plane, Resizer, RgbImage, Rotation};
+use palmtop::image::{Filter, Frame, Normaliser, Plane, Resizer, RgbImage, Rotation};
 
 struct Counting;
 
@@ -44,14 +44,21 @@ fn resizers_allocate_what_they_say() {
     for (width, height, side) in
         [(224, 224, 4096), (896, 896, 16384), (448, 300, 100), (1, 1, 1), (5, 900, 65536)]
     {
-        let (_, (_, bytes)) = counted(|| Resizer::new(width, height, side).unwrap());
-        assert_eq!(bytes, Resizer::bytes_for(width, height, side).unwrap(), "{width}x{height} from {side}");
+        for filter in Filter::ALL {
+            let (_, (_, bytes)) = counted(|| Resizer::new(filter, width, height, side).unwrap());
+            let said = Resizer::bytes_for(filter, width, height, side).unwrap();
+            assert_eq!(bytes, said, "{filter:?}, {width}x{height} from {side}");
+        }
     }
 }
 
 #[test]
 fn resizing_and_normalising_allocate_nothing() {
-    let mut resizer = Resizer::new(56, 56, 500).unwrap();
+    Filter::ALL.into_iter().for_each(resizing_allocates_nothing);
+}
+
+fn resizing_allocates_nothing(filter: Filter) {
+    let mut resizer = Resizer::new(filter, 56, 56, 500).unwrap();
     let normaliser = Normaliser::new([0.5; 3], [0.5; 3], 1.0 / 255.0).unwrap();
     let mut resized = vec![0; 56 * 56 * 3];
     let mut values = vec![0.0; 56 * 56 * 3];

@@ -137,7 +137,7 @@ fn absurd_metadata_is_refused_with_a_reason() {
         ("text.head_dim", 1u64.into(), "is 1, outside 2..=1024"),
         ("text.vocab", (1u64 << 40).into(), "is 1099511627776, outside 1..=4194304"),
         ("text.windows", vec![16u64, 0].into(), "has 2 entries for 4 layers"),
-        ("tokens.image", 2176u64.into(), "is 2176, outside 0..=2175"),
+        ("tokens.image", (1u64 << 23).into(), "is 8388608, outside 0..=4194304"),
         ("tokens.bos", u64::MAX.into(), "outside 0..=2175"),
         ("tokens.eos", Vec::<u64>::new().into(), "is empty"),
         ("tokens.eos", vec![1u64, 2176].into(), "has 2176, outside 0..=2175"),

@@ -1,16 +1,27 @@
-//! A Hugging Face checkpoint folder: one or several mapped safetensors files.
+//! A Hugging Face checkpoint folder: one or several mapped safetensors files, under the names that people's tools give
+//! their tensors.
+//!
+//! [`folder`] says which folder a name stands for, [`find`] which files in it are the weights, [`names`] what their
+//! tensors are called, and [`shards`] reads the values. [`foreign`] names what is no such checkpoint.
 
+mod find;
+mod folder;
+mod foreign;
+mod names;
 mod shards;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use palmtop::model::tensors::{HEAD, classic};
+use palmtop::model::tensors::{EMBEDDING, HEAD};
 use rayon::prelude::*;
 
-use crate::error::{ConvertError, TensorProblems};
-use crate::json;
+use crate::error::{ConvertError, TensorProblems, listed};
 use crate::source::WeightSource;
+
+pub(crate) use folder::{origin, resolve};
+
+use names::Naming;
 use shards::{Shards, Tensor};
 
 /// The mapped weights of a checkpoint, found by their classic names.
@@ -18,26 +29,74 @@ use shards::{Shards, Tensor};
 /// The files must not be changed while they are open: they are read through the operating system's mapping.
 pub struct Checkpoint {
     shards: Shards,
-    tensors: HashMap<String, Tensor>,
+    tensors: HashMap<String, Stored>,
     notes: Vec<String>,
 }
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// A tensor, and how its values lie in the file.
+struct Stored {
+    tensor: Tensor,
+    order: Order,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// As PyTorch has them.
+    RowMajor,
+    /// A convolution kernel `[outputs, height, width, channels]`, as MLX and JAX have it.
+    ChannelsLast,
+}
+
+/// What becomes of tensors that the architecture has no use for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extra {
+    /// They are an error.
+    #[default]
+    Refuse,
+    /// They are noted.
+    Ignore,
+}
 
 impl Checkpoint {
-    /// Maps `model.safetensors`, or the files that `model.safetensors.index.json` names, and reads their
-    /// headers.
+    /// Maps the weight files of a folder, and reads their headers.
     pub fn open(dir: &Path) -> Result<Self, ConvertError> {
-        let mut out = Self { shards: Shards::default(), tensors: HashMap::new(), notes: Vec::new() };
-        if dir.join(SINGLE).exists() {
-            out.add_shard(dir.join(SINGLE))?;
-        } else if dir.join(INDEX).exists() {
-            out.add_index(dir, &dir.join(INDEX))?;
-        } else {
-            return Err(no_weights(dir));
+        let find::WeightFiles { files, index, mut notes } = find::weight_files(dir)?;
+        let mut shards = Shards::default();
+        let mut all = Vec::new();
+        for file in files {
+            all.extend(shards.add(file)?);
+        }
+        if let Some(index) = index {
+            let places: HashMap<&str, &Tensor> = all.iter().map(|t| (&*t.name, t)).collect();
+            index.check(|tensor| places.get(tensor).map(|t| shards.path_of(t)), &mut notes)?;
+        }
+        if let Some(what) = foreign::tensors(all.iter()) {
+            return Err(ConvertError::Foreign { path: dir.to_owned(), what });
+        }
+        let naming = Naming::of(all.iter().map(|t| &*t.name));
+        if let Some(prefix) = naming.prefix() {
+            notes.push(format!("the tensors' names begin with '{prefix}', which was taken off"));
+        }
+        let mut out = Self { shards, tensors: HashMap::with_capacity(all.len()), notes };
+        for tensor in all {
+            out.insert(naming.classic(&tensor.name), tensor)?;
         }
         Ok(out)
+    }
+
+    fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ConvertError> {
+        if let Some(other) = self.tensors.get(&name) {
+            let place = |tensor: &Tensor| {
+                let file = self.shards.path_of(tensor).file_name().unwrap_or_default();
+                format!("{}' in '{}", tensor.name, file.display())
+            };
+            let mut places = [place(&other.tensor), place(&tensor)];
+            places.sort();
+            let [first, second] = places;
+            return Err(ConvertError::Duplicate { name, first, second });
+        }
+        self.tensors.insert(name, Stored { tensor, order: Order::RowMajor });
+        Ok(())
     }
 
     /// What is worth knowing of how the folder was read, a sentence each.
@@ -51,151 +110,149 @@ impl Checkpoint {
         canonical(path).is_some_and(|p| self.shards.paths().any(|s| canonical(s) == Some(p.clone())))
     }
 
-    /// Checks that the checkpoint has exactly the tensors `needed` (classic names with shapes).
-    pub fn check(&self, needed: &[(String, Vec<usize>)]) -> Result<(), ConvertError> {
+    /// Checks that the checkpoint has the tensors `needed` (classic names with shapes), and that nothing else is in
+    /// it, but for what no PaliGemma reads.
+    pub fn check(&mut self, needed: &[(String, Vec<usize>)], extra: Extra) -> Result<(), ConvertError> {
         let mut problems = TensorProblems::default();
         let needed: BTreeMap<&str, &[usize]> = needed.iter().map(|(n, s)| (n.as_str(), &s[..])).collect();
         for (name, &shape) in &needed {
-            match self.tensors.get(*name) {
-                None => problems.missing.push((*name).to_owned()),
-                Some(entry) if entry.shape != shape => {
-                    problems.misshapen.push((entry.name.clone(), entry.shape.clone(), shape.to_vec()));
-                }
-                Some(entry) if !entry.is_float() => {
-                    problems.unsupported.push((entry.name.clone(), format!("{:?}", entry.dtype)));
-                }
-                Some(_) => {}
+            let Some(stored) = self.tensors.get_mut(*name) else {
+                problems.missing.push((*name).to_owned());
+                continue;
+            };
+            let tensor = &stored.tensor;
+            if !tensor.is_float() {
+                problems.unsupported.push((tensor.name.clone(), format!("{:?}", tensor.dtype)));
+            } else if tensor.shape == shape {
+                stored.order = Order::RowMajor;
+            } else if is_channels_last(&tensor.shape, shape) {
+                stored.order = Order::ChannelsLast;
+            } else {
+                problems.misshapen.push((tensor.name.clone(), tensor.shape.clone(), shape.to_vec()));
             }
         }
-        for (name, entry) in &self.tensors {
-            if !needed.contains_key(name.as_str()) && name != HEAD && !is_derived(name) {
-                problems.unknown.push(entry.name.clone());
+        let (mut pooling, mut unknown) = (false, Vec::new());
+        for (name, stored) in &self.tensors {
+            if needed.contains_key(name.as_str()) || name == HEAD || is_derived(name) {
+                continue;
+            }
+            match name.starts_with("vision_tower.vision_model.head.") {
+                true => pooling = true,
+                false => unknown.push(stored.tensor.name.clone()),
             }
         }
-        problems.unknown.sort();
+        unknown.sort();
+        if pooling {
+            self.notes
+                .push("the image encoder's pooling head, which PaliGemma never reads, was left out".into());
+        }
+        match extra {
+            Extra::Refuse => problems.unknown = unknown,
+            Extra::Ignore if unknown.is_empty() => {}
+            Extra::Ignore => {
+                let quoted: Vec<String> = unknown.iter().map(|n| format!("'{n}'")).collect();
+                self.notes.push(format!("{} tensors were ignored: {}", unknown.len(), listed(&quoted)));
+            }
+        }
         if problems.is_empty() { Ok(()) } else { Err(ConvertError::Tensors(Box::new(problems))) }
     }
 
-    /// Checks that a head, if the checkpoint has one, is a copy of the embedding (a classic name).
-    pub fn check_head(&self, embedding: &str) -> Result<(), ConvertError> {
-        let (Some(head), Some(embed)) = (self.tensors.get(HEAD), self.tensors.get(embedding)) else {
-            return Ok(());
+    /// Takes the head for the embedding where only the head was saved of the two, which are one matrix.
+    pub fn take_head_for_embedding(&mut self) {
+        if !self.tensors.contains_key(EMBEDDING)
+            && let Some(head) = self.tensors.remove(HEAD)
+        {
+            let name = &head.tensor.name;
+            self.notes
+                .push(format!("there is no token embedding; '{name}', which is the same matrix, was read"));
+            self.tensors.insert(EMBEDDING.to_owned(), head);
+        }
+    }
+
+    /// True if the checkpoint has a head, whatever its values.
+    pub fn has_head(&self) -> bool {
+        self.tensors.contains_key(HEAD)
+    }
+
+    /// True if the checkpoint has a head whose values are not those of the embedding.
+    ///
+    /// # Errors
+    /// If a value of either is NaN or infinite, or if both have different shapes.
+    pub fn has_own_head(&self) -> Result<bool, ConvertError> {
+        let (Some(head), Some(embed)) = (self.tensors.get(HEAD), self.tensors.get(EMBEDDING)) else {
+            return Ok(false);
         };
+        let (head, embed) = (&head.tensor, &embed.tensor);
+        let mut problems = TensorProblems::default();
         if head.shape != embed.shape {
-            let problem = (head.name.clone(), head.shape.clone(), embed.shape.clone());
-            let problems = TensorProblems { misshapen: vec![problem], ..Default::default() };
+            problems.misshapen.push((head.name.clone(), head.shape.clone(), embed.shape.clone()));
+        }
+        if !head.is_float() {
+            problems.unsupported.push((head.name.clone(), format!("{:?}", head.dtype)));
+        }
+        if !problems.is_empty() {
             return Err(ConvertError::Tensors(Box::new(problems)));
         }
         if head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
-            return Ok(());
+            return Ok(false);
         }
         const BLOCK: usize = 1 << 16;
         let values = head.len();
-        let difference = (0..values.div_ceil(BLOCK)).into_par_iter().map(|block| {
+        let differs = (0..values.div_ceil(BLOCK)).into_par_iter().map(|block| {
             let (start, n) = (block * BLOCK, BLOCK.min(values - block * BLOCK));
             let (mut a, mut b) = (vec![0.0; n], vec![0.0; n]);
             self.read(HEAD, start, &mut a)?;
-            self.read(embedding, start, &mut b)?;
-            Ok((0..n).find(|&i| a[i] != b[i]).map(|i| start + i))
+            self.read(EMBEDDING, start, &mut b)?;
+            Ok(a != b)
         });
-        match difference.find_first(|found| !matches!(found, Ok(None))) {
-            None => Ok(()),
-            Some(Err(error)) => Err(error),
-            Some(Ok(index)) => {
-                let index = index.unwrap_or_default();
-                Err(ConvertError::UntiedHead { name: head.name.clone(), index })
-            }
-        }
-    }
-
-    fn add_index(&mut self, dir: &Path, index: &Path) -> Result<(), ConvertError> {
-        let wrong = |what: String| ConvertError::Json { path: index.to_owned(), what };
-        let json = json::read(index)?;
-        let map = json.get("weight_map").and_then(|m| m.as_object());
-        let map = map.ok_or_else(|| wrong("has no 'weight_map' from tensors to files".into()))?;
-        let mut files: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (tensor, file) in map {
-            let file = file.as_str().filter(|f| is_plain_name(f)).ok_or_else(|| {
-                wrong(format!(
-                    "the index says that tensor '{tensor}' is in {file}, but the folder has no such file"
-                ))
-            })?;
-            files.entry(file).or_default().push(tensor);
-        }
-        if files.is_empty() {
-            return Err(wrong("its 'weight_map' is empty".into()));
-        }
-        let missing: Vec<String> =
-            files.keys().filter(|f| !dir.join(f).exists()).map(|f| (*f).to_owned()).collect();
-        if !missing.is_empty() {
-            return Err(ConvertError::MissingShards { index: index.to_owned(), files: missing });
-        }
-        for (file, tensors) in files {
-            let path = dir.join(file);
-            self.add_shard(path.clone())?;
-            let absent = tensors
-                .iter()
-                .find(|t| self.tensors.get(&classic(t)).is_none_or(|t| self.shards.path_of(t) != path));
-            if let Some(tensor) = absent {
-                return Err(wrong(format!(
-                    "the index says that tensor '{tensor}' is in {file}, but it is not"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn add_shard(&mut self, path: PathBuf) -> Result<(), ConvertError> {
-        for tensor in self.shards.add(path)? {
-            let name = classic(&tensor.name);
-            if let Some(other) = self.tensors.get(&name) {
-                let place = |tensor: &Tensor| {
-                    let file = self.shards.path_of(tensor).file_name().unwrap_or_default();
-                    format!("{}' in '{}", tensor.name, file.display())
-                };
-                let mut places = [place(other), place(&tensor)];
-                places.sort();
-                let [first, second] = places;
-                return Err(ConvertError::Duplicate { name, first, second });
-            }
-            self.tensors.insert(name, tensor);
-        }
-        Ok(())
+        differs.find_first(|found| !matches!(found, Ok(false))).unwrap_or(Ok(false))
     }
 }
 
 impl WeightSource for Checkpoint {
     fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), ConvertError> {
-        let tensor = self.tensors.get(name).expect("the checkpoint's table has been checked");
-        self.shards.read(tensor, start, out)
+        let Stored { tensor, order } =
+            self.tensors.get(name).expect("the checkpoint's table has been checked");
+        match order {
+            Order::RowMajor => self.shards.read(tensor, start, out),
+            Order::ChannelsLast => self.read_channels_first(tensor, start, out),
+        }
     }
+}
+
+impl Checkpoint {
+    /// Reads values of a kernel with channels last in the order of one with channels first.
+    fn read_channels_first(
+        &self,
+        tensor: &Tensor,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), ConvertError> {
+        let &[_, height, width, channels] = &tensor.shape[..] else {
+            unreachable!("only kernels have been found to have channels last");
+        };
+        let (area, values) = (height * width, height * width * channels);
+        let mut kernel = vec![0.0; values];
+        let (mut at, end) = (start, start + out.len());
+        while at < end {
+            let (output, first) = (at / values, at % values);
+            self.shards.read(tensor, output * values, &mut kernel)?;
+            let n = (values - first).min(end - at);
+            for (o, i) in out[at - start..][..n].iter_mut().zip(first..) {
+                *o = kernel[i % area * channels + i / area];
+            }
+            at += n;
+        }
+        Ok(())
+    }
+}
+
+/// True if a kernel `[outputs, channels, height, width]` was saved with channels last.
+fn is_channels_last(found: &[usize], needed: &[usize]) -> bool {
+    matches!((found, needed), (&[o, h, w, c], &[o2, c2, h2, w2]) if (o, c, h, w) == (o2, c2, h2, w2))
 }
 
 /// Buffers that older versions of transformers saved though they follow from the sizes.
 fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".embeddings.position_ids")
-}
-
-/// True for a file name without any folder: an index must not lead out of its checkpoint.
-fn is_plain_name(file: &str) -> bool {
-    let mut parts = Path::new(file).components();
-    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) && !file.contains('\\')
-}
-
-fn no_weights(dir: &Path) -> ConvertError {
-    let what = if dir.is_file() {
-        "is a file; name the checkpoint's folder".to_owned()
-    } else if !dir.exists() {
-        "does not exist".to_owned()
-    } else {
-        let other = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
-        let mut other: Vec<_> = other
-            .filter_map(|n| n.into_string().ok())
-            .filter(|n| [".bin", ".npz", ".gguf", ".pt", ".safetensors"].iter().any(|x| n.ends_with(x)))
-            .collect();
-        other.sort();
-        let hint = if other.is_empty() { String::new() } else { format!(" (it has {})", other.join(", ")) };
-        format!("has neither {SINGLE} nor {INDEX}{hint}; save the model with save_pretrained")
-    };
-    ConvertError::NoWeights { path: dir.to_owned(), what }
 }

@@ -97,6 +97,8 @@ impl Metadata {
 
     getter!(/// An unsigned integer that must be there.
         u64, U64, u64, "an unsigned integer");
+    getter!(/// A truth value that must be there.
+        bool, Bool, bool, "true or false");
     getter!(/// A number that must be there.
         f64, F64, f64, "a number");
     getter!(/// A text that must be there.

@@ -1,6 +1,7 @@
 //! The architecture of a model: sizes, constants and the tensors that follow from them.
 
 use crate::format::{FormatError, Metadata, Value};
+use crate::image::Filter;
 
 /// Which Gemma decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +82,10 @@ pub struct TextConfig {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Rows of the embedding, which is also the head.
+    /// Rows of the embedding and of the head.
     pub vocab: usize,
+    /// The LM head is a matrix of its own; in PaliGemma, as Google trained it, it is the token embedding.
+    pub own_head: bool,
     /// Epsilon of the RMS norms.
     pub norm_eps: f64,
     /// Base of the rotary position embedding.
@@ -175,6 +178,8 @@ pub struct ImageConfig {
     pub std: [f64; 3],
     /// Applied to 0..=255.
     pub rescale: f64,
+    /// How it is resized.
+    pub filter: Filter,
 }
 
 /// Token ids with a meaning of their own.
@@ -186,7 +191,7 @@ pub struct TokenIds {
     pub eos: Vec<u32>,
     /// Padding.
     pub pad: u32,
-    /// Stands for one image token.
+    /// Stands for one image token. It needs no row of the embedding: an image row is a feature of the picture.
     pub image: u32,
 }
 
@@ -194,6 +199,12 @@ impl Config {
     /// Rows that a picture takes in the decoder's input: here one for each of its patches.
     pub fn image_rows(&self) -> usize {
         self.vision.patches()
+    }
+
+    /// True if the embedding has a row for each of a tokenizer's pieces, but for the image token, which needs none.
+    pub fn has_rows_for(&self, pieces: usize) -> bool {
+        let rows = self.text.vocab;
+        pieces <= rows || (pieces - 1 == rows && self.tokens.image as usize == rows)
     }
 
     /// Writes the architecture into a file's metadata.
@@ -215,6 +226,9 @@ impl Config {
         m.set("text.kv_heads", t.kv_heads);
         m.set("text.head_dim", t.head_dim);
         m.set("text.vocab", t.vocab);
+        if t.own_head {
+            m.set("text.own_head", true);
+        }
         m.set("text.norm_eps", t.norm_eps);
         m.set("text.rope_theta", t.rope_theta);
         m.set("text.query_scalar", t.query_scalar);
@@ -228,6 +242,9 @@ impl Config {
         m.set("image.mean", self.image.mean.to_vec());
         m.set("image.std", self.image.std.to_vec());
         m.set("image.rescale", self.image.rescale);
+        if self.image.filter != Filter::default() {
+            m.set("image.filter", self.image.filter.name());
+        }
         m.set("tokens.bos", u64::from(self.tokens.bos));
         m.set("tokens.eos", self.tokens.eos.iter().map(|&t| u64::from(t)).collect::<Vec<_>>());
         m.set("tokens.pad", u64::from(self.tokens.pad));
@@ -271,6 +288,7 @@ impl Config {
             kv_heads: m.usize_in("text.kv_heads", 1..=HEADS_MAX)?,
             head_dim: m.usize_in("text.head_dim", 2..=HEAD_DIM_MAX)?,
             vocab: m.usize_in("text.vocab", 1..=VOCAB_MAX)?,
+            own_head: m.get("text.own_head").map_or(Ok(false), |_| m.bool("text.own_head"))?,
             norm_eps: positive("text.norm_eps")?,
             rope_theta: positive("text.rope_theta")?,
             query_scalar: positive("text.query_scalar")?,
@@ -292,12 +310,13 @@ impl Config {
                 mean: three(m, "image.mean")?,
                 std: three(m, "image.std")?,
                 rescale: positive("image.rescale")?,
+                filter: filter(m)?,
             },
             tokens: TokenIds {
                 bos: id("tokens.bos")?,
                 eos: m.u64s("tokens.eos")?.into_iter().map(eos).collect::<Result<_, _>>()?,
                 pad: id("tokens.pad")?,
-                image: id("tokens.image")?,
+                image: m.usize_in("tokens.image", 0..=VOCAB_MAX)? as u32,
             },
             vision,
             text,
@@ -380,6 +399,15 @@ const VOCAB_MAX: usize = 1 << 22;
 const IMAGE_SIZE_MAX: usize = 4096;
 /// Sixteen times what the largest PaliGemma has; the work grows with the square.
 const PATCHES_MAX: usize = 1 << 16;
+
+fn filter(m: &Metadata) -> Result<Filter, FormatError> {
+    let Some(value) = m.get("image.filter") else { return Ok(Filter::default()) };
+    let wrong = |what: String| Metadata::wrong("image.filter", &what);
+    match value {
+        Value::Text(name) => name.parse().map_err(wrong),
+        _ => Err(wrong("is not a text".to_owned())),
+    }
+}
 
 fn three(m: &Metadata, key: &str) -> Result<[f64; 3], FormatError> {
     match m.get(key) {

@@ -88,7 +88,7 @@ impl Model {
         let tokenizer = TokenizerLayout::parse(Self::tokenizer_bytes(&file)?);
         let tokenizer = tokenizer.map_err(|error| wrong(error.to_string()))?;
         let pieces = tokenizer.bind(Self::tokenizer_bytes(&file)?).piece_count() as usize;
-        if pieces > config.text.vocab {
+        if !config.has_rows_for(pieces) {
             let rows = config.text.vocab;
             return Err(wrong(format!("has {pieces} pieces where the embedding has {rows} rows")).into());
         }

@@ -31,7 +31,7 @@ pub enum Part {
     Projector,
     /// Decoder layers.
     Text,
-    /// Token embedding and LM head, which are one matrix.
+    /// Token embedding and LM head: one matrix, or two of the same format.
     Embedding,
 }
 
@@ -115,10 +115,10 @@ impl Tree {
     }
 }
 
-/// The classic name of the LM head, which the hub's checkpoints do not have: it is the embedding.
+/// The classic name of the LM head, which the hub's checkpoints do not have: theirs is the embedding.
 pub const HEAD: &str = "lm_head.weight";
 
-/// The classic name of the token embedding, which is also the LM head.
+/// The classic name of the token embedding, which is also the LM head if there is no other.
 pub const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
 
 /// The classic name of a checkpoint's tensor, whatever its dialect; names that palmtop does not know come back without
@@ -189,6 +189,17 @@ impl Line<'_> {
     /// One of Gemma's norms, which a checkpoint has as the difference from one.
     fn rms_norm(&self, name: &str, width: usize, from: &str) -> TensorSpec {
         self.spec(name, &[width], Role::Norm, &[(from, &[width])], Making::OnePlus)
+    }
+}
+
+/// The LM head of a model whose head is not its embedding.
+fn own_head(shape: &[usize]) -> TensorSpec {
+    let part = SourcePart { name: HEAD.to_owned(), shape: shape.to_vec() };
+    TensorSpec {
+        name: "text.head".to_owned(),
+        shape: shape.to_vec(),
+        role: Role::Matrix(Part::Embedding),
+        source: Source { parts: vec![part], making: Making::Stack },
     }
 }
 
@@ -337,6 +348,10 @@ pub(crate) fn describe<V: Visitor>(
         text,
         text_norm: visitor.plain(line.rms_norm("norm", d, "norm.weight"))?,
         embed: visitor.matrix(line.matrix(Part::Embedding, "embed", [t.vocab, d], "embed_tokens.weight"))?,
+        own_head: match t.own_head {
+            true => Some(visitor.matrix(own_head(&[t.vocab, d]))?),
+            false => None,
+        },
     })
 }
 

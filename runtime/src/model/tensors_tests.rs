@@ -1,4 +1,5 @@
 use super::*;
+use crate::image::Filter;
 use crate::model::config::{Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
 /// Names as transformers 4.41, 4.52 and 5.23 save them.
@@ -57,6 +58,7 @@ fn distinct(generation: Generation) -> Config {
         kv_heads: 1,
         head_dim: 2,
         vocab: 2000,
+        own_head: false,
         norm_eps: 1e-6,
         rope_theta: 1e4,
         query_scalar: 2.0,
@@ -64,7 +66,7 @@ fn distinct(generation: Generation) -> Config {
         final_softcap: None,
         windows: vec![None; 2],
     };
-    let image = ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0 };
+    let image = ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic };
     Config { vision, text, image, tokens: TokenIds { bos: 2, eos: vec![1], pad: 0, image: 3 } }
 }
 

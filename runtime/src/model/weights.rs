@@ -68,8 +68,10 @@ pub(crate) struct Weights<M = Matrix, P = Plain> {
     pub projector_bias: P,
     pub text: Vec<TextLayer<M, P>>,
     pub text_norm: P,
-    /// Token embedding, and LM head.
+    /// Token embedding; also the LM head, if there is no other.
     pub embed: M,
+    /// Where [`own_head`](super::config::TextConfig::own_head) says so.
+    pub own_head: Option<M>,
 }
 
 pub(crate) struct LayerNorm<P = Plain> {
@@ -186,7 +188,12 @@ impl<M, P> Weights<M, P> {
         [&self.patch_embed, &self.projector].into_iter().chain(layers)
     }
 
-    /// The matrices of the decoder's layers; its LM head is [`embed`](Self::embed).
+    /// The LM head.
+    pub fn head(&self) -> &M {
+        self.own_head.as_ref().unwrap_or(&self.embed)
+    }
+
+    /// The matrices of the decoder's layers, without the [`head`](Self::head).
     pub fn decoder_matrices(&self) -> impl Iterator<Item = &M> {
         self.text.iter().flat_map(TextLayer::matrices)
     }
@@ -195,7 +202,7 @@ impl<M, P> Weights<M, P> {
     pub fn matrices_from_rows(&self) -> impl Iterator<Item = &M> {
         let vision = self.vision.iter().flat_map(|l| [&l.qkv, &l.out, &l.fc1]);
         let text = self.text.iter().flat_map(|l| [&l.qkv, &l.out, &l.gate_up]);
-        [&self.patch_embed, &self.projector, &self.embed].into_iter().chain(vision).chain(text)
+        [&self.patch_embed, &self.projector, self.head()].into_iter().chain(vision).chain(text)
     }
 
     /// The second matrices of the MLPs, whose input comes through an activation.

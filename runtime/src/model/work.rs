@@ -35,11 +35,11 @@ impl Work {
         let prefix = prefix_tokens as u64;
         let prefill_macs = prefix * weights.decoder_matrices().map(macs).sum::<u64>()
             + t.layers as u64 * attention(prefix, t.heads * t.head_dim)
-            + macs(&weights.embed);
+            + macs(weights.head());
 
         let vectors = 2 * prefix * (t.layers * t.kv_heads) as u64;
         let kv_bytes = vectors * kv.element(weights).bytes(t.head_dim) as u64;
-        let token = weights.decoder_matrices().chain([&weights.embed]);
+        let token = weights.decoder_matrices().chain([weights.head()]);
         let token_bytes = token.map(|m| m.bytes() as u64).sum::<u64>() + kv_bytes;
         Self { encode_macs, prefill_macs, token_bytes, prefix_tokens }
     }
@@ -58,6 +58,7 @@ mod tests {
     use palmtop_kernels::layout::WeightFormat;
 
     use super::*;
+    use crate::image::Filter;
     use crate::model::config::{Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
     /// SigLIP So400m/14 for pictures of this size.
@@ -74,7 +75,8 @@ mod tests {
     }
 
     fn config(vision: VisionConfig, text: TextConfig) -> Config {
-        let image = ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0 };
+        let image =
+            ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic };
         let tokens = TokenIds { bos: 2, eos: vec![1], pad: 0, image: 257_152 };
         Config { vision, text, image, tokens }
     }
@@ -90,6 +92,7 @@ mod tests {
             kv_heads: 1,
             head_dim: 256,
             vocab: 257_216,
+            own_head: false,
             norm_eps: 1e-6,
             rope_theta: 10_000.0,
             query_scalar: 256.0,
@@ -111,6 +114,7 @@ mod tests {
             kv_heads: 4,
             head_dim: 256,
             vocab: 257_216,
+            own_head: false,
             norm_eps: 1e-6,
             rope_theta: 10_000.0,
             query_scalar: 256.0,

@@ -88,7 +88,13 @@ impl Memory {
         reserve.for_purpose(Purpose::Threads).count(stack_bytes(extent.threads));
         reserve.for_purpose(Purpose::Image);
         let preprocessor = Preprocessor {
-            resizer: Resizer::reserved(reserve, side as u32, side as u32, limits.image_side as u32)?,
+            resizer: Resizer::reserved(
+                reserve,
+                config.image.filter,
+                side as u32,
+                side as u32,
+                limits.image_side as u32,
+            )?,
             normaliser: Normaliser::new(mean, std, config.image.rescale)?,
             resized: reserve.filled(3 * side * side, 0)?,
         };

@@ -1,18 +1,19 @@
-"""Writes goldens.txt beside itself: hashes of what Pillow's 8-bit bicubic resize makes of generated images.
+"""Writes bicubic.txt and bilinear.txt beside itself: hashes of what Pillow's 8-bit resize makes of generated images.
+With `aliased` as an argument bilinear-aliased.txt instead, of what TensorFlow's bilinear resize without antialias
+makes of them, cut to bytes.
 
 One line a case: source width and height, seed, output width and height, XXH3-64 of the output's RGB bytes in hex.
 Byte i (row-major, R G B) of a source is that of `source` below, which the Rust test repeats: odd seeds give
 noise, even ones noise in the lowest five bits over a gradient, so that both clamping and smooth areas occur.
 
-Needs numpy, xxhash and Pillow up to 12.1. Later ones run the vertical pass first on some images: 12.2 on those over
+Needs numpy and xxhash, and TensorFlow or Pillow up to 12.1. Later ones run the vertical pass first on some images: 12.2 on those over
 a hundred times as high as wide, 13 on many tall ones.
 """
 import pathlib
+import sys
 
 import numpy as np
-import PIL
 import xxhash
-from PIL import Image
 
 SOURCES = [
     (1, 1), (1, 2), (2, 1), (3, 3), (1, 500), (500, 1), (2, 333), (333, 2), (5, 7), (13, 11), (37, 1200), (1200, 37),
@@ -41,22 +42,39 @@ def source(width, height, seed):
     return noise.reshape(height, width, 3)
 
 
-def main():
+def pillow(filter):
+    import PIL
+    from PIL import Image
+
     version = tuple(int(part) for part in PIL.__version__.split(".")[:2])
     assert version < (12, 2), "Pillow before 12.2, please: later ones changed the order of the passes"
+    filter = Image.Resampling[filter.upper()]
+    return f"Pillow {PIL.__version__}", lambda pixels, size: np.asarray(Image.fromarray(pixels).resize(size, filter))
+
+
+def tensorflow():
+    import tensorflow as tf
+
+    def resize(pixels, size):
+        out = tf.image.resize(pixels, size[::-1], method="bilinear", antialias=False)
+        return tf.cast(tf.clip_by_value(out, 0, 255), tf.uint8).numpy()
+
+    return f"TensorFlow {tf.__version__}", resize
+
+
+def write(name, by, resize):
     cases = [(size, out) for size in SOURCES for out in OUTPUTS] + EXTRA
-    lines = [
-        f"# made by make_resize_goldens.py with Pillow {PIL.__version__}",
-        "# width height seed out_width out_height xxh3_64",
-    ]
-    for n, ((width, height), (out_width, out_height)) in enumerate(cases):
+    lines = [f"# made by make_resize_goldens.py with {by}", "# width height seed out_width out_height xxh3_64"]
+    for n, ((width, height), out) in enumerate(cases):
         seed = n + 1
-        image = Image.fromarray(source(width, height, seed), "RGB")
-        out = image.resize((out_width, out_height), Image.Resampling.BICUBIC)
-        digest = xxhash.xxh3_64_hexdigest(np.asarray(out).tobytes())
-        lines.append(f"{width} {height} {seed} {out_width} {out_height} {digest}")
-    (pathlib.Path(__file__).parent / "goldens.txt").write_text("\n".join(lines) + "\n")
+        digest = xxhash.xxh3_64_hexdigest(resize(source(width, height, seed), out).tobytes())
+        lines.append(f"{width} {height} {seed} {out[0]} {out[1]} {digest}")
+    (pathlib.Path(__file__).parent / f"{name}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["aliased"]:
+        write("bilinear-aliased", *tensorflow())
+    else:
+        for name in ["bicubic", "bilinear"]:
+            write(name, *pillow(name))

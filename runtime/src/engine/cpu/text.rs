@@ -109,10 +109,11 @@ impl CpuEngine {
             return Ok(());
         }
         let heads = rows.heads();
-        self.compute.stage(staged, &w.embed, heads.len(), |i, out| {
+        self.compute.stage(staged, w.head(), heads.len(), |i, out| {
             kernels.rms_norm(row(heads[i]), norm, eps, out);
         });
-        trace.inputs(format_args!("text.embed"), t.hidden, || staged.to_f32());
+        let name = if t.own_head { "text.head" } else { "text.embed" };
+        trace.inputs(format_args!("{name}"), t.hidden, || staged.to_f32());
         let logits = &mut logits[..heads.len() * t.vocab];
         // The head has the weights of several layers: a call that is to stop need not wait for all of it.
         let layer: usize =
@@ -122,7 +123,7 @@ impl CpuEngine {
         for start in (0..head.runs().map_or(panels, <[_]>::len)).step_by(part) {
             watch.check()?;
             let output = Output { out: &mut *logits, stride: t.vocab, epilogue: Epilogue::Store };
-            let w = &w.embed.of(file);
+            let w = &w.head().of(file);
             match head.runs() {
                 None => self.compute.matmul_part(w, staged, output, start..panels.min(start + part)),
                 Some(runs) => {

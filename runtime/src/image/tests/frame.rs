@@ -1,7 +1,7 @@
 //! Frames are resized as if they had been converted to RGB and turned before.
 
 use super::generated;
-use crate::image::{Frame, PixelFormat, Plane, Resizer, RgbImage, Rotation};
+use crate::image::{Filter, Frame, PixelFormat, Plane, Resizer, RgbImage, Rotation};
 
 const ROTATIONS: [Rotation; 4] =
     [Rotation::None, Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270];
@@ -34,7 +34,7 @@ fn frames_are_resized_as_their_rgb_is() {
             packed(PixelFormat::Grey),
         ];
         assert!(noise.len() > stride * h);
-        let mut resizer = Resizer::new(56, 40, 240).unwrap();
+        let mut resizer = Resizer::new(Filter::Bicubic, 56, 40, 240).unwrap();
         let (mut ours, mut expected) = (vec![1; 56 * 40 * 3], vec![2; 56 * 40 * 3]);
         for frame in frames.iter().flat_map(|f| ROTATIONS.map(|r| f.turned(r))) {
             resizer.resize(frame, &mut ours).unwrap();
@@ -47,7 +47,7 @@ fn frames_are_resized_as_their_rgb_is() {
 #[test]
 fn resizing_stops_when_it_is_told_to() {
     let image = generated(90, 90, 1);
-    let mut resizer = Resizer::new(56, 40, 90).unwrap();
+    let mut resizer = Resizer::new(Filter::Bicubic, 56, 40, 90).unwrap();
     let mut out = vec![0; 56 * 40 * 3];
     for (rows, whole) in [(0, false), (7, false), (39, false), (40, true)] {
         let mut left = rows;

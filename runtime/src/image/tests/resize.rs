@@ -3,14 +3,14 @@
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::{ImageError, Resizer, RgbView};
+use super::super::{Filter, ImageError, Resizer, RgbView};
 use super::{data_dir, generated, vectors};
 use crate::Error;
 
 #[test]
 fn equals_the_processor_on_the_reference_images() {
     for vector in vectors() {
-        let mut resizer = Resizer::new(vector.side, vector.side, 1000).unwrap();
+        let mut resizer = Resizer::new(Filter::Bicubic, vector.side, vector.side, 1000).unwrap();
         let mut out = vec![0; vector.resized.len()];
         resizer.resize(vector.image.view(), &mut out).unwrap();
         assert!(out == vector.resized, "{}", vector.name);
@@ -18,15 +18,19 @@ fn equals_the_processor_on_the_reference_images() {
 }
 
 #[test]
-fn equals_pillow_on_generated_images() {
-    let goldens = std::fs::read_to_string(data_dir().join("resize/goldens.txt")).unwrap();
+fn equals_pillow_and_tensorflow_on_generated_images() {
+    Filter::ALL.into_iter().for_each(equals_the_goldens);
+}
+
+fn equals_the_goldens(filter: Filter) {
+    let goldens = std::fs::read_to_string(data_dir().join(format!("resize/{}.txt", filter.name()))).unwrap();
     let mut wrong = Vec::new();
     let mut cases = 0;
     for line in goldens.lines().filter(|line| !line.starts_with('#')) {
         let (sizes, hash) = line.rsplit_once(' ').unwrap();
         let sizes: Vec<u32> = sizes.split(' ').map(|n| n.parse().unwrap()).collect();
         let [width, height, seed, out_width, out_height] = sizes[..] else { panic!("{line}") };
-        let mut resizer = Resizer::new(out_width, out_height, width.max(height)).unwrap();
+        let mut resizer = Resizer::new(filter, out_width, out_height, width.max(height)).unwrap();
         let mut out = vec![0; (out_width * out_height * 3) as usize];
         resizer.resize(generated(width, height, seed).view(), &mut out).unwrap();
         if xxh3_64(&out) != u64::from_str_radix(hash, 16).unwrap() {
@@ -35,12 +39,12 @@ fn equals_pillow_on_generated_images() {
         cases += 1;
     }
     assert!(cases > 150, "only {cases} cases");
-    assert!(wrong.is_empty(), "{} of {cases} differ from Pillow:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {cases} differ with {filter:?}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
 fn one_resizer_serves_sources_of_many_sizes() {
-    let mut shared = Resizer::new(56, 40, 640).unwrap();
+    let mut shared = Resizer::new(Filter::Bicubic, 56, 40, 640).unwrap();
     let mut out = vec![0; 56 * 40 * 3];
     for (width, height) in
         [(640, 3), (56, 40), (1, 1), (56, 640), (640, 40), (9, 200), (9, 40), (640, 640), (1, 1)]
@@ -60,7 +64,7 @@ fn rows_may_be_apart() {
     let packed: Vec<u8> = (0..25).flat_map(|y| view.row(y).to_vec()).collect();
     let packed = RgbView::packed(22, 25, &packed).unwrap();
     for (width, height) in [(30, 10), (22, 10), (30, 25), (22, 25)] {
-        let mut resizer = Resizer::new(width, height, 25).unwrap();
+        let mut resizer = Resizer::new(Filter::Bicubic, width, height, 25).unwrap();
         let [mut a, mut b] = [(); 2].map(|()| vec![0; (width * height * 3) as usize]);
         resizer.resize(view, &mut a).unwrap();
         resizer.resize(packed, &mut b).unwrap();
@@ -71,10 +75,16 @@ fn rows_may_be_apart() {
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
     for (width, height, side) in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (65537, 1, 1), (1, 1, u32::MAX)] {
-        assert!(matches!(Resizer::new(width, height, side), Err(Error::Image(ImageError::Layout(_)))));
-        assert!(matches!(Resizer::bytes_for(width, height, side), Err(Error::Image(ImageError::Layout(_)))));
+        assert!(matches!(
+            Resizer::new(Filter::Bicubic, width, height, side),
+            Err(Error::Image(ImageError::Layout(_)))
+        ));
+        assert!(matches!(
+            Resizer::bytes_for(Filter::Bicubic, width, height, side),
+            Err(Error::Image(ImageError::Layout(_)))
+        ));
     }
-    let mut resizer = Resizer::new(4, 4, 10).unwrap();
+    let mut resizer = Resizer::new(Filter::Bicubic, 4, 4, 10).unwrap();
     let image = generated(11, 2, 1);
     assert!(matches!(resizer.resize(image.view(), &mut [0; 48]), Err(ImageError::SideTooLarge { .. })));
     let image = generated(10, 2, 1);
@@ -115,7 +125,7 @@ proptest! {
     ) {
         let image = generated(width, height, seed);
         let mut out = vec![0; (out_width * out_height * 3) as usize];
-        let mut resizer = Resizer::new(out_width, out_height, width.max(height) + room).unwrap();
+        let mut resizer = Resizer::new(Filter::Bicubic, out_width, out_height, width.max(height) + room).unwrap();
         resizer.resize(image.view(), &mut out).unwrap();
         prop_assert!(out == plain::resize(image.view(), out_width, out_height));
     }

@@ -1,7 +1,8 @@
-//! Resizing to the bits of Pillow (up to 12.1) `Image.resize(size, BICUBIC)` on 8-bit RGB, in memory of its own.
+//! Resizing to the bits of Pillow (up to 12.1) `Image.resize(size, BICUBIC)` and `BILINEAR` on 8-bit RGB, in memory of
+//! its own; [`lerp`] is bilinear without antialias, as TensorFlow does it.
 //!
-//! Pillow resamples with the bicubic kernel of a = -0.5, stretched by the scale when shrinking (antialias), in two
-//! passes: rows first, then columns, rounded to bytes in between. Weights are computed in f64 and rounded to 22-bit
+//! Pillow resamples with the bicubic kernel of a = -0.5 or with a triangle, stretched by the scale when shrinking
+//! (antialias), in two passes: rows first, then columns, rounded to bytes in between. Weights are computed in f64 and rounded to 22-bit
 //! fixed point; sums are integers, hence the same on every machine. A pass that would not change its size is left out.
 //! This follows `src/libImaging/Resample.c` operation by operation. Pillow 12.2 runs the vertical pass first on images
 //! over a hundred times as high as wide, Pillow 13 on many tall ones, which gives other bits; torchvision and every
@@ -9,17 +10,23 @@
 //!
 //! Columns are resampled as rows arrive: only the rows under the vertical window are held, in a ring.
 
+mod filter;
+mod lerp;
+
 use super::pixels::CHANNELS;
 use super::{Frame, ImageError, LayoutError};
 use crate::error::Result;
 use crate::system::memory::Reserve;
 
+pub use filter::Filter;
+
+use filter::{Axis, Window, taps_max};
+use lerp::Between;
+
 /// Fraction bits of a weight: a byte times a weight and its sign fit in 32 bits.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
 /// What rounds a sum to the nearest byte.
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
-/// Reach of the bicubic kernel on each side, in units of the coarser grid.
-const KERNEL_REACH: f64 = 2.0;
 /// The longest side, in or out. Far above any model's; it keeps every size below within 32 bits.
 const SIDE_MAX: u32 = 1 << 16;
 /// Sums that a row is accumulated in side by side: four pixels.
@@ -27,6 +34,7 @@ const LANES: usize = 4 * CHANNELS;
 
 /// Resizes RGB images to one size, without allocating.
 pub struct Resizer {
+    filter: Filter,
     out_width: u32,
     out_height: u32,
     side_in_max: u32,
@@ -44,33 +52,36 @@ pub struct Resizer {
     ring: Vec<u8>,
     /// Sums of the row in work, `[out_width, 3]`.
     sums: Vec<i32>,
-    /// A row of a source that does not lie in memory as RGB, `[side_in_max, 3]`.
+    /// A row of a source that does not lie in memory as RGB, `[side_in_max, 3]`; two of them without antialias.
     converted: Vec<u8>,
+    /// Without antialias: where each output column lies, `[out_width]`.
+    between: Vec<Between>,
 }
 
 impl Resizer {
     /// A resizer to `out_width` by `out_height` pixels, of images with sides up to `side_in_max` pixels.
-    /// Allocates [`bytes_for`](Self::bytes_for) the same sizes.
+    /// Allocates [`bytes_for`](Self::bytes_for) the same filter and sizes.
     ///
     /// # Errors
     /// If a size is zero or above 65536, or the memory cannot be had.
-    pub fn new(out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self> {
-        Self::reserved(&mut Reserve::taking(false), out_width, out_height, side_in_max)
+    pub fn new(filter: Filter, out_width: u32, out_height: u32, side_in_max: u32) -> Result<Self> {
+        Self::reserved(&mut Reserve::taking(false), filter, out_width, out_height, side_in_max)
     }
 
-    /// Bytes on the heap of a resizer of these sizes, exactly.
+    /// Bytes on the heap of a resizer of this filter and these sizes, exactly.
     ///
     /// # Errors
     /// If a size is zero or above 65536.
-    pub fn bytes_for(out_width: u32, out_height: u32, side_in_max: u32) -> Result<usize> {
+    pub fn bytes_for(filter: Filter, out_width: u32, out_height: u32, side_in_max: u32) -> Result<usize> {
         let mut reserve = Reserve::counting();
-        Self::reserved(&mut reserve, out_width, out_height, side_in_max)?;
+        Self::reserved(&mut reserve, filter, out_width, out_height, side_in_max)?;
         Ok(reserve.total())
     }
 
     /// The same, from a reserve.
     pub(crate) fn reserved(
         reserve: &mut Reserve,
+        filter: Filter,
         out_width: u32,
         out_height: u32,
         side_in_max: u32,
@@ -84,19 +95,26 @@ impl Resizer {
         }
         // Where memory cannot be addressed, the reserve says so.
         let row = out_width as usize * CHANNELS;
-        let (taps_x, taps_y) = (taps_max(side_in_max, out_width), taps_max(side_in_max, out_height));
+        let is_aliased = filter == Filter::BilinearAliased;
+        let [taps_x, taps_y] = [out_width, out_height].map(|side| match is_aliased {
+            true => 0,
+            false => taps_max(filter, side_in_max, side),
+        });
+        let rows_in = if is_aliased { 2 } else { 1 };
         Ok(Self {
+            filter,
             out_width,
             out_height,
             side_in_max,
             columns_width_in: 0,
-            columns: reserve.filled(out_width as usize, Window::default())?,
+            columns: reserve.filled(if is_aliased { 0 } else { out_width as usize }, Window::default())?,
             column_weights: reserve.filled(row.saturating_mul(taps_x), 0)?,
             row_weights: reserve.filled(taps_y, 0)?,
             weights_f64: reserve.filled(taps_x.max(taps_y), 0.0)?,
             ring: reserve.filled(row.saturating_mul(taps_y), 0)?,
-            sums: reserve.filled(row, 0)?,
-            converted: reserve.filled(side_in_max as usize * CHANNELS, 0)?,
+            sums: reserve.filled(if is_aliased { 0 } else { row }, 0)?,
+            converted: reserve.filled(rows_in * side_in_max as usize * CHANNELS, 0)?,
+            between: reserve.filled(if is_aliased { out_width as usize } else { 0 }, Between::default())?,
         })
     }
 
@@ -138,6 +156,9 @@ impl Resizer {
             let needed = row_len * self.out_height as usize;
             return Err(LayoutError::Length { needed, given: out.len() }.into());
         }
+        if self.filter == Filter::BilinearAliased {
+            return Ok(self.interpolate(&src, out, stop));
+        }
         self.prepare_columns(src.width());
         // Leaves `self` for the loops, so that methods of `self` can be called meanwhile.
         let mut converted = std::mem::take(&mut self.converted);
@@ -156,12 +177,34 @@ impl Resizer {
         Ok(goes_on)
     }
 
+    /// Bilinear without antialias. Gives false if it was stopped.
+    fn interpolate(&mut self, src: &Frame, out: &mut [u8], stop: &mut dyn FnMut() -> bool) -> bool {
+        if self.columns_width_in != src.width() {
+            for (x, between) in self.between.iter_mut().enumerate() {
+                *between = Between::new(x as u32, src.width(), self.out_width);
+            }
+            self.columns_width_in = src.width();
+        }
+        let row_len = self.out_width as usize * CHANNELS;
+        let (first, second) = self.converted.split_at_mut(self.side_in_max as usize * CHANNELS);
+        out.chunks_exact_mut(row_len).enumerate().all(|(y, out_row)| {
+            let goes_on = !stop();
+            if goes_on {
+                let between = Between::new(y as u32, src.height(), self.out_height);
+                let top = row_of(src, between.lower, first);
+                let bottom = row_of(src, between.upper, second);
+                lerp::row::<CHANNELS>(&self.between, top, bottom, between.share, out_row);
+            }
+            goes_on
+        })
+    }
+
     /// Fills the windows and weights of the horizontal pass, unless the last image was as wide.
     fn prepare_columns(&mut self, width_in: u32) {
         if self.columns_width_in == width_in {
             return;
         }
-        let axis = Axis::new(width_in, self.out_width);
+        let axis = Axis::new(self.filter, width_in, self.out_width);
         let stride = self.column_weights.len() / self.columns.len();
         let weights = self.column_weights.chunks_exact_mut(stride);
         for (x, (window, weights)) in self.columns.iter_mut().zip(weights).enumerate() {
@@ -198,7 +241,7 @@ impl Resizer {
         out: &mut [u8],
         stop: &mut dyn FnMut() -> bool,
     ) -> bool {
-        let axis = Axis::new(src.height(), self.out_height);
+        let axis = Axis::new(self.filter, src.height(), self.out_height);
         let row_len = self.out_width as usize * CHANNELS;
         // Rows that are used as they lie in memory need not be held.
         let holds_rows = src.width() != self.out_width || !src.is_plain();
@@ -261,84 +304,6 @@ fn row_of<'a>(src: &Frame<'a>, y: u32, converted: &'a mut [u8]) -> &'a [u8] {
     let row = &mut converted[..src.width() as usize * CHANNELS];
     src.write_row(y, row);
     row
-}
-
-/// Most source pixels under one window, over all sources of 1 to `side_in_max` pixels.
-fn taps_max(side_in_max: u32, side_out: u32) -> usize {
-    let reach = Axis::new(side_in_max, side_out).reach;
-    let taps = reach.ceil() as usize * 2 + 1;
-    taps.min(side_in_max as usize)
-}
-
-/// The source pixels that one output pixel is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Window {
-    first: u32,
-    len: u32,
-}
-
-/// Resampling of one axis: Pillow's `precompute_coeffs`, one output pixel at a time.
-struct Axis {
-    side_in: u32,
-    /// Source pixels per output pixel.
-    scale: f64,
-    /// Stretch of the kernel: the scale when shrinking, 1 when growing.
-    stretch: f64,
-    /// Reach of the stretched kernel on each side, in source pixels.
-    reach: f64,
-}
-
-impl Axis {
-    fn new(side_in: u32, side_out: u32) -> Self {
-        let scale = f64::from(side_in) / f64::from(side_out);
-        let stretch = scale.max(1.0);
-        Self { side_in, scale, stretch, reach: KERNEL_REACH * stretch }
-    }
-
-    /// Where output pixel `index` lies on the source.
-    fn center(&self, index: u32) -> f64 {
-        (f64::from(index) + 0.5) * self.scale
-    }
-
-    fn window(&self, index: u32) -> Window {
-        let center = self.center(index);
-        // Casts round towards zero, as C's do.
-        let first = ((center - self.reach + 0.5) as i64).max(0);
-        let end = ((center + self.reach + 0.5) as i64).min(i64::from(self.side_in));
-        Window { first: first as u32, len: (end - first) as u32 }
-    }
-
-    /// Weights of the pixels of `window`, summing to 1.
-    fn fill_weights(&self, index: u32, window: Window, weights: &mut [f64]) {
-        let center = self.center(index);
-        let per_stretch = 1.0 / self.stretch;
-        let mut sum = 0.0;
-        for (tap, weight) in weights.iter_mut().enumerate() {
-            // Below 2^17, so the sum of integers is exact in f64.
-            let position = f64::from(window.first + tap as u32);
-            *weight = bicubic((position - center + 0.5) * per_stretch);
-            sum += *weight;
-        }
-        if sum != 0.0 {
-            let per_sum = 1.0 / sum;
-            for weight in weights {
-                *weight *= per_sum;
-            }
-        }
-    }
-}
-
-/// The bicubic kernel of a = -0.5 (Catmull-Rom).
-fn bicubic(x: f64) -> f64 {
-    const A: f64 = -0.5;
-    let x = x.abs();
-    if x < 1.0 {
-        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-    } else if x < 2.0 {
-        (((x - 5.0) * x + 8.0) * x - 4.0) * A
-    } else {
-        0.0
-    }
 }
 
 /// Rounds half away from zero.
