@@ -216,8 +216,8 @@ impl fmt::Display for TensorProblems {
             write!(f, "{between}{what} ({}): {}", items.len(), listed(items))?;
             between = "; ";
         }
-        if self.unknown.iter().any(|n| n.contains("lora_") || n.starts_with("base_model.")) {
-            write!(f, "; these are adapter weights: merge them into the model first (merge_and_unload)")?;
+        if !self.unknown.is_empty() {
+            write!(f, "; if the model does without the unknown ones, convert with --ignore-extra")?;
         }
         Ok(())
     }

@@ -8,7 +8,8 @@ use crate::ConvertError;
 
 /// True if there is something of this name, be it a link that leads nowhere.
 pub fn is_there(path: &Path) -> bool {
-    !path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound)
+    let absent = |e: std::io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+    !path.symlink_metadata().is_err_and(absent)
 }
 
 /// Opens a regular file; a pipe or a device would be waited for, perhaps without end.

@@ -228,7 +228,7 @@ mod tests {
             ("\n<!DOCTYPE html>", "a web page"),
             ("{\"error\": \"Access to model is restricted\"}", "error message"),
             ("", "an empty file"),
-            ("{,}", "not valid JSON: expected"),
+            ("{,}", "not valid JSON: key must be a string"),
             ("[]", "is not a JSON object"),
             ("{\"a\": Infinite}", "not valid JSON: expected value at line 1 column 7"),
         ] {

@@ -58,14 +58,9 @@ fn wrong_tables_of_tensors_are_listed() {
     // Hundreds of names are cut short, but counted.
     let got = refusal("tiny1", |dir| {
         let path = dir.join("model.safetensors");
-        Tensors::load(&path).renamed(|n| format!("transformer.{n}")).save(&path);
+        Tensors::load(&path).renamed(|n| n.replace('_', "-")).save(&path);
     });
-    assert_says(&got, &["missing (93): ", " and 81 more", "unknown (93): 'transformer."]);
-    let got = refusal("tiny1", |dir| {
-        let path = dir.join("model.safetensors");
-        Tensors::load(&path).renamed(|n| format!("base_model.model.{n}")).save(&path);
-    });
-    assert_says(&got, &["adapter weights", "merge_and_unload"]);
+    assert_says(&got, &["missing (93): ", " and 88 more", "unknown (93): 'language-model.", "and 88 more"]);
 }
 
 #[test]
@@ -115,24 +110,6 @@ fn weights_beyond_f16_are_refused_only_for_f16() {
 }
 
 #[test]
-fn a_head_of_its_own_is_refused_and_a_copy_is_not() {
-    let (dir, out) = (checkpoint("tiny1"), tempfile::tempdir().unwrap());
-    let with_head = |name: &'static str, at: Option<usize>| {
-        change_tensors(dir.path(), |t| {
-            let mut head = t.0[EMBED].clone();
-            if let Some(at) = at {
-                head.2[2 * at] ^= 1;
-            }
-            t.0.insert(name.into(), head);
-        });
-        try_convert(dir.path(), out.path()).map_err(|e| e.to_string())
-    };
-    with_head("language_model.lm_head.weight", None).unwrap();
-    let got = with_head("language_model.lm_head.weight", Some(99_999)).unwrap_err();
-    assert_says(&got, &["'language_model.lm_head.weight' differs from the token embedding at index 99999"]);
-}
-
-#[test]
 fn damaged_safetensors_are_refused_with_the_file_named() {
     type Change = fn(&mut Vec<u8>);
     let header = |json: &str| {
@@ -141,7 +118,7 @@ fn damaged_safetensors_are_refused_with_the_file_named() {
         file
     };
     let cases: [(Change, &str); 7] = [
-        (|f| f.clear(), "is cut short or not a safetensors file (0 bytes)"),
+        (|f| f.clear(), "is an empty file: download it again"),
         (|f| f.truncate(7), "is cut short or not a safetensors file (7 bytes)"),
         (|f| f.truncate(1000), "is cut short or not a safetensors file (1000 bytes)"),
         (|f| f.truncate(400_000), "its length of 400000 bytes is not the length that its header states"),
@@ -217,10 +194,11 @@ fn shards_must_all_be_there_and_hold_what_the_index_says() {
         let path = dir.join(INDEX);
         let text = std::fs::read_to_string(&path).unwrap();
         let mut index: serde_json::Value = serde_json::from_str(&text).unwrap();
-        index["weight_map"][NORM] = json!("model-00001-of-00006.safetensors");
+        index["weight_map"]["language_model.model.score"] = json!("model-00001-of-00006.safetensors");
         std::fs::write(path, index.to_string()).unwrap();
     });
-    assert_says(&got, &[&format!("'{NORM}' is in model-00001-of-00006.safetensors, but it is not")]);
+    let says = "'language_model.model.score' is in model-00001-of-00006.safetensors, but no file has it";
+    assert_says(&got, &[INDEX, says]);
     let got = refusal("tiny1-sharded", |dir| {
         let path = dir.join("model-00002-of-00006.safetensors");
         let mut other = Tensors::load(&dir.join("model-00001-of-00006.safetensors"));
@@ -258,10 +236,7 @@ fn folders_without_weights_say_what_is_wanted() {
     let got = refusal("tiny1", |dir| {
         std::fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();
     });
-    assert_says(
-        &got,
-        &["has neither model.safetensors nor", "(it has pytorch_model.bin)", "save_pretrained"],
-    );
+    assert_says(&got, &["has weights in PyTorch's pickle format", "save_pretrained"]);
     let out = tempfile::tempdir().unwrap();
     let missing = out.path().join("no-such-folder");
     assert_says(&try_convert(&missing, out.path()).unwrap_err().to_string(), &["does not exist"]);
@@ -311,9 +286,7 @@ fn architectures_that_are_not_run_are_refused_by_key() {
     let gemma1 = [
         ("model_type", json!("llava"), "'model_type' is 'llava'; palmtop runs 'paligemma'"),
         ("model_type", json!(null), "'model_type' is missing"),
-        ("quantization_config", json!({"bits": 4}), "'quantization_config' is set"),
-        ("image_token_index", json!(null), "'image_token_index' is missing"),
-        ("image_token_index", json!(9999), "'image_token_index' is 9999, which is not a token id below 2176"),
+        ("image_token_index", json!(-1), "'image_token_index' is -1, which is not a token id below 4194304"),
         ("vision_config", json!(3), "'vision_config' is not an object"),
         (
             "vision_config.model_type",
@@ -321,7 +294,6 @@ fn architectures_that_are_not_run_are_refused_by_key() {
             "'vision_config.model_type' is 'clip_vision",
         ),
         ("vision_config.hidden_act", json!("gelu"), "'vision_config.hidden_act' is 'gelu'"),
-        ("vision_config.vision_use_head", json!(true), "'vision_config.vision_use_head' is true"),
         ("vision_config.num_channels", json!(4), "'vision_config.num_channels' is not 3"),
         (
             "vision_config.num_attention_heads",
@@ -341,7 +313,11 @@ fn architectures_that_are_not_run_are_refused_by_key() {
             json!(false),
             "'text_config.use_bidirectional_attention'",
         ),
-        ("text_config.rope_scaling", json!({"type": "linear"}), "'text_config.rope_scaling' is set"),
+        (
+            "text_config.rope_scaling",
+            json!({"type": "linear"}),
+            "'text_config.rope_scaling.type' is 'linear'",
+        ),
         (
             "text_config.rope_parameters.rope_type",
             json!("yarn"),
@@ -393,10 +369,7 @@ fn architectures_that_are_not_run_are_refused_by_key() {
         assert_says(&got, &["config.json: ", says]);
     }
     for (key, value, says) in [
-        ("resample", json!(2), "'resample' is 2; palmtop resizes by 3, bicubic"),
-        ("do_normalize", json!(false), "'do_normalize' is false"),
         ("size", json!({"height": 224, "width": 224}), "and the image encoder takes 56 by 56"),
-        ("size", json!({"shortest_edge": 56}), "'size' is {\"shortest_edge\":56}"),
         ("image_mean", json!([0.5, 0.5]), "'image_mean' is [0.5,0.5], not a list of three numbers"),
         ("image_std", json!([0.5, 0.0, 0.5]), "'image_std' has a zero"),
         ("rescale_factor", json!(0), "'rescale_factor' is 0"),

@@ -91,6 +91,13 @@ struct ShardName<'a> {
     behind: &'a str,
 }
 
+impl<'a> ShardName<'a> {
+    /// What the shards of one model have in common.
+    fn set(&self) -> (&'a str, usize, &'a str) {
+        (self.before, self.count, self.behind)
+    }
+}
+
 fn shard_number(name: &str) -> Option<ShardName<'_>> {
     let (start, rest) = name.split_once("-of-")?;
     let (before, number) = start.rsplit_once('-')?;
@@ -102,8 +109,7 @@ fn shard_number(name: &str) -> Option<ShardName<'_>> {
 /// An error that names the shards of a set that are not there.
 fn complete(dir: &Path, shards: &[ShardName<'_>]) -> Result<(), ConvertError> {
     let first = &shards[0];
-    let same = |s: &ShardName<'_>| (s.before, s.count, s.behind) == (first.before, first.count, first.behind);
-    if !shards.iter().all(same) {
+    if !shards.iter().all(|s| s.set() == first.set()) {
         let what = "has the shards of several models and no index; leave those of one".to_owned();
         return Err(ConvertError::NoWeights { path: dir.to_owned(), what });
     }
@@ -144,7 +150,12 @@ fn of_index(dir: &Path, path: PathBuf) -> Result<WeightFiles, ConvertError> {
     if !missing.is_empty() {
         return Err(ConvertError::MissingShards { index: path, files: missing });
     }
-    let files = files.into_iter().map(|f| dir.join(f)).collect();
+    // A stale index may name none of the tensors of a shard.
+    let sets: BTreeSet<_> = files.iter().filter_map(|f| shard_number(f)).map(|s| s.set()).collect();
+    let names = file_names(dir)?;
+    let of_a_set = names.iter().filter(|n| shard_number(n).is_some_and(|s| sets.contains(&s.set())));
+    let files: BTreeSet<PathBuf> = files.iter().copied().chain(of_a_set).map(|f| dir.join(f)).collect();
+    let files = files.into_iter().collect();
     Ok(WeightFiles { files, index: Some(Index { path, file_of }), notes: Vec::new() })
 }
 

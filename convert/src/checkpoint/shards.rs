@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::ConvertError;
-use crate::files::open_regular;
+use crate::files::{open_regular, stand_in};
 
 /// The files, each of which is called a shard.
 ///
@@ -55,8 +55,9 @@ impl Shards {
         // length or offset is read from the mapping after the header has been checked.
         let map = unsafe { Mmap::map(&file) }.map_err(ConvertError::io(&path))?;
         let wrong = |what| ConvertError::Safetensors { path: path.clone(), what };
-        let (header_bytes, header) =
-            SafeTensors::read_metadata(&map).map_err(|e| wrong(describe(&e, map.len())))?;
+        let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(|error| {
+            wrong(stand_in(&map).map_or_else(|| describe(&error, map.len()), |what| format!("is {what}")))
+        })?;
         let shard = self.0.len();
         let tensor = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
             let (start, end) = info.data_offsets;

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use palmtop::tokenizer::TokenizerError;
 
+use crate::ConvertError;
+use crate::files::{is_there, read_regular, stand_in};
 use added::AddedFiles;
 pub use vocabulary::{AddedToken, Merge, Vocabulary};
 
@@ -55,16 +57,16 @@ pub fn vocabulary_of(dir: &Path) -> Result<Vocabulary, BuildError> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
-    let io = |source| BuildError::Io { path: path.to_owned(), source };
-    match std::fs::metadata(path) {
-        Ok(meta) if meta.len() > FILE_BYTES_MAX => Err(BuildError::TooLarge {
-            what: "bytes in a tokenizer file",
-            found: meta.len(),
-            max: FILE_BYTES_MAX,
-        }),
-        Ok(_) => std::fs::read(path).map(Some).map_err(io),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io(error)),
+    if !is_there(path) {
+        return Ok(None);
+    }
+    let bytes = read_regular(path, FILE_BYTES_MAX).map_err(|error| match error {
+        ConvertError::Io { path, source } => BuildError::Io { path, source },
+        other => BuildError::Io { path: path.to_owned(), source: std::io::Error::other(other) },
+    })?;
+    match stand_in(&bytes) {
+        None => Ok(Some(bytes)),
+        Some(what) => Err(BuildError::StandIn { path: path.to_owned(), what }),
     }
 }
 
@@ -85,6 +87,14 @@ pub enum BuildError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// Another file stands in the place of one.
+    #[error("{} is {what}", path.display())]
+    StandIn {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
     },
     /// A file is not the JSON that it should be.
     #[error("{file} cannot be read: {source}")]
