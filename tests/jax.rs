@@ -166,7 +166,8 @@ fn other_archives_are_refused_and_say_why() {
         assert!(!target.exists());
         error.to_string()
     };
-    let cases: [(&dyn Fn(&mut BTreeMap<String, Array>), &str); 9] = [
+    type Change<'a> = &'a dyn Fn(&mut BTreeMap<String, Array>);
+    let cases: [(Change<'_>, &str); 9] = [
         (
             &|a| {
                 let linear = a.get_mut("llm/layers/mlp/linear").unwrap();

@@ -95,6 +95,9 @@ fn npy(array: &Array) -> Vec<u8> {
     out
 }
 
+/// For the indices of a value in an array: the tensor of the hub's that has it, and its indices there.
+type Origin<'a> = dyn Fn(&[usize]) -> (String, Vec<usize>) + 'a;
+
 /// The weights of a checkpoint in the hub's form, in big_vision's: every value stands where the formulas of its einsums
 /// want it, and the embedding ends where the picture's token would have its row.
 ///
@@ -105,8 +108,7 @@ pub fn jax(checkpoint: &Path, config: &Config, stacked: bool) -> BTreeMap<String
     let tensors: BTreeMap<String, _> =
         file.tensors().into_iter().map(|(name, view)| (classic(&name), view)).collect();
     let mut arrays = BTreeMap::new();
-    // `from` gives for every index of the array the tensor that has the value, and the value's indices there.
-    let mut put = |key: &str, shape: &[usize], from: &dyn Fn(&[usize]) -> (String, Vec<usize>)| {
+    let mut put = |key: &str, shape: &[usize], from: &Origin<'_>| {
         let (mut bytes, mut descr) = (Vec::new(), "");
         for flat in 0..shape.iter().product() {
             let (mut index, mut rest) = (vec![0; shape.len()], flat);
@@ -141,7 +143,7 @@ pub fn jax(checkpoint: &Path, config: &Config, stacked: bool) -> BTreeMap<String
     put(position, &[1, v.patches(), w], &|i| {
         (vision("embeddings.position_embedding.weight"), i[1..].to_vec())
     });
-    let mut put_layers = |name: &str, shape: &[usize], from: &dyn Fn(&[usize]) -> (String, Vec<usize>)| {
+    let mut put_layers = |name: &str, shape: &[usize], from: &Origin<'_>| {
         let of_layer = |layer: usize, index: &[usize]| {
             let (tensor, place) = from(index);
             (vision(&format!("encoder.layers.{layer}.{tensor}")), place)
