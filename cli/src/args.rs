@@ -303,11 +303,13 @@ pub struct MaskArgs {
     palmtop convert paligemma-3b-mix-224/ -o model.palm\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
-    palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n\n\
+    palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n  \
+    palmtop convert paligemma2-3b-pt-224.npz -o model.palm --tokenizer paligemma_tokenizer.model\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {
-    /// A checkpoint folder in the form of the Hugging Face hub: config.json, safetensors files, tokenizer files
-    #[arg(value_name = "CHECKPOINT_DIR", value_hint = ValueHint::DirPath)]
+    /// A checkpoint: a folder in the form of the Hugging Face hub (config.json, safetensors files, tokenizer files), or
+    /// a JAX checkpoint (FILE.npz, or a folder with one and tokenizer files)
+    #[arg(value_name = "CHECKPOINT", value_hint = ValueHint::AnyPath)]
     pub checkpoint: PathBuf,
     /// The model file to write
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -353,6 +355,9 @@ pub struct ConvertArgs {
     /// Convert though the checkpoint has tensors that PaliGemma has no use for, such as those of another model beside it
     #[arg(long)]
     pub ignore_extra: bool,
+    /// tokenizer.json or tokenizer.model [default: the one beside the weights]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tokenizer: Option<PathBuf>,
     /// The model's name [default: the checkpoint's]
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,

@@ -1,4 +1,4 @@
-//! `palmtop convert`: turns a checkpoint folder into a model file.
+//! `palmtop convert`: turns a checkpoint into a model file.
 
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;
@@ -34,6 +34,7 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
         extra: if args.ignore_extra { Extra::Ignore } else { Extra::Refuse },
         isa: args.isa,
         threads: args.threads.map(|n| n as usize),
+        tokenizer: args.tokenizer.clone(),
         name: args.name.clone(),
         revision: args.revision.clone(),
         license: args.license.clone(),
@@ -113,7 +114,11 @@ fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
              files (for PaliGemma's accept Google's licence there first)"
         }
         ConvertError::Tokenizer { .. } => {
-            "copy tokenizer.json or tokenizer.model of the checkpoint into its folder"
+            "copy tokenizer.json or tokenizer.model of the checkpoint into its folder, or name one with --tokenizer"
+        }
+        ConvertError::Jax { .. } => {
+            "a .npz checkpoint is one of big_vision's PaliGemma, such as Kaggle's; --tokenizer takes its \
+             paligemma_tokenizer.model"
         }
         ConvertError::Examples(_) => {
             "--calibrate takes lines such as {\"image\": \"a.png\", \"prompt\": \"caption en\", \"expected\": \"a cat\"}"

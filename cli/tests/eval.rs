@@ -220,6 +220,48 @@ fn coco_files_are_read() {
 }
 
 #[test]
+fn annotations_of_another_size_are_scaled_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("instances.json");
+    let images = data("images");
+    let report = |width: u32, height: u32| {
+        let coco = json!({
+            "images": [{"id": 1, "file_name": "scene_640x361.png", "width": width, "height": height}],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{
+                "image_id": 1, "category_id": 1, "iscrowd": false,
+                "bbox": [0, 0, width, height],
+            }]
+        });
+        fs::write(&path, coco.to_string()).unwrap();
+        run([
+            "eval",
+            text(&path),
+            "--images",
+            text(&images),
+            "-m",
+            model(),
+            "--max-new-tokens",
+            "4",
+            "--json",
+        ])
+    };
+    let [same, half, thrice] = [(640, 361), (320, 180), (1920, 1083)].map(|(w, h)| report(w, h));
+    for ran in [&same, &half, &thrice] {
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert_eq!(ran.json()[0]["tasks"]["detect"], same.json()[0]["tasks"]["detect"]);
+    }
+    for (width, height) in [(361, 640), (640, 480)] {
+        let ran = report(width, height);
+        assert_eq!(ran.code, Some(1));
+        assert_says(
+            &ran.stderr,
+            &["not answered", &format!("for {width} × {height} pixels"), "has 640 × 361"],
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_evaluated_is_said_with_its_line() {
     let scene = scene();
     let good = json!({"image": text(&scene), "prompt": "ocr", "expected": "x"});

@@ -132,6 +132,14 @@ pub enum ConvertError {
         /// What is wrong.
         what: String,
     },
+    /// A JAX checkpoint is damaged, or has other arrays than a PaliGemma.
+    #[error("{}: {what}", path.display())]
+    Jax {
+        /// The `.npz` file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The mask codec's file is not the expected one.
     #[error("{}: {what}", path.display())]
     MaskCodec {

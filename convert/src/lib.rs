@@ -11,6 +11,7 @@ mod error;
 pub mod examples;
 mod files;
 mod formats;
+mod jax;
 mod json;
 mod mask_codec;
 pub mod npz;
@@ -42,6 +43,7 @@ pub use checkpoint::{Checkpoint, Extra};
 pub use config_json::read_config;
 pub use error::{ConvertError, TensorProblems};
 pub use formats::Formats;
+pub use jax::JaxCheckpoint;
 pub use progress::Progress;
 pub use quantize::quantize_row;
 pub use recipe::Recipe;
@@ -49,6 +51,7 @@ pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
 use calibrate::{Calibrator, Runner};
+use tokenizer::Vocabulary;
 use write::{Contents, Verbatim};
 
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
@@ -75,6 +78,8 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Threads; one per core if absent.
     pub threads: Option<usize>,
+    /// A tokenizer file (`tokenizer.json` or `tokenizer.model`) instead of those beside the weights.
+    pub tokenizer: Option<PathBuf>,
     /// The model's name in the file; otherwise that of the checkpoint's folder.
     pub name: Option<String>,
     /// The revision in the file; otherwise that of a hub cache folder, if it is one.
@@ -83,7 +88,8 @@ pub struct Options {
     pub license: Option<String>,
 }
 
-/// Converts a checkpoint folder to a `.palm` file.
+/// Converts a checkpoint to a `.palm` file: a folder as the hub has it, or a `.npz` file of JAX's (also as the only one
+/// in a folder).
 ///
 /// The target appears when it is whole, and replaces an older `.palm` file of that name; after an error or an
 /// interruption there is none.
@@ -95,6 +101,9 @@ pub fn convert(
 ) -> Result<Report, ConvertError> {
     progress.message("reading the checkpoint's tables");
     let folder = &checkpoint::resolve(checkpoint)?;
+    if let Some(file) = jax::file(folder) {
+        return convert_jax(&file, target, options, progress);
+    }
     let mut weights = Checkpoint::open(folder)?;
     let FromJson { mut config, tied, mut notes } = config_json::read_all(folder)?;
     if let Some(filter) = options.filter {
@@ -112,7 +121,7 @@ pub fn convert(
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
-    let tokenizer = tokenizer_table(folder, &config)?;
+    let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &config)?;
     config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let mut report = convert_source(&weights, &config, tokenizer, target, &options, progress)?;
     report.notes = weights.notes().to_vec();
@@ -121,6 +130,31 @@ pub fn convert(
         report.notes.push("the LM head differs from the token embedding: the file has both".to_owned());
     }
     Ok(report)
+}
+
+fn convert_jax(
+    file: &Path,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, ConvertError> {
+    let vocabulary = vocabulary(write::folder_of(file), options)?;
+    let weights = JaxCheckpoint::open(file, &vocabulary)?;
+    let mut config = weights.config().clone();
+    if let Some(filter) = options.filter {
+        config.image.filter = filter;
+    }
+    let table = tokenizer_table(&vocabulary, file, &config)?;
+    in_pool(options.threads, || weights.check_sums(progress))?;
+    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // The hub's cache knows the revision, but has many files under one name.
+    let (_, revision) = checkpoint::origin(write::folder_of(file));
+    let options = Options {
+        name: options.name.clone().or(name),
+        revision: options.revision.clone().or(revision),
+        ..options.clone()
+    };
+    convert_source(&weights, &config, table, target, &options, progress)
 }
 
 /// Writes the weights of any source as a `.palm` file, as [`convert`] does.
@@ -262,10 +296,23 @@ fn in_pool<T: Send>(
 /// Stands for one image token in prompts of transformers.
 const IMAGE: &str = "<image>";
 
-/// The table of the checkpoint's tokenizer, whose every piece must have a row in the embedding.
-fn tokenizer_table(checkpoint: &Path, config: &Config) -> Result<Vec<u8>, ConvertError> {
+/// The tokenizer of a folder, or the one that the options name.
+fn vocabulary(folder: &Path, options: &Options) -> Result<Vocabulary, ConvertError> {
+    let (path, read) = match &options.tokenizer {
+        Some(file) => (file.as_path(), tokenizer::vocabulary_in(file)),
+        None => (folder, tokenizer::vocabulary_of(folder)),
+    };
+    read.map_err(|e| ConvertError::Tokenizer { path: path.to_owned(), what: e.to_string() })
+}
+
+/// The table of the checkpoint's tokenizer, whose every piece but the picture's must have a row in the embedding.
+fn tokenizer_table(
+    vocabulary: &Vocabulary,
+    checkpoint: &Path,
+    config: &Config,
+) -> Result<Vec<u8>, ConvertError> {
     let wrong = |what: String| ConvertError::Tokenizer { path: checkpoint.to_owned(), what };
-    let table = tokenizer::build_table(checkpoint).map_err(|e| wrong(e.to_string()))?;
+    let table = vocabulary.to_table().map_err(|e| wrong(e.to_string()))?;
     let layout = TokenizerLayout::parse(&table).map_err(|e| wrong(e.to_string()))?;
     let tokenizer = layout.bind(&table);
     let (pieces, rows) = (tokenizer.piece_count() as usize, config.text.vocab);

@@ -14,14 +14,44 @@ use palmtop::tasks::BoundingBox;
 const BOXES_MAX: usize = 100;
 /// Recalls at which precision is read: 0 to 1 in hundredths.
 const RECALLS: usize = 101;
-/// The thresholds of [`BoxScores::map`].
-const THRESHOLDS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
+/// The thresholds of [`BoxScores::map`]; one is not quite 0.9, as in pycocotools.
+const THRESHOLDS: [f64; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.8999999999999999, 0.95];
+/// COCO's bounds of areas in square pixels, both included: any, small, medium and large.
+const ANY: [f64; 2] = [0.0, f64::INFINITY];
+const SMALL: [f64; 2] = [0.0, 32.0 * 32.0];
+const MEDIUM: [f64; 2] = [32.0 * 32.0, 96.0 * 96.0];
+const LARGE: [f64; 2] = [96.0 * 96.0, f64::INFINITY];
+
+/// A box in pixels, as COCO writes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rect {
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+impl Rect {
+    pub fn area(&self) -> f64 {
+        self.width * self.height
+    }
+}
+
+impl From<BoundingBox> for Rect {
+    fn from(b: BoundingBox) -> Self {
+        let side = |min: f32, max: f32| (f64::from(max) - f64::from(min)).max(0.0);
+        let (width, height) = (side(b.x_min, b.x_max), side(b.y_min, b.y_max));
+        Self { x: b.x_min.into(), y: b.y_min.into(), width, height }
+    }
+}
 
 /// A box that is there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroundTruth {
     pub label: String,
-    pub bounding_box: BoundingBox,
+    pub rect: Rect,
+    /// Square pixels of the object, which may fill only some of its box. It says whether it is small or large.
+    pub area: f64,
     /// A group of objects: whatever lies in it neither gains nor loses.
     pub crowd: bool,
 }
@@ -30,7 +60,7 @@ pub struct GroundTruth {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     pub label: String,
-    pub bounding_box: BoundingBox,
+    pub rect: Rect,
     /// What ranks it among all boxes of its label.
     pub score: f32,
 }
@@ -52,6 +82,12 @@ pub struct BoxScores {
     pub map50: Option<f64>,
     /// The mean of the same over overlaps of 0.5, 0.55, …, 0.95.
     pub map: Option<f64>,
+    /// [`map`](Self::map) of objects of up to 32² pixels; what is larger neither gains nor loses.
+    pub map_small: Option<f64>,
+    /// The same of objects of 32² to 96² pixels.
+    pub map_medium: Option<f64>,
+    /// The same of objects from 96² pixels on.
+    pub map_large: Option<f64>,
     /// Mean overlap of the boxes that are right at 0.5; none if there is none.
     pub mean_iou: Option<f64>,
     /// Share of the answers' boxes that are right at 0.5; none without a box. Labels that the truth never has count
@@ -80,32 +116,40 @@ impl BoxTally {
 
     /// All measures over what was counted.
     pub fn scores(&self) -> BoxScores {
-        let mut at_half = 0.0;
-        let mut at_all = 0.0;
-        let (mut labels, mut found, mut overlaps, mut counted, mut truths) = (0usize, 0usize, 0.0, 0usize, 0);
+        let (mut found, mut overlaps, mut counted, mut truths) = (0usize, 0.0, 0usize, 0);
         for items in self.labels.values() {
-            let mut at_50 = RankedBoxes::of(items, THRESHOLDS[0]);
-            found += at_50.ranked.iter().filter(|r| r.overlap.is_some()).count();
-            overlaps += at_50.ranked.iter().filter_map(|r| r.overlap).sum::<f64>();
-            counted += at_50.ranked.len();
-            truths += at_50.truths;
-            if at_50.truths == 0 {
-                continue;
-            }
-            labels += 1;
-            let first = at_50.average_precision();
-            at_half += first;
-            let rest = THRESHOLDS[1..].iter().map(|&t| RankedBoxes::of(items, t).average_precision());
-            at_all += (first + rest.sum::<f64>()) / THRESHOLDS.len() as f64;
+            let at_half = RankedBoxes::of(items, THRESHOLDS[0], ANY);
+            found += at_half.ranked.iter().filter(|r| r.overlap.is_some()).count();
+            overlaps += at_half.ranked.iter().filter_map(|r| r.overlap).sum::<f64>();
+            counted += at_half.ranked.len();
+            truths += at_half.truths;
         }
         let share = |part: f64, of: usize| (of > 0).then(|| part / of as f64);
         BoxScores {
-            map50: share(at_half, labels),
-            map: share(at_all, labels),
+            map50: self.mean_average_precision(&THRESHOLDS[..1], ANY),
+            map: self.mean_average_precision(&THRESHOLDS, ANY),
+            map_small: self.mean_average_precision(&THRESHOLDS, SMALL),
+            map_medium: self.mean_average_precision(&THRESHOLDS, MEDIUM),
+            map_large: self.mean_average_precision(&THRESHOLDS, LARGE),
             mean_iou: share(overlaps, found),
             precision: share(found as f64, counted),
             recall: share(found as f64, truths),
         }
+    }
+
+    /// The mean over thresholds and over the labels that have an object of such an area; none without one.
+    fn mean_average_precision(&self, thresholds: &[f64], area: [f64; 2]) -> Option<f64> {
+        let (mut sum, mut count) = (0.0, 0usize);
+        for items in self.labels.values() {
+            for &threshold in thresholds {
+                let mut ranked = RankedBoxes::of(items, threshold, area);
+                if ranked.truths > 0 {
+                    sum += ranked.average_precision();
+                    count += 1;
+                }
+            }
+        }
+        (count > 0).then(|| sum / count as f64)
     }
 }
 
@@ -127,36 +171,44 @@ struct RankedBoxes {
 }
 
 impl RankedBoxes {
-    fn of(items: &[BoxesOfItem], threshold: f64) -> Self {
+    /// Of objects within bounds of their areas. Other objects are like groups: what takes them does not count.
+    fn of(items: &[BoxesOfItem], threshold: f64, [least, most]: [f64; 2]) -> Self {
+        let within = |area: f64| (least..=most).contains(&area);
+        let counts = |truth: &GroundTruth| !truth.crowd && within(truth.area);
         let mut ranked = Vec::new();
         let mut total = 0;
         for (truths, predictions) in items {
-            total += truths.iter().filter(|t| !t.crowd).count();
+            total += truths.iter().filter(|t| counts(t)).count();
             let mut taken = vec![false; truths.len()];
             for prediction in predictions {
                 let mut best: Option<(usize, f64)> = None;
-                for crowd in [false, true] {
-                    // A group is only taken by what fits no single object.
+                for counting in [true, false] {
+                    // What does not count is only taken by what fits no object that does.
                     if best.is_some() {
                         break;
                     }
-                    let free = |&(i, t): &(usize, &GroundTruth)| t.crowd == crowd && (crowd || !taken[i]);
+                    let free =
+                        |&(i, t): &(usize, &GroundTruth)| counts(t) == counting && (t.crowd || !taken[i]);
                     for (i, truth) in truths.iter().enumerate().filter(free) {
-                        let overlap = iou(&prediction.bounding_box, &truth.bounding_box, crowd);
+                        let overlap = iou(&prediction.rect, &truth.rect, truth.crowd);
                         // Of equal ones the last, as pycocotools has it.
                         if overlap >= best.map_or(threshold, |b| b.1) {
                             best = Some((i, overlap));
                         }
                     }
                 }
-                match best {
-                    Some((i, _)) if truths[i].crowd => {}
+                let overlap = match best {
                     Some((i, overlap)) => {
                         taken[i] = true;
-                        ranked.push(Ranked { score: prediction.score, overlap: Some(overlap) });
+                        if !counts(&truths[i]) {
+                            continue;
+                        }
+                        Some(overlap)
                     }
-                    None => ranked.push(Ranked { score: prediction.score, overlap: None }),
-                }
+                    None if within(prediction.rect.area()) => None,
+                    None => continue,
+                };
+                ranked.push(Ranked { score: prediction.score, overlap });
             }
         }
         Self { ranked, truths: total }
@@ -175,173 +227,23 @@ impl RankedBoxes {
             curve[n - 1].1 = curve[n - 1].1.max(curve[n].1);
         }
         let at = |recall: f64| curve.get(curve.partition_point(|p| p.0 < recall)).map_or(0.0, |p| p.1);
-        (0..RECALLS).map(|i| at(i as f64 / (RECALLS - 1) as f64)).sum::<f64>() / RECALLS as f64
+        // As pycocotools rounds them: 35 · 0.01 is a little more than 0.35.
+        (0..RECALLS).map(|i| at(i as f64 * 0.01)).sum::<f64>() / RECALLS as f64
     }
 }
 
 /// The common area of two boxes over that of both; for a group of objects over that of the first.
-fn iou(prediction: &BoundingBox, truth: &BoundingBox, crowd: bool) -> f64 {
-    let side = |min: f32, max: f32| (f64::from(max) - f64::from(min)).max(0.0);
-    let area = |b: &BoundingBox| side(b.x_min, b.x_max) * side(b.y_min, b.y_max);
-    let common = side(prediction.x_min.max(truth.x_min), prediction.x_max.min(truth.x_max))
-        * side(prediction.y_min.max(truth.y_min), prediction.y_max.min(truth.y_max));
-    let all = if crowd { area(prediction) } else { area(prediction) + area(truth) - common };
-    if all > 0.0 { common / all } else { 0.0 }
+fn iou(prediction: &Rect, truth: &Rect, crowd: bool) -> f64 {
+    let (a, b) = (prediction, truth);
+    let width = (a.x + a.width).min(b.x + b.width) - a.x.max(b.x);
+    let height = (a.y + a.height).min(b.y + b.height) - a.y.max(b.y);
+    if width <= 0.0 || height <= 0.0 {
+        return 0.0;
+    }
+    let common = width * height;
+    common / if crowd { a.area() } else { a.area() + b.area() - common }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bounds([x_min, y_min, x_max, y_max]: [f32; 4]) -> BoundingBox {
-        BoundingBox { x_min, y_min, x_max, y_max }
-    }
-
-    fn truth(label: &str, edges: [f32; 4]) -> GroundTruth {
-        GroundTruth { label: label.into(), bounding_box: bounds(edges), crowd: false }
-    }
-
-    fn prediction(label: &str, edges: [f32; 4], score: f32) -> Prediction {
-        Prediction { label: label.into(), bounding_box: bounds(edges), score }
-    }
-
-    const A: [f32; 4] = [0.0, 0.0, 10.0, 10.0];
-    const B: [f32; 4] = [20.0, 0.0, 30.0, 10.0];
-    /// Overlaps A by 8 · 10 of 10 · 10 + 10 · 10 - 80: two thirds.
-    const NEAR_A: [f32; 4] = [2.0, 0.0, 12.0, 10.0];
-    const FAR: [f32; 4] = [90.0, 90.0, 99.0, 99.0];
-
-    fn scores(items: &[BoxesOfItem]) -> BoxScores {
-        let mut tally = BoxTally::default();
-        items.iter().for_each(|(t, g)| tally.add(t.clone(), g.clone()));
-        tally.scores()
-    }
-
-    fn close(got: Option<f64>, want: f64) {
-        assert!(got.is_some_and(|got| (got - want).abs() < 1e-9), "{got:?} is not {want}");
-    }
-
-    #[test]
-    fn overlap_is_the_common_part_of_all() {
-        for (a, b, want) in [
-            (A, A, 1.0),
-            (A, NEAR_A, 2.0 / 3.0),
-            (A, B, 0.0),
-            (A, [10.0, 0.0, 20.0, 10.0], 0.0),
-            (A, [0.0, 0.0, 5.0, 5.0], 0.25),
-            ([3.0, 3.0, 3.0, 9.0], [3.0, 3.0, 3.0, 9.0], 0.0),
-        ] {
-            assert!((iou(&bounds(a), &bounds(b), false) - want).abs() < 1e-12);
-            assert_eq!(iou(&bounds(a), &bounds(b), false), iou(&bounds(b), &bounds(a), false));
-        }
-        assert_eq!(iou(&bounds([0.0, 0.0, 5.0, 5.0]), &bounds(A), true), 1.0);
-    }
-
-    #[test]
-    fn right_answers_have_all_points_and_no_answer_none() {
-        let truths = vec![truth("cat", A), truth("dog", B)];
-        let right = vec![prediction("dog", B, 0.1), prediction(" Cat", A, 0.2)];
-        let all = scores(&[(truths.clone(), right)]);
-        for got in [all.map50, all.map, all.mean_iou, all.precision, all.recall] {
-            close(got, 1.0);
-        }
-        let none = scores(&[(truths, vec![])]);
-        close(none.map50, 0.0);
-        close(none.recall, 0.0);
-        assert_eq!((none.mean_iou, none.precision), (None, None));
-        assert_eq!(scores(&[]), BoxScores::default());
-        // Nothing to find: there is no precision at any recall, but what is found is wrong.
-        let wrong = scores(&[(vec![], vec![prediction("cat", A, 0.9)])]);
-        assert_eq!((wrong.map50, wrong.recall), (None, None));
-        close(wrong.precision, 0.0);
-    }
-
-    #[test]
-    fn average_precision_by_hand() {
-        // Ranked: right, wrong, right. Precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1: the best at a recall up to 0.5 is
-        // 1, above it 2/3; 51 of the 101 points are up to 0.5.
-        let item = (
-            vec![truth("cat", A), truth("cat", B)],
-            vec![prediction("cat", A, 0.9), prediction("cat", FAR, 0.8), prediction("cat", B, 0.7)],
-        );
-        let got = scores(std::slice::from_ref(&item));
-        close(got.map50, (51.0 + 50.0 * 2.0 / 3.0) / 101.0);
-        close(got.precision, 2.0 / 3.0);
-        close(got.recall, 1.0);
-        // A wrong label of another class has a class of its own, which has no truth.
-        let mut other = item.clone();
-        other.1[1].label = "dog".into();
-        close(scores(&[other]).map50, 1.0);
-        // Ranked last, the wrong one costs nothing; first, everything is shifted: 1/2 and 2/3 become 2/3 everywhere.
-        let mut last = item.clone();
-        last.1[1].score = 0.1;
-        close(scores(&[last]).map50, 1.0);
-        let mut first = item;
-        first.1[1].score = 0.95;
-        close(scores(&[first]).map50, 2.0 / 3.0);
-    }
-
-    #[test]
-    fn a_box_is_found_once_by_the_likeliest() {
-        let twice = vec![prediction("cat", NEAR_A, 0.9), prediction("cat", A, 0.8)];
-        let got = scores(&[(vec![truth("cat", A)], twice)]);
-        close(got.map50, 1.0);
-        close(got.precision, 0.5);
-        // The likelier one took it, so the overlap is its own.
-        close(got.mean_iou, 2.0 / 3.0);
-        // At 0.7 and more it no longer fits, and the other one takes the box at rank two.
-        close(got.map, (4.0 + 6.0 * 0.5) / 10.0);
-    }
-
-    #[test]
-    fn items_are_matched_alone_and_ranked_together() {
-        let swapped = [
-            (vec![truth("cat", A)], vec![prediction("cat", B, 0.9)]),
-            (vec![truth("cat", B)], vec![prediction("cat", A, 0.8)]),
-        ];
-        close(scores(&swapped).map50, 0.0);
-        // A confident mistake in the second picture comes before the right box of the first: precision 1/2 at recall
-        // 1/2.
-        let ranked = [
-            (vec![truth("cat", A)], vec![prediction("cat", A, 0.5)]),
-            (vec![truth("cat", A)], vec![prediction("cat", B, 0.9)]),
-        ];
-        close(scores(&ranked).map50, 51.0 * 0.5 / 101.0);
-    }
-
-    #[test]
-    fn labels_count_alike_however_many_boxes_they_have() {
-        let truths = vec![truth("cat", A), truth("dog", A), truth("dog", B)];
-        let got = scores(&[(truths, vec![prediction("cat", A, 0.9)])]);
-        close(got.map50, 0.5);
-        close(got.recall, 1.0 / 3.0);
-    }
-
-    #[test]
-    fn groups_neither_gain_nor_lose() {
-        let mut crowd = truth("cat", [0.0, 0.0, 50.0, 50.0]);
-        crowd.crowd = true;
-        let inside = [40.0, 40.0, 50.0, 50.0];
-        let predictions =
-            vec![prediction("cat", inside, 0.9), prediction("cat", A, 0.8), prediction("cat", inside, 0.7)];
-        let got = scores(&[(vec![crowd, truth("cat", A)], predictions)]);
-        close(got.map50, 1.0);
-        close(got.precision, 1.0);
-        close(got.recall, 1.0);
-    }
-
-    #[test]
-    fn only_the_likeliest_hundred_count() {
-        let mut predictions: Vec<Prediction> =
-            (0..150).map(|i| prediction("cat", FAR, 0.5 + i as f32 * 1e-3)).collect();
-        predictions.push(prediction("cat", A, 0.1));
-        close(scores(&[(vec![truth("cat", A)], predictions)]).map50, 0.0);
-    }
-
-    /// Scores are not trusted to be numbers.
-    #[test]
-    fn scores_that_are_no_numbers_still_rank() {
-        let predictions = vec![prediction("cat", A, f32::NAN), prediction("cat", B, f32::INFINITY)];
-        close(scores(&[(vec![truth("cat", A), truth("cat", B)], predictions)]).map50, 1.0);
-    }
-}
+#[path = "boxes_tests.rs"]
+mod tests;

@@ -1,16 +1,15 @@
 //! The items of an evaluation: prompts and expected answers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use palmtop::tasks::BoundingBox;
 use palmtop_convert::examples::{TaskKind, read_examples};
-use serde::Deserialize;
 
 use super::boxes::GroundTruth;
+use super::coco;
 use crate::errors::WithHint;
 use crate::output::Console;
 
@@ -40,6 +39,8 @@ pub enum Expected {
 /// The items about one picture.
 pub struct Picture {
     pub path: PathBuf,
+    /// Columns and rows of the picture that the expected boxes are on, if the data says it.
+    pub annotated_size: Option<(u32, u32)>,
     pub items: Vec<Item>,
 }
 
@@ -60,7 +61,7 @@ pub fn read(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture
     let is_coco = looks_like_coco(source.data)
         .with_context(|| format!("cannot read data file {}", source.data.display()))?;
     if is_coco {
-        return read_coco(source, console);
+        return coco::read(source, console);
     }
     if source.images.is_some() || source.all_labels {
         let error = anyhow!("{} is not a COCO file", source.data.display());
@@ -71,7 +72,7 @@ pub fn read(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture
     let examples = read_examples(source.data).context("cannot read the data")?;
     for example in examples.into_iter().take(source.limit) {
         let place = *places.entry(example.path.clone()).or_insert_with(|| {
-            pictures.push(Picture { path: example.path, items: Vec::new() });
+            pictures.push(Picture { path: example.path, annotated_size: None, items: Vec::new() });
             pictures.len() - 1
         });
         pictures[place].items.push(Item {
@@ -105,135 +106,6 @@ fn looks_like_coco(path: &Path) -> anyhow::Result<bool> {
     })
 }
 
-/// COCO's file of annotations, as far as it is needed.
-#[derive(Deserialize)]
-struct Coco {
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoBox>,
-    categories: Vec<CocoCategory>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: u64,
-    file_name: String,
-}
-
-#[derive(Deserialize)]
-struct CocoBox {
-    image_id: u64,
-    category_id: u64,
-    bbox: [f64; 4],
-    #[serde(default)]
-    iscrowd: u8,
-}
-
-#[derive(Deserialize)]
-struct CocoCategory {
-    id: u64,
-    name: String,
-}
-
-/// COCO's own validation set has 20 MB, its training set 450 MB.
-const COCO_BYTES_MAX: u64 = 2 << 30;
-
-fn read_coco(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture>> {
-    let shown = source.data.display();
-    let file = File::open(source.data).with_context(|| format!("cannot read {shown}"))?;
-    if file.metadata()?.len() > COCO_BYTES_MAX {
-        bail!("{shown} is larger than {} GiB, so it cannot be a COCO file", COCO_BYTES_MAX >> 30);
-    }
-    let coco: Coco = serde_json::from_reader(BufReader::new(file))
-        .with_context(|| {
-            format!("{shown} is neither lines of JSON with 'image' and 'prompt' nor a COCO file")
-        })
-        .hint("a COCO file is one object with 'images', 'annotations' and 'categories'")?;
-    let mut names: HashMap<u64, &str> = HashMap::new();
-    for category in &coco.categories {
-        let name = category.name.trim();
-        if name.is_empty() || name.contains([';', '<', '\n', '\r']) {
-            bail!(
-                "{shown}: category {} is named {:?}, which no prompt can ask for",
-                category.id,
-                category.name
-            );
-        }
-        if names.insert(category.id, name).is_some() {
-            bail!("{shown}: category {} appears twice", category.id);
-        }
-    }
-    let mut places: HashMap<u64, usize> = HashMap::new();
-    let mut truths: Vec<Vec<GroundTruth>> = Vec::new();
-    for image in &coco.images {
-        if places.insert(image.id, truths.len()).is_some() {
-            bail!("{shown}: image {} appears twice", image.id);
-        }
-        truths.push(Vec::new());
-    }
-    for (index, b) in coco.annotations.iter().enumerate() {
-        let (Some(&place), Some(&label)) = (places.get(&b.image_id), names.get(&b.category_id)) else {
-            let (image, category) = (b.image_id, b.category_id);
-            bail!(
-                "{shown}: annotation {index} is of image {image} and category {category}: one of them is missing"
-            );
-        };
-        let [x, y, width, height] = b.bbox;
-        if !b.bbox.iter().all(|v| v.is_finite()) || width < 0.0 || height < 0.0 {
-            bail!(
-                "{shown}: annotation {index} has the box {:?}, which is not a valid x, y, width and height",
-                b.bbox
-            );
-        }
-        truths[place].push(GroundTruth {
-            label: label.to_owned(),
-            bounding_box: BoundingBox {
-                x_min: x as f32,
-                y_min: y as f32,
-                x_max: (x + width) as f32,
-                y_max: (y + height) as f32,
-            },
-            crowd: b.iscrowd != 0,
-        });
-    }
-    let all: BTreeSet<&str> = names.values().copied().collect();
-    let folder = source.images.unwrap_or_else(|| source.data.parent().unwrap_or(Path::new("")));
-    let mut pictures = Vec::new();
-    let mut without = 0;
-    for (image, truths) in coco.images.iter().zip(truths) {
-        let labels: BTreeSet<&str> = match source.all_labels {
-            true => all.clone(),
-            false => truths.iter().map(|t| t.label.as_str()).collect(),
-        };
-        if labels.is_empty() {
-            without += 1;
-            continue;
-        }
-        if pictures.len() == source.limit {
-            break;
-        }
-        pictures.push(Picture {
-            path: folder.join(&image.file_name),
-            items: vec![Item {
-                line: image.id as usize,
-                image: image.file_name.clone(),
-                prompt: format!("detect {}", labels.into_iter().collect::<Vec<_>>().join(" ; ")),
-                task: TaskKind::Detect,
-                expected: Expected::Boxes(truths),
-                mask: None,
-            }],
-        });
-    }
-    if without > 0 {
-        console.note(format_args!(
-            "note: {without} pictures have no annotation and are not asked about; --all-labels does"
-        ));
-    }
-    if pictures.is_empty() {
-        bail!("{shown} has no picture with annotations");
-    }
-    Ok(pictures)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +122,7 @@ mod tests {
 
     const COCO: &str = r#"{
         "info": {"year": 2026},
-        "images": [{"id": 7, "file_name": "a.jpg", "width": 640}, {"id": 9, "file_name": "b.jpg"}],
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 640, "height": 480}, {"id": 9, "file_name": "b.jpg"}],
         "categories": [{"id": 1, "name": "traffic light"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "dog"}],
         "annotations": [
             {"id": 1, "image_id": 7, "category_id": 1, "bbox": [10, 20, 30.5, 40], "iscrowd": 1},
@@ -263,10 +135,27 @@ mod tests {
         let [picture] = &pictures[..] else { panic!("{} pictures", pictures.len()) };
         assert_eq!(picture.items[0].prompt, "detect cat ; traffic light");
         let Expected::Boxes(truths) = &picture.items[0].expected else { panic!("boxes") };
-        assert!(truths[0].crowd && !truths[1].crowd && truths[0].bounding_box.x_max == 40.5);
-        assert_eq!(truths[0].bounding_box.y_max, 60.0);
+        assert!(truths[0].crowd && !truths[1].crowd && truths[0].rect.width == 30.5);
+        assert_eq!((truths[0].rect.y, truths[0].area, truths[1].area), (20.0, 1220.0, 25.0));
+        assert_eq!((picture.annotated_size, truths[0].rect.height), (Some((640, 480)), 40.0));
         // The same in one line.
         assert_eq!(read_text(&COCO.replace('\n', " "), false).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn groups_are_told_by_numbers_or_truth_values() {
+        for (written, crowd) in [("1", true), ("0", false), ("true", true), ("false", false), ("null", false)]
+        {
+            let text = COCO.replace("\"iscrowd\": 1", &format!("\"iscrowd\": {written}, \"area\": 77.5"));
+            let pictures = read_text(&text, false).unwrap();
+            let Expected::Boxes(truths) = &pictures[0].items[0].expected else { panic!("boxes") };
+            assert_eq!((truths[0].crowd, truths[0].area), (crowd, 77.5), "{written}");
+        }
+        for written in ["2", "-1", "\"yes\"", "0.5", "[]"] {
+            let text = COCO.replace("\"iscrowd\": 1", &format!("\"iscrowd\": {written}"));
+            let error = read_text(&text, false).err().unwrap();
+            assert!(error.contains("0, 1, true or false"), "{error}");
+        }
     }
 
     #[test]
@@ -275,6 +164,7 @@ mod tests {
         assert_eq!(pictures.len(), 2);
         assert_eq!(pictures[1].items[0].prompt, "detect cat ; dog ; traffic light");
         assert_eq!(pictures[1].path, Path::new("/pictures/b.jpg"));
+        assert_eq!(pictures[1].annotated_size, None);
     }
 
     #[test]
@@ -304,6 +194,8 @@ mod tests {
             ("\"id\": 3, \"name\"", "\"id\": 2, \"name\"", "category 2 appears twice"),
             ("\"dog\"", "\"a;b\"", "which no prompt can ask for"),
             ("[0, 0, 5, 5]", "[0, 0, -5, 5]", "annotation 1 has the box"),
+            ("[[1, 2]]", "[[1, 2]], \"area\": -3", "annotation 1 has the area"),
+            ("\"height\": 480", "\"height\": 0", "image 7 has 640 × 0 pixels"),
             ("[0, 0, 5, 5]", "[0, 0, 5]", "is neither lines of JSON"),
             ("\"categories\"", "\"kinds\"", "missing field `categories`"),
         ] {

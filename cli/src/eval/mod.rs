@@ -1,9 +1,11 @@
 //! `palmtop eval`: measures how well a model answers, and how it differs from another.
 
 mod boxes;
+mod coco;
 mod compare;
 mod items;
 mod masks;
+mod placing;
 mod report;
 mod tally;
 mod text;
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use palmtop::ImageFeatures;
-use palmtop::image::{ImageLimits, RgbImage, decode_file};
+use palmtop::image::{ImageLimits, RgbImage, decode_file, orientation_of_file};
 use palmtop::model::Model;
 use palmtop::session::{Answer, CancelToken, GenerateOptions, Session, StopReason};
 use palmtop_convert::Progress;
@@ -29,6 +31,7 @@ use crate::{Outcome, errors, interrupt, models};
 use compare::{Agreement, TeacherForcing};
 use items::{Expected, Item, Picture};
 use masks::Pixels;
+use placing::Placing;
 use tally::{ItemScores, Scorer, Tally};
 
 /// Prompts are answered together up to this many, unless the user says otherwise.
@@ -250,7 +253,7 @@ impl Run {
     /// is an error.
     fn picture(
         &mut self,
-        picture: Picture,
+        mut picture: Picture,
         candidates: &mut [Candidate<'_>],
         teacher_forcing: &mut Option<TeacherForcing>,
         args: &EvalArgs,
@@ -265,6 +268,10 @@ impl Run {
                 return Ok(());
             }
         };
+        if let Err(error) = place_boxes(&mut picture, &image) {
+            self.fail(picture.items, &error);
+            return Ok(());
+        }
         for candidate in &mut *candidates {
             match candidate.encode(&image) {
                 Ok(()) => {}
@@ -367,6 +374,22 @@ impl Run {
         let failure = |i: Item| Failure { line: i.line, image: i.image, error: error.clone() };
         self.failures.extend(items.into_iter().map(failure));
     }
+}
+
+/// Brings the expected boxes onto the picture, if they were drawn on one of another size.
+fn place_boxes(picture: &mut Picture, image: &RgbImage) -> anyhow::Result<()> {
+    let size = (image.width(), image.height());
+    let Some(annotated) = picture.annotated_size.filter(|annotated| *annotated != size) else {
+        return Ok(());
+    };
+    let orientation = orientation_of_file(&picture.path, &ImageLimits::default())?;
+    let placing = Placing::of(annotated, size, orientation)?;
+    for item in &mut picture.items {
+        if let Expected::Boxes(truths) = &mut item.expected {
+            truths.iter_mut().for_each(|truth| placing.place(truth));
+        }
+    }
+    Ok(())
 }
 
 /// The mask that an item names, which must be of the picture's size.

@@ -5,7 +5,7 @@ use palmtop::session::Answer;
 use palmtop::tasks::{BoxRounding, Detection, Detections, ReadOptions};
 use palmtop_convert::examples::TaskKind;
 
-use super::boxes::{BoxScores, BoxTally, GroundTruth, Prediction};
+use super::boxes::{BoxScores, BoxTally, GroundTruth, Prediction, Rect};
 use super::items::{Expected, Item};
 use super::masks::Pixels;
 use super::text;
@@ -125,12 +125,13 @@ impl<'a> Scorer<'a> {
 }
 
 fn truth(d: &Detection) -> GroundTruth {
-    GroundTruth { label: d.label.clone(), bounding_box: d.bounding_box, crowd: false }
+    let rect = Rect::from(d.bounding_box);
+    GroundTruth { label: d.label.clone(), rect, area: rect.area(), crowd: false }
 }
 
 /// Boxes are ranked by the likelihood of their labels, those without one last.
 fn prediction(d: &Detection) -> Prediction {
-    Prediction { label: d.label.clone(), bounding_box: d.bounding_box, score: d.score.unwrap_or(0.0) }
+    Prediction { label: d.label.clone(), rect: d.bounding_box.into(), score: d.score.unwrap_or(0.0) }
 }
 
 /// Sums over the items of a task.

@@ -56,6 +56,20 @@ pub fn vocabulary_of(dir: &Path) -> Result<Vocabulary, BuildError> {
     }
 }
 
+/// Reads the vocabulary of one file, `tokenizer.json` or `tokenizer.model` by what is in it.
+///
+/// # Errors
+/// [`BuildError::Io`] if there is no such file; otherwise what is wrong with it.
+pub fn vocabulary_in(file: &Path) -> Result<Vocabulary, BuildError> {
+    let not_there = || BuildError::Io { path: file.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+    let bytes = read(file)?.ok_or_else(not_there)?;
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        json::parse(&bytes)
+    } else {
+        model::parse(&bytes, &AddedFiles::default())
+    }
+}
+
 fn read(path: &Path) -> Result<Option<Vec<u8>>, BuildError> {
     if !is_there(path) {
         return Ok(None);

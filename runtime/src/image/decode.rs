@@ -70,15 +70,34 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError
 /// # Errors
 /// As [`decode`], and if the file cannot be read. At most `encoded_bytes_max` bytes of it are.
 pub fn decode_file(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    let path = path.as_ref();
+    decode(&read_file(path.as_ref(), limits)?, limits)
+}
+
+fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
     let read = || {
         let mut bytes = Vec::new();
         // One byte more, so that a longer file is seen to be longer. Devices and pipes have no length to ask for.
         File::open(path)?.take(limits.encoded_bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read().map_err(|source| ImageError::Read { path: path.to_owned(), source })?;
-    decode(&bytes, limits)
+    read().map_err(|source| ImageError::Read { path: path.to_owned(), source })
+}
+
+/// Exif's number of the orientation that [`decode_file`] applies to a picture, from 1 (none) to 8.
+///
+/// # Errors
+/// As [`decode_file`], but for broken pixels, which are not read.
+pub fn orientation_of_file(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<u8, ImageError> {
+    let bytes = read_file(path.as_ref(), limits)?;
+    let format = container::sniff(&bytes)?;
+    let read = || open(format, &bytes, &image::Limits::no_limits())?.orientation();
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(orientation) => Ok(orientation.map_err(|error| from_decoder(format, error))?.to_exif()),
+        Err(_) => Err(ImageError::Broken {
+            format: container::name(format),
+            reason: "the decoder cannot decode it".into(),
+        }),
+    }
 }
 
 fn decode_as(

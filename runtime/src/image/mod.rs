@@ -13,7 +13,7 @@ mod normalise;
 mod pixels;
 mod resize;
 
-pub use decode::{ImageLimits, decode, decode_file};
+pub use decode::{ImageLimits, decode, decode_file, orientation_of_file};
 pub use error::{ImageError, LayoutError};
 pub use frame::{Frame, PixelFormat, Plane, Rotation, YuvColor};
 pub use normalise::Normaliser;

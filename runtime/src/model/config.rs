@@ -300,7 +300,8 @@ impl Config {
                 .map(|w| usize::try_from(w).ok().filter(|&w| w > 0))
                 .collect(),
         };
-        let id = |key| Ok::<_, FormatError>(m.usize_in(key, 0..=text.vocab - 1)? as u32);
+        let up_to = |key, last| Ok::<_, FormatError>(m.usize_in(key, 0..=last)? as u32);
+        let id = |key| up_to(key, text.vocab - 1);
         let eos = |token: u64| match usize::try_from(token) {
             Ok(t) if t < text.vocab => Ok(token as u32),
             _ => Err(Metadata::wrong("tokens.eos", &format!("has {token}, outside 0..={}", text.vocab - 1))),

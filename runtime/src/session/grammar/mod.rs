@@ -250,11 +250,11 @@ impl<'a> Sequences<'a> {
         let TokenIds { bos, eos, pad, image } = &self.model.config().tokens;
         let tokenizer = self.model.tokenizer();
         for &token in tokens {
-            if token as usize >= vocab {
-                return Err(GrammarError::NoSuchToken { token, vocab });
-            }
             if [*bos, *pad, *image].contains(&token) || eos.contains(&token) || tokenizer.is_special(token) {
                 return Err(GrammarError::ControlToken { choice, token });
+            }
+            if token as usize >= vocab {
+                return Err(GrammarError::NoSuchToken { token, vocab });
             }
         }
         self.tokens.extend_from_slice(tokens);

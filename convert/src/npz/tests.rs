@@ -148,7 +148,7 @@ fn broken_arrays_are_refused_by_name() {
         assert_eq!(fault(read_archive(&npy(1, header, &GOOD_DATA))), EntryFault::Header, "{header}");
     }
     let typed = |descr: &str| npy(1, &GOOD_HEADER.replace("<f4", descr), &GOOD_DATA);
-    for descr in [">f4", "<f8", "<f2", "|O", ""] {
+    for descr in [">f4", "<f8", "<i2", "|V4", "|O", ""] {
         assert_eq!(fault(read_archive(&typed(descr))), EntryFault::Type(descr.into()));
     }
     for shape in ["(3,)", "(2, 2)", "()", "(0,)", "(4611686018427387904, 4)"] {
@@ -163,6 +163,18 @@ fn broken_arrays_are_refused_by_name() {
         b"\x93NUMPY\x04\0\0\0",
     ] {
         assert_eq!(fault(read_archive(content)), EntryFault::NotNpy, "{content:?}");
+    }
+}
+
+#[test]
+fn half_precision_is_read() {
+    let header = GOOD_HEADER.replace("(2,)", "(4,)");
+    for (descr, data, expected) in [
+        ("<f2", [0x00, 0x3c, 0x00, 0xc0, 0x01, 0x00, 0xff, 0x7b], [1.0, -2.0, 5.960_464_5e-8, 65504.0]),
+        ("|V2", [0x80, 0x3f, 0x00, 0xc0, 0x01, 0x00, 0x7f, 0x7f], [1.0, -2.0, 9.183_55e-41, 3.389_531_4e38]),
+    ] {
+        let array = read_archive(&npy(1, &header.replace("<f4", descr), &data)).unwrap();
+        assert_eq!(array.data, expected, "{descr}");
     }
 }
 
@@ -185,8 +197,8 @@ fn broken_archives_are_refused() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         read(&file)
     };
-    assert_eq!(patched(good.len() - 6, &[0xff; 4]).unwrap_err(), NpzError::Zip64);
-    assert_eq!(patched(directory + 20, &[0xff; 4]).unwrap_err(), NpzError::Zip64);
+    assert!(matches!(patched(good.len() - 6, &[0xff; 4]).unwrap_err(), NpzError::Truncated(_)));
+    assert!(matches!(patched(directory + 20, &[0xff; 4]).unwrap_err(), NpzError::Truncated(_)));
     assert!(matches!(patched(good.len() - 6, &[0xfe; 4]).unwrap_err(), NpzError::Truncated(_)));
     assert!(matches!(patched(good.len() - 12, &[2]).unwrap_err(), NpzError::Truncated(_)));
     assert_eq!(fault(patched(directory + 8, &[1])), EntryFault::Encrypted);
@@ -204,7 +216,8 @@ fn broken_archives_are_refused() {
 #[test]
 fn an_entry_unpacks_to_no_more_than_it_says() {
     let mut file = compressed();
-    let central = file.windows(5).rposition(|window| window == b"z.npy").unwrap() - CENTRAL_HEADER_BYTES;
+    let central =
+        file.windows(5).rposition(|window| window == b"z.npy").unwrap() - archive::CENTRAL_HEADER_BYTES;
     file[central + 24..central + 28].copy_from_slice(&1000u32.to_le_bytes());
     assert_eq!(fault(Npz::parse(&file).unwrap().read_f32("z")), EntryFault::Deflate);
 }
