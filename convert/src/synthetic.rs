@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::ConvertError;
 use crate::source::WeightSource;
-use palmtop::model::tensors::EMBEDDING;
+use palmtop::model::tensors::{EMBEDDING, HEAD};
 
 /// A source of random weights.
 pub struct Synthetic {
@@ -50,7 +50,7 @@ impl Synthetic {
         match () {
             _ if ends("linear.bias") => (0.0, 0.1),
             _ if ends("linear.weight") => (0.0, over_root(0.8, v.hidden)),
-            _ if name == EMBEDDING => (0.0, over_root(0.15, t.hidden)),
+            _ if name == EMBEDDING || name == HEAD => (0.0, over_root(0.15, t.hidden)),
             _ if ends("q_proj.weight") || ends("k_proj.weight") => (0.0, over_root(1.25, t.hidden)),
             _ if ends("o_proj.weight") => {
                 (0.0, over_root(if first { 0.3 } else { 2.0 }, t.heads * t.head_dim))
@@ -72,7 +72,7 @@ impl WeightSource for Synthetic {
         for (i, o) in (start as u64..).zip(out.iter_mut()) {
             *o = mean + deviation * normal(key, i);
         }
-        if name == EMBEDDING {
+        if name == EMBEDDING || name == HEAD {
             // Rows without a token of their own, as in the hub's checkpoints: nearly nothing, so that they
             // never have the largest logit.
             let first_unused = self.config.tokens.image as usize * self.config.text.hidden;

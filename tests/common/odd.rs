@@ -203,7 +203,37 @@ pub fn odd_models() -> Vec<Odd> {
                 window: Some(1),
             },
         ),
+        with_own_head(of(
+            "a head of its own",
+            Sizes {
+                generation: 1,
+                vision: [24, 2, 30, 1],
+                sides: [9, 3],
+                text: [40, 44, 2],
+                heads: [2, 1, 20],
+                vocab: VOCAB + 1,
+                window: None,
+            },
+        )),
+        with_own_head(of(
+            "a head of its own, in Gemma 2",
+            Sizes {
+                generation: 2,
+                vision: [24, 2, 30, 1],
+                sides: [9, 3],
+                text: [272, 44, 2],
+                heads: [4, 2, 20],
+                vocab: VOCAB,
+                window: Some(3),
+            },
+        )),
     ]
+}
+
+/// The same model with a second matrix for the LM head.
+fn with_own_head(mut odd: Odd) -> Odd {
+    odd.config.text.own_head = true;
+    odd
 }
 
 /// All combinations of widths, heads and patches that are narrow and wide, few and many.
@@ -270,6 +300,7 @@ fn config_json(config: &Config) -> Value {
     json!({
         "model_type": "paligemma",
         "image_token_index": config.tokens.image,
+        "tie_word_embeddings": !config.text.own_head,
         "text_config": text,
         "vision_config": {
             "model_type": "siglip_vision_model",

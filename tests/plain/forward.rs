@@ -145,10 +145,11 @@ impl<'a> Plain<'a> {
         }
         let x = self.rms_norm(&x, &format!("{base}.norm"));
         show(trace, "text.final_norm", &x);
-        // The embedding is the LM head too.
+        // The embedding is the LM head too, unless the checkpoint has another.
+        let head = self.find("lm_head.weight").unwrap_or(embedding);
         let last = x.last().expect("a prompt is not empty");
         let logits: Vec<f32> =
-            embedding.iter().map(|token| dot(token, last)).map(|y| cap(y, t.final_softcap)).collect();
+            head.iter().map(|token| dot(token, last)).map(|y| cap(y, t.final_softcap)).collect();
         show(trace, "logits.prefill", std::slice::from_ref(&logits));
         logits
     }

