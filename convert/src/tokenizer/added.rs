@@ -83,5 +83,5 @@ impl AddedFiles {
 /// Special, or an ordinary added token that is matched after the normaliser, as transformers makes them.
 pub(super) fn usual_behaviour(text: &str) -> AddedToken {
     let special = text == "<image>";
-    AddedToken { special, normalized: !special }
+    AddedToken { special, normalized: !special, ..AddedToken::default() }
 }

@@ -69,14 +69,21 @@ impl AddedEntry {
     }
 
     pub(super) fn check(self) -> Result<(u32, String, AddedToken), BuildError> {
-        if self.single_word || self.lstrip || self.rstrip {
-            return Err(BuildError::Unsupported {
-                what: "an added token",
-                found: format!("{:?}, which strips blanks or matches whole words only", self.content),
-            });
+        if self.single_word {
+            let found = format!(
+                "{:?}, which stands for whole words only; set its 'single_word' to false if prompts have it between \
+                 blanks",
+                self.content
+            );
+            return Err(BuildError::Unsupported { what: "an added token", found });
         }
-        let normalized = self.normalized.unwrap_or(!self.special);
-        Ok((self.id, self.content, AddedToken { special: self.special, normalized }))
+        let token = AddedToken {
+            special: self.special,
+            normalized: self.normalized.unwrap_or(!self.special),
+            strips_left: self.lstrip,
+            strips_right: self.rstrip,
+        };
+        Ok((self.id, self.content, token))
     }
 }
 
@@ -125,8 +132,15 @@ impl File<'_> {
             let found = found.to_string().chars().take(300).collect();
             Err(BuildError::Unsupported { what, found })
         };
-        if self.normalizer != json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}) {
-            return unsupported("the normalizer", &self.normalizer);
+        let mut normalizers = Vec::new();
+        flatten(&self.normalizer, &mut normalizers);
+        let blanks = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
+        if normalizers != [&blanks] {
+            let found: String = self.normalizer.to_string().chars().take(300).collect();
+            let what = "palmtop applies only the one that turns blanks into U+2581: if the others change nothing in \
+                        your prompts, save the tokenizer without the others";
+            let found = format!("{found} ({what})");
+            return Err(BuildError::Unsupported { what: "the normalizer", found });
         }
         let split = json!({
             "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false
@@ -143,6 +157,14 @@ impl File<'_> {
             return unsupported("the decoder", &self.decoder);
         }
         Ok(!self.pre_tokenizer.is_null())
+    }
+}
+
+/// The steps of a normalizer, without the sequences that they stand in.
+fn flatten<'a>(normalizer: &'a Value, out: &mut Vec<&'a Value>) {
+    match normalizer["normalizers"].as_array() {
+        Some(steps) if normalizer["type"] == "Sequence" => steps.iter().for_each(|step| flatten(step, out)),
+        _ => out.push(normalizer),
     }
 }
 

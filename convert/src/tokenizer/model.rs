@@ -34,7 +34,7 @@ pub fn parse(bytes: &[u8], files: &AddedFiles) -> Result<Vocabulary, BuildError>
             PieceKind::UserDefined => ["<start_of_turn>", "<end_of_turn>"].contains(&piece.text.as_str()),
             PieceKind::Other => continue,
         };
-        added.push((id, piece.text.clone(), AddedToken { special, normalized: false }));
+        added.push((id, piece.text.clone(), AddedToken { special, ..AddedToken::default() }));
     }
     let Some(unk_id) = unk_id else {
         return Err(BuildError::Unsupported { what: "the unknown token", found: "missing".into() });

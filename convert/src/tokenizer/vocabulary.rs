@@ -37,12 +37,16 @@ pub struct Merge {
 }
 
 /// How an added token behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddedToken {
     /// Dropped when special tokens are skipped.
     pub special: bool,
     /// Looked for in the normalised text instead of the raw one.
     pub normalized: bool,
+    /// Takes the white space before it along.
+    pub strips_left: bool,
+    /// Takes the white space behind it along.
+    pub strips_right: bool,
 }
 
 impl Vocabulary {

@@ -126,6 +126,8 @@ impl Vocabulary {
             flags |= format::PIECE_ADDED;
             flags |= if token.special { format::PIECE_SPECIAL } else { 0 };
             flags |= if token.normalized { format::PIECE_ADDED_NORMALIZED } else { 0 };
+            flags |= if token.strips_left { format::PIECE_STRIPS_LEFT } else { 0 };
+            flags |= if token.strips_right { format::PIECE_STRIPS_RIGHT } else { 0 };
         }
         flags | if format::byte_of_piece(piece).is_some() { format::PIECE_BYTE } else { 0 }
     }

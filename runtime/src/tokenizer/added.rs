@@ -1,5 +1,7 @@
 //! Added tokens: which of them stands at a place in a text, the leftmost first and then the longest.
 
+use std::ops::Range;
+
 use super::format;
 use super::table::{Tokenizer, u32_at};
 
@@ -51,6 +53,23 @@ impl<'a> Tokenizer<'a> {
     /// The next added token of the normalised text at or after `from`.
     pub(super) fn next_added_normalized(&self, text: &str, from: usize) -> Option<Match> {
         self.next_added(self.added_normalized(), &self.layout.first_bytes_normalized, text, from)
+    }
+
+    /// What an added token takes of a text from `done` on: itself, and white space at its sides if it strips that.
+    ///
+    /// As in Hugging Face's tokenizers, white space behind a token is taken even if it is an added token of its own.
+    /// That then counts all the same, and the text goes on behind it, unless it strips on its left too: nothing is left
+    /// of it then.
+    pub(super) fn taken(&self, found: Match, text: &str, done: usize) -> Range<usize> {
+        let flags = self.piece_flags(found.id);
+        let (mut start, mut end) = (found.start, found.end);
+        if flags & format::PIECE_STRIPS_LEFT != 0 {
+            start = text[..start].trim_end().len().max(done);
+        }
+        if flags & format::PIECE_STRIPS_RIGHT != 0 {
+            end = text.len() - text[end..].trim_start().len();
+        }
+        start..end
     }
 
     fn next_added(&self, ids: &[u8], first: &FirstBytes, text: &str, from: usize) -> Option<Match> {

@@ -62,11 +62,12 @@ impl Tokenizer<'_> {
         if bytes > bytes_max {
             return Err(TokenizerError::TextTooLong { bytes, bytes_max });
         }
-        let mut done = 0;
-        while let Some(found) = self.next_added_raw(text, done) {
-            self.encode_between(&text[done..found.start], scratch, out);
-            out.push(found.id);
-            done = found.end;
+        let (mut done, mut from) = (0, 0);
+        while let Some(found) = self.next_added_raw(text, from) {
+            let taken = self.taken(found, text, done);
+            self.encode_between(text.get(done..taken.start).unwrap_or_default(), scratch, out);
+            out.extend((!taken.is_empty()).then_some(found.id));
+            (done, from) = (taken.end, found.end);
         }
         self.encode_between(&text[done..], scratch, out);
         Ok(())
@@ -77,11 +78,12 @@ impl Tokenizer<'_> {
         let EncodeScratch { normalized, merger, .. } = scratch;
         normalized.clear();
         normalized.extend(text.chars().map(|c| if c == ' ' { format::BLANK } else { c }));
-        let mut done = 0;
-        while let Some(found) = self.next_added_normalized(normalized, done) {
-            merger.encode(self, &normalized[done..found.start], out);
-            out.push(found.id);
-            done = found.end;
+        let (mut done, mut from) = (0, 0);
+        while let Some(found) = self.next_added_normalized(normalized, from) {
+            let taken = self.taken(found, normalized, done);
+            merger.encode(self, normalized.get(done..taken.start).unwrap_or_default(), out);
+            out.extend((!taken.is_empty()).then_some(found.id));
+            (done, from) = (taken.end, found.end);
         }
         merger.encode(self, &normalized[done..], out);
     }

@@ -87,8 +87,17 @@ pub const PIECE_ADDED: u8 = 2;
 pub const PIECE_ADDED_NORMALIZED: u8 = 4;
 /// The text of the piece is spelled `<0xNN>` and stands for one byte when decoding.
 pub const PIECE_BYTE: u8 = 8;
+/// An added token that takes the white space before it along.
+pub const PIECE_STRIPS_LEFT: u8 = 16;
+/// An added token that takes the white space behind it along.
+pub const PIECE_STRIPS_RIGHT: u8 = 32;
 /// All flags of a piece that this version knows.
-pub const PIECE_FLAGS: u8 = PIECE_SPECIAL | PIECE_ADDED | PIECE_ADDED_NORMALIZED | PIECE_BYTE;
+pub const PIECE_FLAGS: u8 = PIECE_SPECIAL
+    | PIECE_ADDED
+    | PIECE_ADDED_NORMALIZED
+    | PIECE_BYTE
+    | PIECE_STRIPS_LEFT
+    | PIECE_STRIPS_RIGHT;
 
 /// The sections, in the order in which they lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -59,7 +59,9 @@ impl Tokenizer<'_> {
         if flags & !format::PIECE_FLAGS != 0 {
             return bad("it has flags that version 1 does not have");
         }
-        if flags & format::PIECE_ADDED_NORMALIZED != 0 && flags & format::PIECE_ADDED == 0 {
+        const OF_ADDED: u8 =
+            format::PIECE_ADDED_NORMALIZED | format::PIECE_STRIPS_LEFT | format::PIECE_STRIPS_RIGHT;
+        if flags & OF_ADDED != 0 && flags & format::PIECE_ADDED == 0 {
             return bad("it is matched as an added token but is none");
         }
         if (flags & format::PIECE_BYTE != 0) != format::byte_of_piece(piece).is_some() {
