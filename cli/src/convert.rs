@@ -84,7 +84,8 @@ fn formats(args: &ConvertArgs) -> anyhow::Result<(Formats, Option<AutoRecipe>)> 
         && head != embeddings
     {
         return Err(UsageError(format!(
-            "--head {head} and --embeddings {embeddings} differ, but PaliGemma's head is its embedding: give one of them"
+            "--head {head} and --embeddings {embeddings} differ, but PaliGemma's head is its embedding: give one of them \
+             (for a fine-tune that has both use --recipe, such as text.head={head},text.embed={embeddings})"
         ))
         .into());
     }
@@ -109,11 +110,11 @@ fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
         ConvertError::NoWeights { path, .. } if PalmFile::open(path).is_ok() => {
             "it is a model file already: use it with -m"
         }
-        ConvertError::NoWeights { .. } => {
+        ConvertError::NoWeights { what, .. } if what.starts_with("has neither") => {
             "a checkpoint is a folder as the Hugging Face hub has it: config.json, *.safetensors and the tokenizer's \
              files (for PaliGemma's accept Google's licence there first)"
         }
-        ConvertError::Tokenizer { .. } => {
+        ConvertError::Tokenizer { what, .. } if what.starts_with("has neither") => {
             "copy tokenizer.json or tokenizer.model of the checkpoint into its folder, or name one with --tokenizer"
         }
         ConvertError::Jax { .. } => {

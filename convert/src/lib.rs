@@ -51,7 +51,7 @@ pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
 use calibrate::{Calibrator, Runner};
-use tokenizer::Vocabulary;
+use tokenizer::{BuildError, Vocabulary};
 use write::{Contents, Verbatim};
 
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
@@ -302,7 +302,18 @@ fn vocabulary(folder: &Path, options: &Options) -> Result<Vocabulary, ConvertErr
         Some(file) => (file.as_path(), tokenizer::vocabulary_in(file)),
         None => (folder, tokenizer::vocabulary_of(folder)),
     };
-    read.map_err(|e| ConvertError::Tokenizer { path: path.to_owned(), what: e.to_string() })
+    read.map_err(|error| {
+        let (path, what) = match error {
+            BuildError::Io { path, source } => (path, source.to_string()),
+            BuildError::StandIn { path, what } => (path, format!("is {what}")),
+            BuildError::NotFound { dir } => (
+                dir,
+                "has neither tokenizer.json nor tokenizer.model: download one with the checkpoint".to_owned(),
+            ),
+            other => (path.to_owned(), other.to_string()),
+        };
+        ConvertError::Tokenizer { path, what }
+    })
 }
 
 /// The table of the checkpoint's tokenizer, whose every piece but the picture's must have a row in the embedding.

@@ -424,3 +424,20 @@ fn the_image_token_needs_no_row() {
         &[&format!("'<image>' has the id {image}, and config.json's image_token_index is 5")],
     );
 }
+
+#[test]
+fn sentencepiece_models_have_many_names() {
+    for name in ["paligemma_tokenizer.model", "vocabulary.spm"] {
+        let dir = checkpoint("tiny1");
+        std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        let usual = converted(dir.path(), &options("int8")).unwrap().1;
+        std::fs::rename(dir.path().join("tokenizer.model"), dir.path().join(name)).unwrap();
+        assert!(converted(dir.path(), &options("int8")).unwrap().1 == usual, "{name}");
+    }
+    let error = refused("tiny1", |dir| {
+        std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
+        std::fs::copy(dir.join("tokenizer.model"), dir.join("a.model")).unwrap();
+        std::fs::rename(dir.join("tokenizer.model"), dir.join("b.model")).unwrap();
+    });
+    assert_says(&error, &["has neither tokenizer.json nor tokenizer.model"]);
+}

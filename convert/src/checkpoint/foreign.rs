@@ -38,7 +38,7 @@ pub fn no_weights(dir: &Path, names: &[String]) -> String {
     let any = |ends: &[&str]| names.iter().any(|n| ends.iter().any(|end| n.ends_with(end)));
     let has = |name: &str| names.iter().any(|n| n == name);
     if names.is_empty() {
-        return "is empty; download the checkpoint again".to_owned();
+        return "has neither model.safetensors nor anything else: download the checkpoint again".to_owned();
     }
     if let Some(inside) = training_folder(names) {
         return inside;

@@ -26,7 +26,8 @@ pub use vocabulary::{AddedToken, Merge, Vocabulary};
 /// The largest tokenizer file that is read.
 pub const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// Builds the table from a folder: from `tokenizer.json` if there is one, else from `tokenizer.model`.
+/// Builds the table from a folder: from `tokenizer.json` if there is one, else from `tokenizer.model`, or the only file
+/// that ends on `.model` or `.spm`.
 ///
 /// `tokenizer_config.json` and `added_tokens.json` are read too, where present, for added tokens that the main
 /// file lacks.
@@ -49,10 +50,25 @@ pub fn vocabulary_of(dir: &Path) -> Result<Vocabulary, BuildError> {
         let mut vocabulary = json::parse(&bytes)?;
         files.append_missing(&mut vocabulary)?;
         Ok(vocabulary)
-    } else if let Some(bytes) = read(&dir.join("tokenizer.model"))? {
+    } else if let Some(bytes) = read(&sentencepiece_file(dir))? {
         model::parse(&bytes, &files)
     } else {
         Err(BuildError::NotFound { dir: dir.to_owned() })
+    }
+}
+
+/// `tokenizer.model`, or the only file in the folder that ends as SentencePiece's do, such as
+/// `paligemma_tokenizer.model` or `vocabulary.spm`.
+fn sentencepiece_file(dir: &Path) -> PathBuf {
+    let usual = dir.join("tokenizer.model");
+    if is_there(&usual) {
+        return usual;
+    }
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = files.filter(|f| f.extension().is_some_and(|e| e == "model" || e == "spm"));
+    match (found.next(), found.next()) {
+        (Some(only), None) => only,
+        _ => usual,
     }
 }
 
