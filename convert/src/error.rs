@@ -116,6 +116,22 @@ pub enum ConvertError {
         /// The checkpoint's folder.
         path: PathBuf,
     },
+    /// An adapter cannot be merged.
+    #[error("{}: {what}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The checkpoint's folder holds an adapter, and not the model that it belongs to.
+    #[error("{}: holds an adapter{} and no model", path.display(), of_base(base))]
+    OnlyAdapter {
+        /// The folder.
+        path: PathBuf,
+        /// The model that the adapter was trained on, if it says so: a name on the hub, or a folder.
+        base: Option<String>,
+    },
     /// A recipe that cannot be understood.
     #[error("recipe '{recipe}': {what}")]
     Recipe {
@@ -229,6 +245,10 @@ impl fmt::Display for TensorProblems {
         }
         Ok(())
     }
+}
+
+fn of_base(base: &Option<String>) -> String {
+    base.as_ref().map_or(String::new(), |base| format!(" trained on '{base}'"))
 }
 
 /// The first of many names, and how many more there are.

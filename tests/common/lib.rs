@@ -142,6 +142,7 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
                 Dtype::F32 => {
                     data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
                 }
+                Dtype::F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
                 Dtype::I64 => {
                     data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
                 }

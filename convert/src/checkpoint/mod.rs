@@ -8,7 +8,7 @@ mod find;
 mod folder;
 mod foreign;
 mod names;
-mod shards;
+pub(crate) mod shards;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::path::Path;
 use palmtop::model::tensors::{EMBEDDING, HEAD};
 use rayon::prelude::*;
 
+use crate::adapter;
 use crate::error::{ConvertError, TensorProblems, listed};
 use crate::source::WeightSource;
 
@@ -30,6 +31,8 @@ use shards::{Shards, Tensor};
 pub struct Checkpoint {
     shards: Shards,
     tensors: HashMap<String, Stored>,
+    /// Tensors of an adapter that was saved with the model it wraps.
+    adapter: Vec<Tensor>,
     notes: Vec<String>,
 }
 
@@ -73,13 +76,22 @@ impl Checkpoint {
         if let Some(what) = foreign::tensors(all.iter()) {
             return Err(ConvertError::Foreign { path: dir.to_owned(), what });
         }
-        let naming = Naming::of(all.iter().map(|t| &*t.name));
+        let mut of_adapter = Vec::new();
+        let mut of_model = Vec::with_capacity(all.len());
+        for tensor in all {
+            match adapter::base_name(&tensor.name) {
+                Some(name) => of_model.push((name, tensor)),
+                None => of_adapter.push(tensor),
+            }
+        }
+        let naming = Naming::of(of_model.iter().map(|(name, _)| &**name));
         if let Some(prefix) = naming.prefix() {
             notes.push(format!("the tensors' names begin with '{prefix}', which was taken off"));
         }
-        let mut out = Self { shards, tensors: HashMap::with_capacity(all.len()), notes };
-        for tensor in all {
-            out.insert(naming.classic(&tensor.name), tensor)?;
+        let tensors = HashMap::with_capacity(of_model.len());
+        let mut out = Self { shards, tensors, adapter: of_adapter, notes };
+        for (name, tensor) in of_model {
+            out.insert(naming.classic(&name), tensor)?;
         }
         Ok(out)
     }
@@ -102,6 +114,11 @@ impl Checkpoint {
     /// What is worth knowing of how the folder was read, a sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// The tensors of an adapter that was saved with the model it wraps, and the files that they are in.
+    pub(crate) fn adapter(&self) -> (&Shards, &[Tensor]) {
+        (&self.shards, &self.adapter)
     }
 
     /// True if `path` is one of the files that are read.
@@ -253,6 +270,6 @@ fn is_channels_last(found: &[usize], needed: &[usize]) -> bool {
 }
 
 /// Buffers that older versions of transformers saved though they follow from the sizes.
-fn is_derived(name: &str) -> bool {
+pub(crate) fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".embeddings.position_ids")
 }
