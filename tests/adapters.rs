@@ -3,17 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use palmtop::format::PalmFile;
-use palmtop::model::config::Config;
-use palmtop::model::tensors::Making;
 use palmtop::{Limits, Model, Session};
 use palmtop_convert::{Adapter, Options, Report, convert};
 use palmtop_kernels::layout::WeightFormat;
-use palmtop_tests::{Tensor, checkpoint, data, relative_error, tensors, trace, uniform};
+use palmtop_tests::{Tensor, checkpoint, checkpoint_tensors, data, relative_error, tensors, trace, uniform};
 
-/// A weight of a merged model may differ from peft's by so many roundings of f32 of the largest weight of its tensor:
+/// A weight of a merged model may differ from peft's by so many roundings of f32 of the largest weight of its tensor (3.5 were seen):
 /// a product of rank 4 and its sum with the base round some ten times, DoRA's norms a few times more.
-const ROUNDINGS: f64 = 16.0;
+const ROUNDINGS: f64 = 8.0;
 
 /// What is expected of a folder of `data/adapters`.
 struct Case {
@@ -45,45 +42,6 @@ fn cases() -> Vec<Case> {
     folders.iter().map(|path| case(path)).collect()
 }
 
-/// The weights of a model in f32, by the classic names of the checkpoint's tensors: rows of each.
-fn weights(model: &Path) -> BTreeMap<String, Vec<Vec<f32>>> {
-    let palm = PalmFile::open(model).unwrap();
-    let config = Config::from_metadata(palm.metadata()).unwrap();
-    let mut out: BTreeMap<String, Vec<Vec<f32>>> = BTreeMap::new();
-    for spec in config.tensors() {
-        let rows: Vec<Vec<f32>> = match spec.matrix() {
-            None => {
-                let all = palm.f32s(&spec.name, &spec.shape).unwrap();
-                all.chunks(*spec.shape.last().unwrap()).map(<[f32]>::to_vec).collect()
-            }
-            Some(_) => {
-                let matrix = palm.matrix(&spec.name, spec.shape[0], spec.shape[1]).unwrap();
-                let row = |n| {
-                    let mut row = vec![0.0; spec.shape[1]];
-                    matrix.dequantize_row(n, &mut row);
-                    row
-                };
-                (0..spec.shape[0]).map(row).collect()
-            }
-        };
-        let parts = &spec.source.parts;
-        let mut before = 0;
-        for (index, part) in parts.iter().enumerate() {
-            let taken: Vec<Vec<f32>> = match spec.source.making {
-                Making::Stripes => {
-                    (0..part.shape[0]).map(|r| rows[r / 16 * 32 + index * 16 + r % 16].clone()).collect()
-                }
-                // Vectors of several parts lie in one row.
-                _ if part.shape.len() == 1 => vec![rows[0][before..before + part.shape[0]].to_vec()],
-                _ => rows[before..before + part.shape[0]].to_vec(),
-            };
-            before += part.shape[0];
-            out.insert(part.name.clone(), taken);
-        }
-    }
-    out
-}
-
 fn converted(checkpoint: &Path, adapters: &[Adapter], to: &Path) -> Report {
     let options = Options {
         recipe: uniform(WeightFormat::F32),
@@ -112,7 +70,7 @@ fn merged_weights_are_pefts_and_answers_follow() {
         converted(folder.path(), &[], &at("base.palm"));
         let report = converted(folder.path(), &case.adapters, &at("merged.palm"));
         assert_eq!(report.adapters.len(), case.adapters.len());
-        let (base, merged) = (weights(&at("base.palm")), weights(&at("merged.palm")));
+        let (base, merged) = (checkpoint_tensors(&at("base.palm")), checkpoint_tensors(&at("merged.palm")));
         let changed = |(name, rows): &(&String, &Vec<Vec<f32>>)| base.get(*name) != Some(*rows);
         let changed: BTreeSet<&str> = merged.iter().filter(changed).map(|(name, _)| name.as_str()).collect();
         let want: BTreeSet<&str> = case.expected.keys().filter_map(|k| k.strip_suffix(".sums")).collect();

@@ -110,6 +110,16 @@ pub enum ConvertError {
         /// Which form, and what helps.
         what: String,
     },
+    /// Weights that another program quantized cannot be read back.
+    #[error("{}: tensor '{name}' {what}", path.display())]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The head is not the embedding, and is not there.
     #[error("{}: 'tie_word_embeddings' is false, but the checkpoint has no '{HEAD}'", path.display())]
     NoHead {

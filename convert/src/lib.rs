@@ -113,7 +113,12 @@ pub fn convert(
         return Err(error);
     }
     let mut weights = Checkpoint::open(folder)?;
-    let FromJson { mut config, tied, mut notes } = config_json::read_all(folder)?;
+    let FromJson { mut config, tied, quantization, mut notes } = config_json::read_all(folder)?;
+    if !weights.is_quantized() {
+        let ignored =
+            |key| format!("config.json has a {key}, but the weights are not quantized: it was ignored");
+        notes.splice(0..0, quantization.into_iter().map(ignored));
+    }
     if let Some(filter) = options.filter {
         config.image.filter = filter;
     }

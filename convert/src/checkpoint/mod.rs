@@ -2,8 +2,9 @@
 //! their tensors.
 //!
 //! [`folder`] says which folder a name stands for, [`find`] which files in it are the weights, [`names`] what their
-//! tensors are called, and [`shards`] reads the values. [`foreign`] names what is no such checkpoint.
+//! tensors are called, and [`shards`] reads the values, [`bitsandbytes`] those that it has quantized. [`foreign`] names what is no such checkpoint.
 
+mod bitsandbytes;
 mod find;
 mod folder;
 mod foreign;
@@ -22,6 +23,7 @@ use crate::source::WeightSource;
 
 pub(crate) use folder::{origin, resolve};
 
+use bitsandbytes::Quantized;
 use names::Naming;
 use shards::{Shards, Tensor};
 
@@ -31,6 +33,8 @@ use shards::{Shards, Tensor};
 pub struct Checkpoint {
     shards: Shards,
     tensors: HashMap<String, Stored>,
+    /// What bitsandbytes quantized, by classic names.
+    quantized: HashMap<String, Quantized>,
     /// Tensors of an adapter that was saved with the model it wraps.
     adapter: Vec<Tensor>,
     notes: Vec<String>,
@@ -89,11 +93,30 @@ impl Checkpoint {
             notes.push(format!("the tensors' names begin with '{prefix}', which was taken off"));
         }
         let tensors = HashMap::with_capacity(of_model.len());
-        let mut out = Self { shards, tensors, adapter: of_adapter, notes };
+        let mut out = Self { shards, tensors, quantized: HashMap::new(), adapter: of_adapter, notes };
         for (name, tensor) in of_model {
             out.insert(naming.classic(&name), tensor)?;
         }
+        out.quantized = bitsandbytes::find(&out.shards, &mut out.tensors)?;
+        out.note_quantized();
         Ok(out)
+    }
+
+    fn note_quantized(&mut self) {
+        for bits in [4, 8] {
+            let count = self.quantized.values().filter(|q| q.bits() == bits).count();
+            if count > 0 {
+                self.notes.push(format!(
+                    "{count} matrices were read from {bits} bits of bitsandbytes; the checkpoint that it was made from \
+                     gives a better model"
+                ));
+            }
+        }
+    }
+
+    /// True if bitsandbytes has quantized some of the weights.
+    pub(crate) fn is_quantized(&self) -> bool {
+        !self.quantized.is_empty()
     }
 
     fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ConvertError> {
@@ -137,15 +160,16 @@ impl Checkpoint {
                 problems.missing.push((*name).to_owned());
                 continue;
             };
-            let tensor = &stored.tensor;
-            if !tensor.is_float() {
+            let (tensor, quantized) = (&stored.tensor, self.quantized.get(*name));
+            let found = quantized.map_or(&tensor.shape, |q| &q.shape);
+            if quantized.is_none() && !tensor.is_float() {
                 problems.unsupported.push((tensor.name.clone(), format!("{:?}", tensor.dtype)));
-            } else if tensor.shape == shape {
+            } else if found == shape {
                 stored.order = Order::RowMajor;
-            } else if is_channels_last(&tensor.shape, shape) {
+            } else if quantized.is_none() && is_channels_last(found, shape) {
                 stored.order = Order::ChannelsLast;
             } else {
-                problems.misshapen.push((tensor.name.clone(), tensor.shape.clone(), shape.to_vec()));
+                problems.misshapen.push((tensor.name.clone(), found.clone(), shape.to_vec()));
             }
         }
         let (mut pooling, mut unknown) = (false, Vec::new());
@@ -200,21 +224,25 @@ impl Checkpoint {
             return Ok(false);
         };
         let (head, embed) = (&head.tensor, &embed.tensor);
+        let shape =
+            |name, tensor: &Tensor| self.quantized.get(name).map_or(&tensor.shape, |q| &q.shape).clone();
+        let (of_head, of_embedding) = (shape(HEAD, head), shape(EMBEDDING, embed));
+        let values = of_head.iter().product::<usize>();
         let mut problems = TensorProblems::default();
-        if head.shape != embed.shape {
-            problems.misshapen.push((head.name.clone(), head.shape.clone(), embed.shape.clone()));
+        if of_head != of_embedding {
+            problems.misshapen.push((head.name.clone(), of_head, of_embedding));
         }
-        if !head.is_float() {
+        if !head.is_float() && !self.quantized.contains_key(HEAD) {
             problems.unsupported.push((head.name.clone(), format!("{:?}", head.dtype)));
         }
         if !problems.is_empty() {
             return Err(ConvertError::Tensors(Box::new(problems)));
         }
-        if head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
+        let plain = [HEAD, EMBEDDING].iter().all(|name| !self.quantized.contains_key(*name));
+        if plain && head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
             return Ok(false);
         }
         const BLOCK: usize = 1 << 16;
-        let values = head.len();
         let differs = (0..values.div_ceil(BLOCK)).into_par_iter().map(|block| {
             let (start, n) = (block * BLOCK, BLOCK.min(values - block * BLOCK));
             let (mut a, mut b) = (vec![0.0; n], vec![0.0; n]);
@@ -228,6 +256,9 @@ impl Checkpoint {
 
 impl WeightSource for Checkpoint {
     fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), ConvertError> {
+        if let Some(quantized) = self.quantized.get(name) {
+            return quantized.read(&self.shards, start, out);
+        }
         let Stored { tensor, order } =
             self.tensors.get(name).expect("the checkpoint's table has been checked");
         match order {
