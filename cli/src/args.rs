@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use palmtop::image::Filter;
 use palmtop::tasks::{Label, Language, Line};
 use palmtop::{KvFormat, Limits};
+use palmtop_convert::Adapter;
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 
@@ -314,6 +315,11 @@ pub struct ConvertArgs {
     /// The model file to write
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
+    /// An adapter to merge into the weights: a folder as PEFT saves it, LoRA in any kind. DIR=0.5 scales what it adds;
+    /// several are merged one after the other. One in the checkpoint's folder is merged first
+    #[arg(long = "adapter", value_name = "DIR[=SCALE]", value_parser = Adapter::from_argument,
+          value_hint = ValueHint::DirPath)]
+    pub adapters: Vec<Adapter>,
     /// How weights are stored: f32, f16, int8 or int4
     #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
     pub weights: WeightFormat,

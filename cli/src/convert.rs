@@ -1,5 +1,7 @@
 //! `palmtop convert`: turns a checkpoint into a model file.
 
+use std::path::Path;
+
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;
 use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Extra, Formats, Options, Recipe};
@@ -26,6 +28,7 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
         models::kernels(args.isa)?;
     }
     let options = Options {
+        adapters: args.adapters.clone(),
         recipe: formats.recipe,
         exceptions: formats.exceptions,
         calibration: args.calibrate.clone().map(|examples| Calibration { examples, auto }),
@@ -48,7 +51,7 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
             console.note("interrupted; nothing was written");
             return Ok(Outcome::Interrupted);
         }
-        Err(error) => return with_hint(error),
+        Err(error) => return with_hint(error, args),
         Ok(report) => report,
     };
     let mut out = Stdout::new();
@@ -105,8 +108,41 @@ fn formats(args: &ConvertArgs) -> anyhow::Result<(Formats, Option<AutoRecipe>)> 
 
 const PARTS: [Part; 5] = [Part::PatchEmbedding, Part::Vision, Part::Projector, Part::Text, Part::Embedding];
 
-fn with_hint(error: ConvertError) -> anyhow::Result<Outcome> {
+/// The command that converts a model with its adapter.
+fn with_base(adapter: &Path, base: &Option<String>, args: &ConvertArgs) -> String {
+    let word = |path: &Path| shell_word(&path.display().to_string());
+    let rest = format!("--adapter {} -o {}", word(adapter), word(&args.output));
+    match base {
+        None => format!("convert its model with it: palmtop convert BASE {rest}"),
+        Some(base) if Path::new(base).is_dir() => {
+            format!("convert that model with it: palmtop convert {} {rest}", shell_word(base))
+        }
+        // A name on the hub, or a folder of another machine.
+        Some(base) => {
+            let name = base.trim_end_matches('/').rsplit('/').next().unwrap_or(base);
+            format!(
+                "get that model, and convert it with the adapter: palmtop convert {} {rest}",
+                shell_word(name)
+            )
+        }
+    }
+}
+
+/// A word of a command line as a shell reads it.
+fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    match word.chars().all(plain) && !word.is_empty() {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn with_hint(error: ConvertError, args: &ConvertArgs) -> anyhow::Result<Outcome> {
     let hint = match &error {
+        ConvertError::OnlyAdapter { path, base } => {
+            let hint = with_base(path, base, args);
+            return Err(error).hint(hint);
+        }
         ConvertError::NoWeights { path, .. } if PalmFile::open(path).is_ok() => {
             "it is a model file already: use it with -m"
         }

@@ -23,6 +23,8 @@ pub(crate) struct FromJson {
     pub config: Config,
     /// True if a head that is not in the file is the embedding.
     pub tied: bool,
+    /// Keys of `config.json` that say that the weights are quantized.
+    pub quantization: Vec<&'static str>,
     /// What is worth knowing of them, a sentence each.
     pub notes: Vec<String>,
 }
@@ -46,14 +48,12 @@ pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
         }
         None => return Err(top.wrong("model_type", "is missing; palmtop runs 'paligemma'")),
     }
-    let mut notes = Vec::new();
+    let (mut notes, mut quantization) = (Vec::new(), Vec::new());
     let text_section = top.section("text_config", "text_config.")?;
     for section in [&top, &text_section] {
         for key in ["quantization_config", "compression_config"] {
             if section.get(key).is_some() {
-                notes.push(format!(
-                    "config.json has a {key}, but the weights are not quantized: it was ignored"
-                ));
+                quantization.push(key);
             }
         }
     }
@@ -69,7 +69,7 @@ pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     let image = image(dir, vision.image_size)?;
     let config = Config { vision, text, image, tokens };
     config.check().map_err(|(key, what)| top.wrong(json_key(key), what))?;
-    Ok(FromJson { config, tied: top.flag("tie_word_embeddings", true)?, notes })
+    Ok(FromJson { config, tied: top.flag("tie_word_embeddings", true)?, quantization, notes })
 }
 
 fn vision(s: &Section<'_>) -> Result<VisionConfig, ConvertError> {

@@ -110,11 +110,37 @@ pub enum ConvertError {
         /// Which form, and what helps.
         what: String,
     },
+    /// Weights that another program quantized cannot be read back.
+    #[error("{}: tensor '{name}' {what}", path.display())]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The head is not the embedding, and is not there.
     #[error("{}: 'tie_word_embeddings' is false, but the checkpoint has no '{HEAD}'", path.display())]
     NoHead {
         /// The checkpoint's folder.
         path: PathBuf,
+    },
+    /// An adapter cannot be merged.
+    #[error("{}: {what}", path.display())]
+    Adapter {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The checkpoint's folder holds an adapter, and not the model that it belongs to.
+    #[error("{}: holds an adapter{} and no model", path.display(), of_base(base))]
+    OnlyAdapter {
+        /// The folder.
+        path: PathBuf,
+        /// The model that the adapter was trained on, if it says so: a name on the hub, or a folder.
+        base: Option<String>,
     },
     /// A recipe that cannot be understood.
     #[error("recipe '{recipe}': {what}")]
@@ -229,6 +255,10 @@ impl fmt::Display for TensorProblems {
         }
         Ok(())
     }
+}
+
+fn of_base(base: &Option<String>) -> String {
+    base.as_ref().map_or(String::new(), |base| format!(" trained on '{base}'"))
 }
 
 /// The first of many names, and how many more there are.

@@ -107,6 +107,11 @@ impl<'a> Section<'a> {
         self.map?.get(key).filter(|v| !v.is_null())
     }
 
+    /// The keys that are there.
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.map.into_iter().flat_map(|m| m.keys().map(String::as_str))
+    }
+
     /// True if a key stands there with the value null.
     pub fn is_null(&self, key: &str) -> bool {
         self.map.and_then(|m| m.get(key)).is_some_and(Value::is_null)

@@ -4,6 +4,7 @@
 //! [`WeightSource`], such as the random ones of [`synthetic`]. Memory use stays small for a model of any size: input
 //! is mapped, and output is written in windows. `docs/quantization.md` describes how weights are stored, and why.
 
+mod adapter;
 mod calibrate;
 mod checkpoint;
 mod config_json;
@@ -38,6 +39,7 @@ use palmtop::model::{Model, TOKENIZER};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;
 
+pub use adapter::{Adapter, AdapterReport, MatchReport, check_adapter};
 pub use calibrate::{AutoRecipe, Calibration};
 pub use checkpoint::{Checkpoint, Extra};
 pub use config_json::read_config;
@@ -50,6 +52,7 @@ pub use recipe::Recipe;
 pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
+use adapter::{Adapted, Adapters};
 use calibrate::{Calibrator, Runner};
 use tokenizer::{BuildError, Vocabulary};
 use write::{Contents, Verbatim};
@@ -61,6 +64,8 @@ const GEMMA_NOTICE: &str =
 /// How to convert.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Adapters to merge, one after the other, behind one that the checkpoint's folder has.
+    pub adapters: Vec<Adapter>,
     /// A weight format for each part of the model.
     pub recipe: Recipe,
     /// Formats of single matrices, by their names in the file; they come before those of their parts.
@@ -88,8 +93,8 @@ pub struct Options {
     pub license: Option<String>,
 }
 
-/// Converts a checkpoint to a `.palm` file: a folder as the hub has it, or a `.npz` file of JAX's (also as the only one
-/// in a folder).
+/// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file of
+/// JAX's (also as the only one in a folder).
 ///
 /// The target appears when it is whole, and replaces an older `.palm` file of that name; after an error or an
 /// interruption there is none.
@@ -104,8 +109,16 @@ pub fn convert(
     if let Some(file) = jax::file(folder) {
         return convert_jax(&file, target, options, progress);
     }
+    if let Some(error) = adapter::only_an_adapter(folder) {
+        return Err(error);
+    }
     let mut weights = Checkpoint::open(folder)?;
-    let FromJson { mut config, tied, mut notes } = config_json::read_all(folder)?;
+    let FromJson { mut config, tied, quantization, mut notes } = config_json::read_all(folder)?;
+    if !weights.is_quantized() {
+        let ignored =
+            |key| format!("config.json has a {key}, but the weights are not quantized: it was ignored");
+        notes.splice(0..0, quantization.into_iter().map(ignored));
+    }
     if let Some(filter) = options.filter {
         config.image.filter = filter;
     }
@@ -115,20 +128,18 @@ pub fn convert(
         return Err(ConvertError::NoHead { path: folder.clone() });
     }
     weights.check(&needed(&config), options.extra)?;
+    config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let (name, revision) = checkpoint::origin(folder);
+    let adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
     let options = Options {
         name: options.name.clone().or(Some(name)),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
     let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &config)?;
-    config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
-    let mut report = convert_source(&weights, &config, tokenizer, target, &options, progress)?;
-    report.notes = weights.notes().to_vec();
-    report.notes.append(&mut notes);
-    if config.text.own_head {
-        report.notes.push("the LM head differs from the token embedding: the file has both".to_owned());
-    }
+    let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
+    notes.append(&mut report.notes);
+    report.notes = [weights.notes(), &notes].concat();
     Ok(report)
 }
 
@@ -149,12 +160,35 @@ fn convert_jax(
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     // The hub's cache knows the revision, but has many files under one name.
     let (_, revision) = checkpoint::origin(write::folder_of(file));
+    let adapters = Adapters::open(None, &options.adapters, name.as_deref().unwrap_or_default())?;
     let options = Options {
         name: options.name.clone().or(name),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
-    convert_source(&weights, &config, table, target, &options, progress)
+    convert_adapted(&weights, config, adapters, table, target, &options, progress)
+}
+
+/// Writes weights with adapters merged into them; notes are those of the adapters.
+fn convert_adapted(
+    weights: &dyn WeightSource,
+    mut config: Config,
+    adapters: Adapters,
+    tokenizer: Vec<u8>,
+    target: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, ConvertError> {
+    let mut plan = adapters.plan(&config)?;
+    config.text.own_head |= plan.unties();
+    let (merged, notes) = (std::mem::take(&mut plan.reports), std::mem::take(&mut plan.notes));
+    let adapted = in_pool(options.threads, || Adapted::new(weights, plan))?;
+    let mut report = convert_source(&adapted, &config, tokenizer, target, options, progress)?;
+    (report.adapters, report.notes) = (merged, notes);
+    if config.text.own_head {
+        report.notes.push("the LM head differs from the token embedding: the file has both".to_owned());
+    }
+    Ok(report)
 }
 
 /// Writes the weights of any source as a `.palm` file, as [`convert`] does.
@@ -208,6 +242,7 @@ pub fn convert_source(
         matrix_bits: matrix_bytes as f64 * 8.0 / matrices().map(weights).sum::<u64>().max(1) as f64,
         seconds: start.elapsed().as_secs_f64(),
         notes: Vec::new(),
+        adapters: Vec::new(),
         tensors,
     })
 }

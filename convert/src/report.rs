@@ -7,7 +7,7 @@ use palmtop::format::TensorInfo;
 use palmtop::model::tensors::Part;
 use serde::Serialize;
 
-use crate::Recipe;
+use crate::{AdapterReport, Recipe};
 
 /// What a conversion has done. `Display` gives a summary, serde everything.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +29,8 @@ pub struct Report {
     pub seconds: f64,
     /// What is worth knowing of how the checkpoint was read, a sentence each.
     pub notes: Vec<String>,
+    /// The adapters that were merged, in order.
+    pub adapters: Vec<AdapterReport>,
     /// Every tensor, in the order of the file.
     pub tensors: Vec<TensorReport>,
 }
@@ -118,6 +120,7 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        self.adapters.iter().try_for_each(|adapter| write!(f, "{adapter}"))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         write!(
             f,

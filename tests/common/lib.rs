@@ -10,8 +10,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use palmtop::format::PalmFile;
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::model::config::Config;
+use palmtop::model::tensors::Making;
 use palmtop::session::{Traced, TracedValues};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};
@@ -100,6 +102,49 @@ pub fn convert_to(name: &str, recipe: Recipe, target: &Path) {
     made.unwrap_or_else(|e| panic!("{name}: {e}"));
 }
 
+/// The weights of a model in f32, by the classic names of the checkpoint's tensors: rows of each.
+pub fn checkpoint_tensors(model: &Path) -> BTreeMap<String, Vec<Vec<f32>>> {
+    let palm = PalmFile::open(model).expect("a model that was just converted");
+    let config = Config::from_metadata(palm.metadata()).expect("a model that was just converted");
+    let mut out: BTreeMap<String, Vec<Vec<f32>>> = BTreeMap::new();
+    for spec in config.tensors() {
+        let rows: Vec<Vec<f32>> = match spec.matrix() {
+            None => {
+                let all = palm.f32s(&spec.name, &spec.shape).expect("a model that was just converted");
+                all.chunks(*spec.shape.last().expect("a model that was just converted"))
+                    .map(<[f32]>::to_vec)
+                    .collect()
+            }
+            Some(_) => {
+                let matrix = palm
+                    .matrix(&spec.name, spec.shape[0], spec.shape[1])
+                    .expect("a model that was just converted");
+                let row = |n| {
+                    let mut row = vec![0.0; spec.shape[1]];
+                    matrix.dequantize_row(n, &mut row);
+                    row
+                };
+                (0..spec.shape[0]).map(row).collect()
+            }
+        };
+        let parts = &spec.source.parts;
+        let mut before = 0;
+        for (index, part) in parts.iter().enumerate() {
+            let taken: Vec<Vec<f32>> = match spec.source.making {
+                Making::Stripes => {
+                    (0..part.shape[0]).map(|r| rows[r / 16 * 32 + index * 16 + r % 16].clone()).collect()
+                }
+                // Vectors of several parts lie in one row.
+                _ if part.shape.len() == 1 => vec![rows[0][before..before + part.shape[0]].to_vec()],
+                _ => rows[before..before + part.shape[0]].to_vec(),
+            };
+            before += part.shape[0];
+            out.insert(part.name.clone(), taken);
+        }
+    }
+    out
+}
+
 /// All parts in one format.
 pub fn uniform(format: WeightFormat) -> Recipe {
     Recipe { patch_embedding: format, vision: format, projector: format, text: format, embedding: format }
@@ -142,6 +187,7 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
                 Dtype::F32 => {
                     data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect()
                 }
+                Dtype::F64 => data.chunks(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
                 Dtype::I64 => {
                     data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
                 }

@@ -2,13 +2,14 @@
 //! their tensors.
 //!
 //! [`folder`] says which folder a name stands for, [`find`] which files in it are the weights, [`names`] what their
-//! tensors are called, and [`shards`] reads the values. [`foreign`] names what is no such checkpoint.
+//! tensors are called, and [`shards`] reads the values, [`bitsandbytes`] those that it has quantized. [`foreign`] names what is no such checkpoint.
 
+mod bitsandbytes;
 mod find;
 mod folder;
 mod foreign;
 mod names;
-mod shards;
+pub(crate) mod shards;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,11 +17,13 @@ use std::path::Path;
 use palmtop::model::tensors::{EMBEDDING, HEAD};
 use rayon::prelude::*;
 
+use crate::adapter;
 use crate::error::{ConvertError, TensorProblems, listed};
 use crate::source::WeightSource;
 
 pub(crate) use folder::{origin, resolve};
 
+use bitsandbytes::Quantized;
 use names::Naming;
 use shards::{Shards, Tensor};
 
@@ -30,6 +33,10 @@ use shards::{Shards, Tensor};
 pub struct Checkpoint {
     shards: Shards,
     tensors: HashMap<String, Stored>,
+    /// What bitsandbytes quantized, by classic names.
+    quantized: HashMap<String, Quantized>,
+    /// Tensors of an adapter that was saved with the model it wraps.
+    adapter: Vec<Tensor>,
     notes: Vec<String>,
 }
 
@@ -73,15 +80,43 @@ impl Checkpoint {
         if let Some(what) = foreign::tensors(all.iter()) {
             return Err(ConvertError::Foreign { path: dir.to_owned(), what });
         }
-        let naming = Naming::of(all.iter().map(|t| &*t.name));
+        let mut of_adapter = Vec::new();
+        let mut of_model = Vec::with_capacity(all.len());
+        for tensor in all {
+            match adapter::base_name(&tensor.name) {
+                Some(name) => of_model.push((name, tensor)),
+                None => of_adapter.push(tensor),
+            }
+        }
+        let naming = Naming::of(of_model.iter().map(|(name, _)| &**name));
         if let Some(prefix) = naming.prefix() {
             notes.push(format!("the tensors' names begin with '{prefix}', which was taken off"));
         }
-        let mut out = Self { shards, tensors: HashMap::with_capacity(all.len()), notes };
-        for tensor in all {
-            out.insert(naming.classic(&tensor.name), tensor)?;
+        let tensors = HashMap::with_capacity(of_model.len());
+        let mut out = Self { shards, tensors, quantized: HashMap::new(), adapter: of_adapter, notes };
+        for (name, tensor) in of_model {
+            out.insert(naming.classic(&name), tensor)?;
         }
+        out.quantized = bitsandbytes::find(&out.shards, &mut out.tensors)?;
+        out.note_quantized();
         Ok(out)
+    }
+
+    fn note_quantized(&mut self) {
+        for bits in [4, 8] {
+            let count = self.quantized.values().filter(|q| q.bits() == bits).count();
+            if count > 0 {
+                self.notes.push(format!(
+                    "{count} matrices were read from {bits} bits of bitsandbytes; the checkpoint that it was made from \
+                     gives a better model"
+                ));
+            }
+        }
+    }
+
+    /// True if bitsandbytes has quantized some of the weights.
+    pub(crate) fn is_quantized(&self) -> bool {
+        !self.quantized.is_empty()
     }
 
     fn insert(&mut self, name: String, tensor: Tensor) -> Result<(), ConvertError> {
@@ -104,6 +139,11 @@ impl Checkpoint {
         &self.notes
     }
 
+    /// The tensors of an adapter that was saved with the model it wraps, and the files that they are in.
+    pub(crate) fn adapter(&self) -> (&Shards, &[Tensor]) {
+        (&self.shards, &self.adapter)
+    }
+
     /// True if `path` is one of the files that are read.
     pub fn reads(&self, path: &Path) -> bool {
         let canonical = |p: &Path| p.canonicalize().ok();
@@ -120,15 +160,16 @@ impl Checkpoint {
                 problems.missing.push((*name).to_owned());
                 continue;
             };
-            let tensor = &stored.tensor;
-            if !tensor.is_float() {
+            let (tensor, quantized) = (&stored.tensor, self.quantized.get(*name));
+            let found = quantized.map_or(&tensor.shape, |q| &q.shape);
+            if quantized.is_none() && !tensor.is_float() {
                 problems.unsupported.push((tensor.name.clone(), format!("{:?}", tensor.dtype)));
-            } else if tensor.shape == shape {
+            } else if found == shape {
                 stored.order = Order::RowMajor;
-            } else if is_channels_last(&tensor.shape, shape) {
+            } else if quantized.is_none() && is_channels_last(found, shape) {
                 stored.order = Order::ChannelsLast;
             } else {
-                problems.misshapen.push((tensor.name.clone(), tensor.shape.clone(), shape.to_vec()));
+                problems.misshapen.push((tensor.name.clone(), found.clone(), shape.to_vec()));
             }
         }
         let (mut pooling, mut unknown) = (false, Vec::new());
@@ -183,21 +224,25 @@ impl Checkpoint {
             return Ok(false);
         };
         let (head, embed) = (&head.tensor, &embed.tensor);
+        let shape =
+            |name, tensor: &Tensor| self.quantized.get(name).map_or(&tensor.shape, |q| &q.shape).clone();
+        let (of_head, of_embedding) = (shape(HEAD, head), shape(EMBEDDING, embed));
+        let values = of_head.iter().product::<usize>();
         let mut problems = TensorProblems::default();
-        if head.shape != embed.shape {
-            problems.misshapen.push((head.name.clone(), head.shape.clone(), embed.shape.clone()));
+        if of_head != of_embedding {
+            problems.misshapen.push((head.name.clone(), of_head, of_embedding));
         }
-        if !head.is_float() {
+        if !head.is_float() && !self.quantized.contains_key(HEAD) {
             problems.unsupported.push((head.name.clone(), format!("{:?}", head.dtype)));
         }
         if !problems.is_empty() {
             return Err(ConvertError::Tensors(Box::new(problems)));
         }
-        if head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
+        let plain = [HEAD, EMBEDDING].iter().all(|name| !self.quantized.contains_key(*name));
+        if plain && head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
             return Ok(false);
         }
         const BLOCK: usize = 1 << 16;
-        let values = head.len();
         let differs = (0..values.div_ceil(BLOCK)).into_par_iter().map(|block| {
             let (start, n) = (block * BLOCK, BLOCK.min(values - block * BLOCK));
             let (mut a, mut b) = (vec![0.0; n], vec![0.0; n]);
@@ -211,6 +256,9 @@ impl Checkpoint {
 
 impl WeightSource for Checkpoint {
     fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), ConvertError> {
+        if let Some(quantized) = self.quantized.get(name) {
+            return quantized.read(&self.shards, start, out);
+        }
         let Stored { tensor, order } =
             self.tensors.get(name).expect("the checkpoint's table has been checked");
         match order {
@@ -253,6 +301,6 @@ fn is_channels_last(found: &[usize], needed: &[usize]) -> bool {
 }
 
 /// Buffers that older versions of transformers saved though they follow from the sizes.
-fn is_derived(name: &str) -> bool {
+pub(crate) fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".embeddings.position_ids")
 }

@@ -1,6 +1,7 @@
 //! Mapped safetensors files: tensors by their names in the files, read as f32.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -13,12 +14,14 @@ use crate::files::{open_regular, stand_in};
 /// The files, each of which is called a shard.
 ///
 /// They must not be changed while they are open: they are read through the operating system's mapping.
-#[derive(Default)]
+/// A copy shares the mappings.
+#[derive(Clone, Default)]
 pub(crate) struct Shards(Vec<Shard>);
 
+#[derive(Clone)]
 struct Shard {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
 }
 
 /// A tensor of one of the files.
@@ -73,7 +76,7 @@ impl Shards {
             }
         };
         let tensors = header.tensors().into_iter().map(tensor).collect();
-        self.0.push(Shard { path, map });
+        self.0.push(Shard { path, map: Arc::new(map) });
         Ok(tensors)
     }
 
