@@ -9,6 +9,8 @@ use std::path::Path;
 use palmtop::image::Filter;
 use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
 
+use serde_json::Value;
+
 use crate::ConvertError;
 use crate::json::{self, Section};
 
@@ -65,7 +67,7 @@ pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     // Before there was such a file, its keys stood in config.json.
     let generates = if generation.is_there() { &generation } else { &top };
     generation::check(generates, &mut notes)?;
-    let tokens = tokens(&top, &generation, text.vocab)?;
+    let tokens = tokens(&[generation, top, text_section], text.vocab)?;
     let image = image(dir, vision.image_size)?;
     let config = Config { vision, text, image, tokens };
     config.check().map_err(|(key, what)| top.wrong(json_key(key), what))?;
@@ -186,26 +188,23 @@ fn activation(s: &Section<'_>, key: &str, legacy: bool) -> Result<(), ConvertErr
     }
 }
 
-/// The answer ends at what `generation_config.json` says: Gemma 2's own list also ends chat turns.
-fn tokens(top: &Section<'_>, generation: &Section<'_>, vocab: usize) -> Result<TokenIds, ConvertError> {
-    let one = |key: &str, default: u32| {
-        Ok::<_, ConvertError>(top.token_ids(key, vocab)?.map_or(default, |ids| ids[0]))
+/// The first of the sections that has a key says what it is: `generation_config.json`, `config.json`, its text section.
+/// Gemma 2's own list of tokens that end an answer also ends chat turns.
+fn tokens(sections: &[Section<'_>; 3], vocab: usize) -> Result<TokenIds, ConvertError> {
+    let top = &sections[1];
+    let first = |key: &str, default: u32| {
+        let mut found = sections.iter().map(|s| s.token_ids(key, vocab));
+        Ok::<_, ConvertError>(found.find_map(Result::transpose).transpose()?.unwrap_or_else(|| vec![default]))
     };
     // It needs no row of the embedding.
     let image = match top.token_ids("image_token_index", SIZE_MAX)? {
         Some(ids) => ids[0],
         None => top.token_ids("image_token_id", SIZE_MAX)?.map_or(256_000, |ids| ids[0]),
     };
-    let eos = match generation.token_ids("eos_token_id", vocab)? {
-        Some(ids) => ids,
-        None => top.token_ids("eos_token_id", vocab)?.unwrap_or_else(|| vec![1]),
-    };
     // No padding is ever read, so -1, which stands for none in some files, may be any token.
-    let pad = match top.get("pad_token_id").and_then(serde_json::Value::as_i64) {
-        Some(..=-1) => 0,
-        _ => one("pad_token_id", 0)?,
-    };
-    Ok(TokenIds { bos: one("bos_token_id", 2)?, eos, pad, image })
+    let is_none = |s: &Section<'_>| s.get("pad_token_id").and_then(Value::as_i64).is_some_and(|id| id < 0);
+    let pad = if sections.iter().any(is_none) { 0 } else { first("pad_token_id", 0)?[0] };
+    Ok(TokenIds { bos: first("bos_token_id", 2)?[0], eos: first("eos_token_id", 1)?, pad, image })
 }
 
 fn image(dir: &Path, image_size: usize) -> Result<ImageConfig, ConvertError> {

@@ -136,7 +136,7 @@ pub fn convert(
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
-    let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &config)?;
+    let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &mut config)?;
     let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
     notes.append(&mut report.notes);
     report.notes = [weights.notes(), &notes].concat();
@@ -155,7 +155,7 @@ fn convert_jax(
     if let Some(filter) = options.filter {
         config.image.filter = filter;
     }
-    let table = tokenizer_table(&vocabulary, file, &config)?;
+    let table = tokenizer_table(&vocabulary, file, &mut config)?;
     in_pool(options.threads, || weights.check_sums(progress))?;
     let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     // The hub's cache knows the revision, but has many files under one name.
@@ -355,7 +355,7 @@ fn vocabulary(folder: &Path, options: &Options) -> Result<Vocabulary, ConvertErr
 fn tokenizer_table(
     vocabulary: &Vocabulary,
     checkpoint: &Path,
-    config: &Config,
+    config: &mut Config,
 ) -> Result<Vec<u8>, ConvertError> {
     let wrong = |what: String| ConvertError::Tokenizer { path: checkpoint.to_owned(), what };
     let table = vocabulary.to_table().map_err(|e| wrong(e.to_string()))?;
@@ -368,6 +368,8 @@ fn tokenizer_table(
              embedding (resize_token_embeddings), and save it again"
         )));
     }
+    // The processor of transformers begins prompts with the tokenizer's own token.
+    config.tokens.bos = tokenizer.bos_id().unwrap_or(config.tokens.bos);
     if let Some(id) = tokenizer.id_of(IMAGE).filter(|&id| id != config.tokens.image) {
         let image = config.tokens.image;
         return Err(wrong(format!(

@@ -18,6 +18,8 @@ fn fields(config: &Config) -> Value {
     let (v, t) = (&config.vision, &config.text);
     json!({
         "image": config.tokens.image,
+        "eos": config.tokens.eos,
+        "pad": config.tokens.pad,
         "vision": {
             "hidden": v.hidden, "intermediate": v.intermediate, "layers": v.layers, "heads": v.heads,
             "image_size": v.image_size, "patch_size": v.patch_size, "norm_eps": v.norm_eps,

@@ -251,7 +251,7 @@ fn answers_end_where_generation_config_says() {
         "text_config": {"model_type": "gemma2", "vocab_size": 257_216, "eos_token_id": [1, 107]},
     });
     std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    assert_eq!(read_config(dir.path()).unwrap().tokens.eos, [1]);
+    assert_eq!(read_config(dir.path()).unwrap().tokens.eos, [1, 107]);
     std::fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [1, 106]}"#).unwrap();
     assert_eq!(read_config(dir.path()).unwrap().tokens.eos, [1, 106]);
 }

@@ -8,7 +8,9 @@ import pathlib
 import tempfile
 
 import transformers
-from transformers import Gemma2Config, GemmaConfig, PaliGemmaConfig, SiglipImageProcessor, SiglipVisionConfig
+from transformers import (
+    Gemma2Config, GemmaConfig, GenerationConfig, PaliGemmaConfig, SiglipImageProcessor, SiglipVisionConfig,
+)
 
 
 def saved(config):
@@ -26,8 +28,12 @@ def resolved(written):
     v, t = config.vision_config, config.text_config
     gemma2 = t.model_type == "gemma2"
     windows = [t.sliding_window if kind == "sliding_attention" else None for kind in t.layer_types] if gemma2 else None
+    generation = GenerationConfig.from_model_config(config)
+    eos = generation.eos_token_id
     return {
         "tied": config.tie_word_embeddings,
+        "eos": eos if isinstance(eos, list) else [eos],
+        "pad": generation.pad_token_id,
         "image": config.image_token_index,
         "vision": {
             "hidden": v.hidden_size, "intermediate": v.intermediate_size, "layers": v.num_hidden_layers,
@@ -68,6 +74,8 @@ def main():
         {**top, "text_config": {"model_type": "gemma2", "sliding_window": None, "num_hidden_layers": 3}},
         {**top, "text_config": {"model_type": "gemma2", "final_logit_softcapping": None, "head_dim": 128}},
         {**top, "image_token_id": 7, "tie_word_embeddings": False},
+        {**top, "text_config": {"eos_token_id": [1, 107], "pad_token_id": 3}},
+        {**top, "eos_token_id": 5, "text_config": {"eos_token_id": [1, 107]}},
         saved(PaliGemmaConfig()),
         saved(PaliGemmaConfig(image_token_index=257152, text_config=GemmaConfig(), vision_config=SiglipVisionConfig())),
         saved(PaliGemmaConfig(text_config=Gemma2Config(vocab_size=257216), tie_word_embeddings=False)),
