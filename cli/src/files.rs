@@ -1,10 +1,12 @@
 //! Output files that appear only once they are complete.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail};
-use tempfile::NamedTempFile;
+use palmtop_convert::temporary::{self, Temporary};
 
 use crate::errors::WithHint;
 
@@ -20,7 +22,7 @@ pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
 
 /// A temporary file that will take the place of another. Dropped unfinished, it leaves nothing behind.
 pub struct Replacement {
-    file: NamedTempFile,
+    file: Temporary,
     path: PathBuf,
 }
 
@@ -31,28 +33,28 @@ impl Replacement {
             bail!("cannot write {}: it is a folder", path.display());
         }
         let folder = folder_for(path)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".palmtop-").suffix(".part");
-        #[cfg(unix)]
-        {
-            // Temporary files are private by default; this one becomes an ordinary file, as the umask has it.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).with_context(|| format!("cannot write {}", path.display()))?;
+        remove_left_once(folder);
+        let file = Temporary::new_in(folder).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { file, path: path.to_owned() })
     }
 
     /// What to write to.
-    pub fn file(&mut self) -> &mut File {
-        self.file.as_file_mut()
+    pub fn file(&self) -> &File {
+        self.file.file()
     }
 
     /// Gives the file its name once its bytes are on the disk.
     pub fn finish(self) -> anyhow::Result<()> {
-        let context = || format!("cannot write {}", self.path.display());
-        self.file.as_file().sync_all().with_context(context)?;
-        self.file.persist(&self.path).map_err(|e| e.error).with_context(context)?;
-        Ok(())
+        let path = self.path;
+        self.file.persist(&path).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Removes what killed programs have left in a folder, the first time that something is written there: a folder of
+/// many pictures is not looked through for each of them.
+fn remove_left_once(folder: &Path) {
+    static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if DONE.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+        temporary::remove_left(folder);
     }
 }

@@ -156,10 +156,10 @@ fn write_picture(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
 /// Writes a temporary file beside `path`, then gives it that name.
 fn replace(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), EncodeError>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), EncodeError>,
 ) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
-    let mut replacement = Replacement::new(path)?;
+    let replacement = Replacement::new(path)?;
     let mut buffered = BufWriter::new(replacement.file());
     write(&mut buffered).with_context(context)?;
     buffered.flush().with_context(context)?;

@@ -63,7 +63,7 @@ pub fn run(args: &TraceArgs, console: Console) -> anyhow::Result<Outcome> {
         "prompt": args.prompt,
         "picture": names.join("\n"),
     });
-    let mut target = Replacement::new(&args.output)?;
+    let target = Replacement::new(&args.output)?;
     write_safetensors(&mut kept, metadata, target.file())
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     if cancel.is_cancelled() {

@@ -72,6 +72,8 @@ fn every_format_converts_and_verifies() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("tiny1");
     lay_out_checkpoint("tiny1", &checkpoint);
+    // What a conversion that was killed has left.
+    fs::write(folder.path().join(".palmtop-Killed.part"), "half of a model").unwrap();
     let mut sizes = Vec::new();
     for format in ["f32", "f16", "int8", "int4"] {
         let target = folder.path().join(format!("{format}.palm"));

@@ -22,6 +22,7 @@ mod recipe;
 mod report;
 mod source;
 pub mod synthetic;
+pub mod temporary;
 pub mod tokenizer;
 mod write;
 
@@ -205,6 +206,7 @@ pub fn convert_source(
     let start = Instant::now();
     config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     write::check_target(target)?;
+    temporary::remove_left(write::folder_of(target));
     let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec::read)?;
     let mut metadata = Metadata::default();
     config.to_metadata(&mut metadata);
@@ -285,10 +287,6 @@ fn calibrated(
     }
     // A file that cannot be used is better known beforehand.
     examples::read_examples(&calibration.examples)?;
-    let beside = write::folder_of(target);
-    let folder = tempfile::Builder::new().prefix(".palmtop-").suffix(".part").tempdir_in(beside);
-    let folder = folder.map_err(ConvertError::io(beside))?;
-    let path = folder.path().join("first.palm");
     let first = Contents {
         formats: calibrate::runs_as(config).into(),
         metadata: contents.metadata.clone(),
@@ -297,9 +295,9 @@ fn calibrated(
         source,
         config,
     };
-    write::write(&path, &first, None, progress)?;
+    let (written, ..) = write::write_temporary(target, &first, None, progress)?;
     drop(first);
-    let model = Model::open(&path).map_err(|e| ConvertError::Calibration(e.to_string()))?;
+    let model = Model::open(written.path()).map_err(|e| ConvertError::Calibration(e.to_string()))?;
     let threads = options.threads.map(|n| n.min(THREADS_MAX));
     let runner = Runner::new(&model, &calibration.examples, options.isa, threads, progress)?;
     let mut calibrator = Calibrator::new(runner, config)?;

@@ -48,6 +48,9 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { ' ' } else { printable_char(c) }).collect()
 }
 
+/// Longer labels stand out of their column.
+const LABEL_COLUMNS_MAX: usize = 40;
+
 /// A table of objects, a line each, indented by so many blanks.
 pub fn objects_table(found: &[Found], indent: usize) -> String {
     if found.is_empty() {
@@ -58,7 +61,9 @@ pub fn objects_table(found: &[Found], indent: usize) -> String {
         label => printable(label),
     };
     let labels: Vec<String> = found.iter().map(label).collect();
-    let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("label".len());
+    // A single long label does not make every line long.
+    let widths = labels.iter().map(|l| l.chars().count()).filter(|&width| width <= LABEL_COLUMNS_MAX);
+    let width = widths.max().unwrap_or(0).max("label".len());
     let has_masks = found.iter().any(|f| f.detection.mask.is_some());
     let mut table = format!("{:indent$}{:width$}  score  x_min  y_min  x_max  y_max", "", "label");
     table += if has_masks { "  mask pixels\n" } else { "\n" };
