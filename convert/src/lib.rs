@@ -86,7 +86,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// A tokenizer file (`tokenizer.json` or `tokenizer.model`) instead of those beside the weights.
     pub tokenizer: Option<PathBuf>,
-    /// The model's name in the file; otherwise that of the checkpoint's folder.
+    /// The model's name in the file; otherwise that of the checkpoint's folder, with those of adapters.
     pub name: Option<String>,
     /// The revision in the file; otherwise that of a hub cache folder, if it is one.
     pub revision: Option<String>,
@@ -131,13 +131,16 @@ pub fn convert(
     weights.check(&needed(&config), options.extra)?;
     config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let (name, revision) = checkpoint::origin(folder);
-    let adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
+    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
     let options = Options {
-        name: options.name.clone().or(Some(name)),
+        name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
     let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &mut config)?;
+    if options.tokenizer.is_none() {
+        adapters.compare_tokenizers(&tokenizer);
+    }
     let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
     notes.append(&mut report.notes);
     report.notes = [weights.notes(), &notes].concat();
@@ -158,12 +161,12 @@ fn convert_jax(
     }
     let table = tokenizer_table(&vocabulary, file, &mut config)?;
     in_pool(options.threads, || weights.check_sums(progress))?;
-    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     // The hub's cache knows the revision, but has many files under one name.
     let (_, revision) = checkpoint::origin(write::folder_of(file));
-    let adapters = Adapters::open(None, &options.adapters, name.as_deref().unwrap_or_default())?;
+    let adapters = Adapters::open(None, &options.adapters, &name)?;
     let options = Options {
-        name: options.name.clone().or(name),
+        name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };

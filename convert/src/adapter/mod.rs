@@ -33,6 +33,7 @@ pub use report::{AdapterReport, MatchReport};
 
 use crate::checkpoint::shards::{Shards, Tensor};
 use crate::checkpoint::{self, Checkpoint};
+use crate::tokenizer::{self, BuildError};
 use crate::{ConvertError, needed};
 use config::AdapterConfig;
 use plan::Plan;
@@ -148,6 +149,35 @@ impl Adapters {
             let path = adapter.path.display();
             self.notes
                 .push(format!("the adapter {path} was trained on '{base}', and this checkpoint is '{name}'"));
+        }
+    }
+
+    /// A name for the base with the adapters that were asked for.
+    pub fn name(asked: &[Adapter], base: &str) -> String {
+        let named = |a: &Adapter| {
+            let path = a.path.canonicalize().unwrap_or_else(|_| a.path.clone());
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let scale = if a.scale == 1.0 { String::new() } else { format!("={}", a.scale) };
+            format!(" + {name}{scale}")
+        };
+        asked.iter().fold(base.to_owned(), |name, adapter| name + &named(adapter))
+    }
+
+    /// Notes which of them have a tokenizer that makes another table than the base's.
+    pub fn compare_tokenizers(&mut self, table: &[u8]) {
+        for Opened { path, .. } in &self.opened {
+            let differs = match tokenizer::build_table(path) {
+                Ok(own) => own != table,
+                Err(BuildError::NotFound { .. }) => false,
+                Err(_) => true,
+            };
+            if differs {
+                self.notes.push(format!(
+                    "the adapter {} has a tokenizer that differs from the checkpoint's, which was used; --tokenizer \
+                     names another",
+                    path.display()
+                ));
+            }
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
 
 /// No module of a PaliGemma has a longer name, whatever it is wrapped in.
 const NAME_BYTES_MAX: usize = 512;
+/// Trained ones are below a hundred; far beyond, a model's activations overflow.
+const FACTOR_MAX: f64 = 1e6;
 /// Nobody lists more modules.
 const TARGETS_MAX: usize = 4096;
 
@@ -242,7 +244,11 @@ impl Matcher<'_> {
                 n => format!("{n} of its {all} tensors fit nothing in this model"),
             };
             let colpali = unmatched.iter().any(|n| n.contains("custom_text_proj"));
-            let hint = if colpali { "; it is one of ColPali's, which palmtop does not run" } else { "" };
+            let hint = match &self.adapter.config.base {
+                _ if colpali => "; it is one of ColPali's, which palmtop does not run".to_owned(),
+                Some(base) => format!("; it was trained on '{base}'"),
+                None => String::new(),
+            };
             return Err(self.wrong(format!("{how_many}: {}{hint}", listed(&unmatched))));
         }
         if !unread.is_empty() {
@@ -431,9 +437,11 @@ impl Matcher<'_> {
     /// What a module's product is multiplied by.
     fn factor(&self, module: &str, rank: usize) -> Result<f64, ConvertError> {
         let factor = self.adapter.config.scale(module, rank) * self.adapter.scale;
-        match (factor as f32).is_finite() {
+        match factor.abs() <= FACTOR_MAX {
             true => Ok(factor),
-            false => Err(self.wrong(format!("the factor of '{module}' is {factor:e}, which is no f32"))),
+            false => Err(self.wrong(format!(
+                "the factor of '{module}' is {factor:e}, and nothing is trained with one beyond {FACTOR_MAX:e}"
+            ))),
         }
     }
 

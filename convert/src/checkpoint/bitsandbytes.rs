@@ -129,9 +129,7 @@ pub(super) fn find(
         Some((_, stored)) => Err(wrong(
             shards,
             &stored.tensor,
-            "looks like bitsandbytes' 4 bits, and the state that it takes to read them is not in the file: convert the \
-             checkpoint that it was made from"
-                .into(),
+            "has 4 bits a weight, and the state that it takes to read them is not in the file".into(),
         )),
     }
 }
@@ -152,7 +150,7 @@ fn four_bits(
     let text = shards.bytes(state_tensor);
     let state: State = match text.len() <= STATE_BYTES_MAX {
         true => serde_json::from_slice(text)
-            .map_err(|_| wrong(state_tensor, "is not the JSON of bitsandbytes"))?,
+            .map_err(|_| wrong(state_tensor, "is damaged: it is not the JSON that bitsandbytes writes"))?,
         false => return Err(wrong(state_tensor, "is too long to be bitsandbytes' state")),
     };
     if !state_tensor.name.ends_with(&state.quant_type) || state.quant_type.is_empty() {
@@ -214,7 +212,7 @@ fn eight_bits(
     }
     // 0 is rows one after the other; the others are the layouts of matrix units.
     if let Some(format) = format.filter(|f| shards.bytes(f).iter().any(|&b| b != 0)) {
-        let what = "says that the weight lies in the order of a GPU's matrix unit: load it with bitsandbytes and save it again";
+        let what = "says that its weight lies in the order of a GPU's matrix unit";
         return Err(wrong(shards, &format, what.into()));
     }
     Ok(Quantized { shape: weight.shape.clone(), weight, kind: Kind::EightBit { scales } })
