@@ -114,7 +114,7 @@ impl FileKind {
     }
 
     /// What can be done so that there is a picture.
-    pub(super) fn advice(self) -> &'static str {
+    pub fn advice(self) -> &'static str {
         match self {
             Self::OtherPicture("HEIC") => {
                 "convert it first: heif-convert photo.heic photo.jpg, or on a Mac sips -s format jpeg photo.heic \
