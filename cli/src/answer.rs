@@ -20,7 +20,7 @@ use crate::args::{
     AnswerArgs, AskArgs, CaptionArgs, DecodingArgs, DetectArgs, Labels, OcrArgs, RunArgs, SegmentArgs, Style,
 };
 use crate::models;
-use crate::output::{Console, Printer, Shown};
+use crate::output::{Console, Printer, Shown, say};
 use crate::save::Saver;
 use crate::{Outcome, interrupt};
 
@@ -100,9 +100,10 @@ pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
         let passed_over = &expanded.passed_over;
         let advice = passed_over.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
         let number = passed_over.count();
-        console.note(format_args!(
-            "passed over {number} files that palmtop does not read: {passed_over}{advice}"
-        ));
+        let files = if number == 1 { "file" } else { "files" };
+        let text = format!("passed over {number} {files} that palmtop does not read: {passed_over}{advice}");
+        // Pictures that nobody looked at are no small matter.
+        if passed_over.advice().is_some() { say(format_args!("{text}\n")) } else { console.note(text) }
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
