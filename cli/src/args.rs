@@ -171,12 +171,15 @@ pub struct RunArgs {
 /// Arguments of all commands that answer.
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF), folders of them, patterns such as "shots/*.png", or - for stdin
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF), folders of them, patterns such as "shots/*.png", or - for stdin
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<PathBuf>,
     /// Include pictures in subfolders
     #[arg(short, long)]
     pub recursive: bool,
+    /// Use pictures that end too early as far as they go, instead of refusing them
+    #[arg(long)]
+    pub allow_truncated: bool,
     /// Print one JSON object per line: text, tokens, timings and typed results (docs/json.md)
     #[arg(long)]
     pub json: bool,

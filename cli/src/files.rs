@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, anyhow, bail};
 use palmtop_convert::temporary::{self, Temporary};
 
-use crate::errors::WithHint;
+use crate::errors::{UsageError, WithHint};
 
 /// The folder that a file is to be written in, which must be there.
 pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
@@ -18,6 +18,52 @@ pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
             .hint("make the folder first, or write somewhere else");
     }
     Ok(folder)
+}
+
+/// Which file a name means, however it is spelled: two names of one file have one that is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    path: PathBuf,
+    /// Device and number, which several hard links share.
+    #[cfg(unix)]
+    number: (u64, u64),
+}
+
+impl Identity {
+    /// Of the file at `path`, through links; `None` if there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let path = path.canonicalize().ok()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let metadata = path.metadata().ok()?;
+            Some(Self { number: (metadata.dev(), metadata.ino()), path })
+        }
+        #[cfg(not(unix))]
+        Some(Self { path })
+    }
+
+    /// Whether both are one file, be it by hard links.
+    pub fn is_same(&self, other: &Self) -> bool {
+        #[cfg(unix)]
+        if self.number == other.number {
+            return true;
+        }
+        self.path == other.path
+    }
+}
+
+/// Refuses to write over what is read: known before any work is done.
+pub fn refuse_to_replace<'a>(output: &Path, inputs: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let Some(target) = Identity::of(output) else { return Ok(()) };
+    for input in inputs {
+        if Identity::of(input).is_some_and(|input| input.is_same(&target)) {
+            let message =
+                format!("{} would replace {}; choose another name", output.display(), input.display());
+            return Err(UsageError(message).into());
+        }
+    }
+    Ok(())
 }
 
 /// A temporary file that will take the place of another. Dropped unfinished, it leaves nothing behind.

@@ -54,7 +54,7 @@ fn a_broken_picture_among_good_ones_is_reported_and_passed_over() {
     assert_eq!(lines.len(), 4);
     assert!(errors[0].is_none() && errors[3].is_none());
     assert_says(errors[1].unwrap(), &["cannot use picture", "b.png", "empty"]);
-    assert_says(errors[2].unwrap(), &["c.jpg", "not a JPEG, PNG, WebP, BMP or GIF image"]);
+    assert_says(errors[2].unwrap(), &["c.jpg", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image"]);
     assert_says(
         &ran.stderr,
         &["b.png", "because: ", "c.jpg", "because: ", "2 of 4 pictures could not be used"],

@@ -3,9 +3,10 @@
 use image::{ExtendedColorType, ImageFormat};
 use proptest::prelude::*;
 
-use super::super::{ImageError, ImageLimits, decode};
+use super::super::{DecodeOptions, ImageError, ImageLimits, decode, decode_with};
 use super::encoded::{FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, zlib_stored};
 use super::generated;
+use super::pictures::pictures;
 
 /// Limits under which a broken file cannot make a test slow.
 const SMALL: ImageLimits =
@@ -18,6 +19,9 @@ const MAGICS: &[&[u8]] = &[
     b"BM",
     b"RIFF\x40\0\0\0WEBP",
     b"RIFF\x40\0\0\0WEBPVP8X",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*\0\0\0\x08",
+    b"II+\0\x08\0\0\0",
 ];
 
 fn sample(format: ImageFormat) -> Vec<u8> {
@@ -30,6 +34,13 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     FORMATS.iter().map(|&format| (format!("{format:?}"), sample(format))).chain(committed).collect()
 }
 
+/// The same, and those of every kind that people have.
+fn all_samples() -> Vec<(String, Vec<u8>)> {
+    let mut samples = samples();
+    pictures(&mut |name, file, _, _| samples.push((name.to_owned(), file.to_vec())));
+    samples
+}
+
 fn error(bytes: &[u8]) -> ImageError {
     decode(bytes, &ImageLimits::default()).unwrap_err()
 }
@@ -37,21 +48,35 @@ fn error(bytes: &[u8]) -> ImageError {
 #[test]
 fn what_is_no_image_is_said_to_be_none() {
     assert!(matches!(error(b""), ImageError::Empty));
-    for (bytes, name) in [
-        (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], Some("HEIC")),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", Some("AVIF")),
-        (b"%PDF-1.7", Some("PDF")),
-        (b"II*\0abcdef", Some("TIFF or a camera's raw format")),
-        (b"  <svg xmlns=''>", Some("SVG")),
-        (b"hello", None),
-        (b"\0", None),
-        (b"\xff\xd8", None),
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n";
+    const NONE: &str = "not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
+    for (bytes, says, advice) in [
+        (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], "(it looks like HEIC)", "heif-convert"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "(it looks like HEIC)", "heif-convert"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "(it looks like AVIF)", "avifdec"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "(it looks like AVIF)", "avifdec"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "(it looks like a video)", "ffmpeg"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "(it looks like a camera's raw format)", "develop it"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "(it looks like a camera's raw format)", "develop it"),
+        (b"  <svg xmlns=''>", "(it looks like SVG)", "convert it to one of these first"),
+        (b"<?xml version='1.0'?><svg>", "(it looks like SVG)", "convert it to one of these first"),
+        (b"hello", NONE, "convert it to one of these first"),
+        (b"\0", NONE, "convert it to one of these first"),
+        (b"\xff\xd8", NONE, "convert it to one of these first"),
+        (b"[hello]", NONE, "convert it to one of these first"),
+        (b"%PDF-1.7", "not a picture, but PDF", "pdftoppm"),
+        (pointer, "not a picture, but a Git LFS pointer", "git lfs pull"),
+        (b"<!doctype html>\n<html>", "not a picture, but a web page", "download it again"),
+        (b"\xef\xbb\xbf <HTML>", "not a picture, but a web page", "download it again"),
+        (b"{\"error\": \"not found\"}", "not a picture, but JSON", "download it again"),
+        (b"[]", "not a picture, but JSON", "download it again"),
+        (b"<?xml version='1.0'?><Error>", "not a picture, but XML", "download it again"),
+        (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "not a picture, but a Mac's AppleDouble file", "without ._"),
     ] {
         let error = error(bytes);
-        let ImageError::UnknownFormat { looks_like } = error else { panic!("{error:?}") };
-        assert_eq!(looks_like, name);
-        let message = ImageError::UnknownFormat { looks_like }.to_string();
-        assert!(message.starts_with("not a JPEG, PNG, WebP, BMP or GIF image"), "{message}");
+        let ImageError::UnknownFormat { .. } = error else { panic!("{error:?}") };
+        let message = error.to_string();
+        assert!(message.contains(says) && message.contains(advice), "{message}");
     }
 }
 
@@ -78,6 +103,20 @@ fn truncated_files_are_refused() {
             );
         }
     }
+}
+
+#[test]
+fn cut_files_of_every_kind_are_refused_or_whole() {
+    pictures(&mut |name, file, _, _| {
+        let whole = decode(file, &SMALL).unwrap();
+        // If the notes behind the pixels are gone nobody knows that they were there.
+        let may_lie = ["behind", "twice", "packed"].iter().any(|word| name.contains(word));
+        for len in (1..file.len()).step_by((file.len() / 64).max(1)) {
+            if let Ok(image) = decode(&file[..len], &SMALL) {
+                assert!(may_lie || image == whole, "{name} cut to {len} of {}", file.len());
+            }
+        }
+    });
 }
 
 #[test]
@@ -162,10 +201,11 @@ proptest! {
     /// Decoding returns, whatever is in the file.
     #[test]
     fn changed_bytes_never_panic(
-        (_, mut file) in proptest::sample::select(samples()),
+        (_, mut file) in proptest::sample::select(all_samples()),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
         head_only: bool,
         cut in proptest::option::of(any::<prop::sample::Index>()),
+        allow_truncated: bool,
     ) {
         for (at, byte) in changes {
             let range = if head_only { file.len().min(100) } else { file.len() };
@@ -174,8 +214,11 @@ proptest! {
         if let Some(cut) = cut {
             file.truncate(cut.index(file.len()));
         }
-        if let Ok(image) = decode(&file, &SMALL) {
+        let options = DecodeOptions { limits: SMALL, allow_truncated };
+        if let Ok(decoded) = decode_with(&file, &options) {
+            let image = decoded.image;
             prop_assert!(image.width() <= SMALL.side_max && image.height() <= SMALL.side_max);
+            prop_assert!(allow_truncated || !decoded.is_truncated);
         }
     }
 

@@ -1,0 +1,162 @@
+//! Files that end too early: refused, or decoded as far as they go if that is allowed, and then it is said.
+
+use image::{ExtendedColorType, ImageFormat};
+
+use super::super::{DecodeOptions, Decoded, ImageError, ImageLimits, RgbImage, decode, decode_with};
+use super::encoded::encode;
+use super::generated;
+use super::pictures::pictures;
+
+const END: &[u8] = b"\xff\xd9";
+
+fn allowed(file: &[u8]) -> Result<Decoded, ImageError> {
+    let options = DecodeOptions { allow_truncated: true, ..DecodeOptions::default() };
+    decode_with(file, &options)
+}
+
+fn is_truncated(file: &[u8]) -> bool {
+    matches!(decode(file, &ImageLimits::default()), Err(ImageError::Truncated { .. }))
+}
+
+/// Where the data of the first scan begin.
+fn scan_data(jpeg: &[u8]) -> usize {
+    let at = jpeg.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap();
+    at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]))
+}
+
+/// All kinds of JPEG that end with an end marker.
+fn jpegs(visit: &mut dyn FnMut(&str, &[u8])) {
+    let mut seen = 0;
+    pictures(&mut |name, file, _, _| {
+        if name.ends_with(".jpg") && file.ends_with(END) && !name.starts_with("fill") {
+            seen += 1;
+            visit(name, &file[..file.len() - END.len()]);
+        }
+    });
+    assert!(seen > 60, "only {seen} files");
+}
+
+#[test]
+fn jpegs_that_stop_within_a_scan_are_refused_with_and_without_an_end_marker() {
+    jpegs(&mut |name, file| {
+        let from = scan_data(file);
+        // The last byte may hold only bits that fill it.
+        for len in (from..file.len() - 1).step_by(7).chain([file.len() - 2]) {
+            let cut = &file[..len];
+            assert!(is_truncated(cut), "{name} cut to {len} of {}", file.len());
+            // A progressive picture may end behind any of its scans, if it says so.
+            if !name.contains("progressive") {
+                assert!(is_truncated(&[cut, END].concat()), "{name} ended at {len} of {}", file.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn jpegs_that_stop_within_a_scan_are_decoded_if_that_is_allowed() {
+    jpegs(&mut |name, file| {
+        let from = scan_data(file);
+        for len in (from..file.len() - 1).step_by(11) {
+            for cut in [file[..len].to_vec(), [&file[..len], END].concat()] {
+                let decoded = allowed(&cut).unwrap_or_else(|e| panic!("{name} cut to {len}: {e}"));
+                let may_end = name.contains("progressive") && cut.ends_with(END);
+                assert!(decoded.is_truncated || may_end, "{name} cut to {len}");
+            }
+        }
+        assert!(allowed(&file[..from - 3]).is_err(), "{name} has no scan");
+        let whole = allowed(&[file, END].concat()).unwrap();
+        assert!(
+            !whole.is_truncated && whole.image == decode(file, &ImageLimits::default()).unwrap(),
+            "{name}"
+        );
+    });
+}
+
+#[test]
+fn a_jpeg_with_a_wrong_code_in_its_scan_is_broken() {
+    let image = generated(64, 64, 3);
+    let mut file = encode(ImageFormat::Jpeg, 64, 64, image.data(), ExtendedColorType::Rgb8);
+    let middle = (scan_data(&file) + file.len()) / 2;
+    // No code consists of ones only; within a scan such a byte has a zero behind it.
+    for pair in file[middle..middle + 16].chunks_exact_mut(2) {
+        pair.copy_from_slice(&[0xff, 0]);
+    }
+    let error = decode(&file, &ImageLimits::default()).unwrap_err();
+    assert!(matches!(error, ImageError::Broken { format: "JPEG", .. }), "{error}");
+    assert!(allowed(&file).unwrap().is_truncated);
+}
+
+#[test]
+fn what_is_there_of_a_picture_is_its_own() {
+    let image = generated(48, 64, 2);
+    let rows = |image: &RgbImage, count: usize| image.data()[..count * 48 * 3].to_vec();
+    let encode = |format| encode(format, 48, 64, image.data(), ExtendedColorType::Rgb8);
+    for (name, file) in [
+        ("JPEG", encode(ImageFormat::Jpeg)),
+        ("PNG", encode(ImageFormat::Png)),
+        ("BMP", encode(ImageFormat::Bmp)),
+        ("GIF", encode(ImageFormat::Gif)),
+        ("TIFF", tiff_with_directory_first(&image)),
+    ] {
+        let whole = decode(&file, &ImageLimits::default()).unwrap();
+        let cut = &file[..file.len() * 3 / 4];
+        let error = decode(cut, &ImageLimits::default()).unwrap_err();
+        assert!(matches!(error, ImageError::Truncated { format } if format == name), "{name}: {error}");
+        let decoded = allowed(cut).unwrap();
+        assert!(decoded.is_truncated && decoded.image != whole, "{name}");
+        if name == "BMP" {
+            // The last row stands first.
+            let last = |image: &RgbImage| image.view().row(63).to_vec();
+            assert_eq!(last(&decoded.image), last(&whole));
+        } else {
+            assert_eq!(rows(&decoded.image, 24), rows(&whole, 24), "{name}");
+        }
+        for len in 0..16 {
+            assert!(allowed(&file[..len]).is_err(), "{name} cut to {len}");
+        }
+    }
+}
+
+/// Uncompressed, in strips of a row each.
+fn tiff_with_directory_first(image: &RgbImage) -> Vec<u8> {
+    let (width, height) = (image.width(), image.height());
+    let row = 3 * width;
+    let entries: [(u16, u16, u32, u32); 8] = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, 110),
+        (262, 3, 1, 2),
+        (273, 4, height, 116),
+        (277, 3, 1, 3),
+        (278, 4, 1, 1),
+        (279, 4, height, 116 + 4 * height),
+    ];
+    let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();
+    for (tag, kind, count, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file.extend([8, 0, 8, 0, 8, 0]);
+    let data = 116 + 8 * height;
+    file.extend((0..height).flat_map(|y| (data + y * row).to_le_bytes()));
+    file.extend((0..height).flat_map(|_| row.to_le_bytes()));
+    file.extend(image.data());
+    file
+}
+
+#[test]
+fn a_cut_lossy_webp_is_decoded_if_that_is_allowed() {
+    pictures(&mut |name, file, (width, height), _| {
+        if name != "lossy.webp" {
+            return;
+        }
+        let cut = &file[..file.len() * 3 / 4];
+        assert!(is_truncated(cut));
+        let decoded = allowed(cut).unwrap();
+        assert!(decoded.is_truncated);
+        assert_eq!((decoded.image.width(), decoded.image.height()), (width, height));
+    });
+}
