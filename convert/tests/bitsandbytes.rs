@@ -1,5 +1,5 @@
-//! Weights that bitsandbytes quantized: what cannot be read is named. What is read is held to bitsandbytes in the tests of
-//! the whole system.
+//! Weights that bitsandbytes quantized: what cannot be read is named. What is read is held to bitsandbytes in the tests
+//! of the whole system.
 
 mod common;
 
