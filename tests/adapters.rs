@@ -11,8 +11,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
-/// A weight of a merged model may differ from peft's by so many roundings of f32 of the largest weight of its tensor (3.5 were seen):
-/// a product of rank 4 and its sum with the base round some ten times, DoRA's norms a few times more.
+/// A weight of a merged model may differ from peft's by so many roundings of f32 of the largest weight of its tensor
+/// (3.5 were seen): a product of rank 4 and its sum with the base round some ten times, DoRA's norms a few times more.
 const ROUNDINGS: f64 = 8.0;
 
 /// What is expected of a folder of `data/adapters`.

@@ -308,6 +308,7 @@ pub struct MaskArgs {
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n  \
+    palmtop convert paligemma-3b-pt-224/ -o tuned.palm --adapter runs/receipts/checkpoint-500/\n  \
     palmtop convert paligemma2-3b-pt-224.npz -o model.palm --tokenizer paligemma_tokenizer.model\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {

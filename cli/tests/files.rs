@@ -127,6 +127,29 @@ fn recipes_and_flags_of_parts_reach_the_file() {
 }
 
 #[test]
+fn adapters_are_merged_named_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("tiny1-f32");
+    lay_out_checkpoint("tiny1-f32", &checkpoint);
+    let target = folder.path().join("m.palm");
+    let (lora, dora) = (data("adapters/lora"), data("adapters/dora"));
+    let half = format!("{}=0.5", text(&lora));
+    let args =
+        ["convert", text(&checkpoint), "-o", text(&target), "--adapter", &half, "--adapter", text(&dora)];
+    let ran = succeed(args);
+    assert_says(
+        &ran.stdout,
+        &["adapters/lora, trained on tiny1-f32, times 0.5", "q_proj", "adapters/dora", "fc2"],
+    );
+    let report = succeed([&args[..], &["--report", "json"]].concat()).json().remove(0);
+    assert_eq!(report["adapters"].as_array().unwrap().len(), 2);
+    assert_eq!(report["adapters"][0]["scale"], 0.5);
+    assert_eq!(report["adapters"][1]["matched"][0]["change"], "dora");
+    let file = succeed(["inspect", text(&target), "--json"]).json().remove(0);
+    assert_eq!(file["metadata"]["general.name"], "tiny1-f32 + lora=0.5 + dora");
+}
+
+#[test]
 fn weights_of_another_licence_carry_no_notice_of_gemma_s() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("tiny1");

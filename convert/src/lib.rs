@@ -94,8 +94,8 @@ pub struct Options {
     pub license: Option<String>,
 }
 
-/// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file of
-/// JAX's (also as the only one in a folder).
+/// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file
+/// of JAX's (also as the only one in a folder).
 ///
 /// The target appears when it is whole, and replaces an older `.palm` file of that name; after an error or an
 /// interruption there is none.

@@ -100,7 +100,10 @@ impl AdapterConfig {
             },
             saved: names(&s, "modules_to_save")?,
             tokens: tokens(&s)?,
-            base: s.text("base_model_name_or_path")?.filter(|b| !b.is_empty()).map(str::to_owned),
+            base: s
+                .text("base_model_name_or_path")?
+                .filter(|base| !base.is_empty() && !base.contains(char::is_control))
+                .map(str::to_owned),
             notes,
         })
     }

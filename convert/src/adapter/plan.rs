@@ -111,7 +111,7 @@ impl Plan {
     fn add_tied(&mut self, adapter: &Opened, embedding: Ops, head: Ops) -> Result<(), ConvertError> {
         let (mut common, mut of_embedding, mut of_head) = (Vec::new(), Vec::new(), Vec::new());
         match (embedding.base, head.base) {
-            (Some(one), Some(other)) if one.whole_bytes() != other.whole_bytes() => {
+            (Some(one), Some(other)) if !one.is_same(&other) => {
                 return Err(ConvertError::Adapter {
                     path: adapter.path.clone(),
                     what: "has a base layer for the embedding and another for the LM head, though they are one matrix \
@@ -122,7 +122,7 @@ impl Plan {
             (one, other) => common.extend(one.or(other)),
         }
         match (embedding.saved, head.saved) {
-            (Some(one), Some(other)) if one.whole_bytes() == other.whole_bytes() => common.push(one),
+            (Some(one), Some(other)) if one.is_same(&other) => common.push(one),
             (one, other) => {
                 of_embedding.extend(one);
                 of_head.extend(other);
@@ -136,6 +136,7 @@ impl Plan {
             }
         }
         match (embedding.tokens, head.tokens) {
+            (Some(rows), Some(others)) if rows.is_same(&others) => common.push(rows),
             (Some(rows), None) if of_embedding.is_empty() && of_head.is_empty() => common.push(rows),
             (Some(rows), None) => {
                 of_embedding.push(rows.clone());
@@ -412,7 +413,8 @@ impl Matcher<'_> {
         let lists = &self.adapter.config.tokens;
         let named = lists.iter().find(|(of, _)| match of {
             Some(of) => module.ends_with(of.as_str()),
-            None => name == EMBEDDING,
+            // A tied head follows, and stands in state dicts of wrapped models.
+            None => name == EMBEDDING || name == HEAD,
         });
         let Some((_, ids)) = named else {
             let what = "adapter_config.json has no trainable_token_indices for it";

@@ -1,8 +1,9 @@
 //! Weights that bitsandbytes quantized, read as the f32 that they stand for.
 //!
-//! **4 bits** (nf4, fp4): two values a byte, the first in the high half, over all rows in one line; `absmax` has a scale
-//! for each block of them, `quant_map` the sixteen values that a half byte stands for. The scales may be in 8 bits
-//! themselves, with a table (`nested_quant_map`), a scale for each block of scales (`nested_absmax`) and an offset:
+//! **4 bits** (nf4, fp4): two values a byte, the first in the high half, over all rows in one line. `absmax` has a
+//! scale for each block of them, `quant_map` the sixteen values that half a byte stands for. The scales may be in 8
+//! bits themselves, with a table (`nested_quant_map`), a scale for each block of scales (`nested_absmax`) and an
+//! offset:
 //!
 //! ```text
 //! w[i] = quant_map[q[i]] · scale[i / blocksize]
