@@ -378,7 +378,8 @@ palmtop_status palmtop_encode_pixels(palmtop_session session, palmtop_features f
                                      const palmtop_encode_options *options);
 
 /* Encodes the picture in a JPEG, PNG, WebP, BMP, GIF or TIFF file whose `bytes` bytes are in memory at `data`. Rotates
- * it as its Exif or XMP says. Allocates the decoded picture during the call, at most 512 MiB. */
+ * it as its Exif or XMP says. A file that ends too early is PALMTOP_BAD_IMAGE, like any other that is broken. Allocates
+ * the decoded picture during the call, at most 512 MiB. */
 palmtop_status palmtop_encode_file(palmtop_session session, palmtop_features features, const void *data, size_t bytes,
                                    const palmtop_encode_options *options);
 

@@ -1,5 +1,7 @@
 //! Huffman tables: those of a file, and the standard's own, which webcams leave out of their frames.
 
+use super::marker::HUFFMAN_TABLES;
+
 /// Codes up to this many bits are found in one step.
 const FAST_BITS: u32 = 9;
 /// Codes have at most this many bits.
@@ -133,8 +135,7 @@ impl Standard {
     /// As a segment of a file.
     pub(super) fn segment(&self) -> Vec<u8> {
         let len = (2 + 1 + CODE_BITS_MAX + self.symbols.len()) as u16;
-        let head =
-            [0xff, super::HUFFMAN_TABLES, (len >> 8) as u8, len as u8, self.class << 4 | self.place as u8];
+        let head = [0xff, HUFFMAN_TABLES, (len >> 8) as u8, len as u8, self.class << 4 | self.place as u8];
         [&head[..], &self.counts, self.symbols].concat()
     }
 }

@@ -5,12 +5,17 @@
 //! [`scan`](mod@scan); and where it is unusual the decoder is given a copy that is not.
 
 mod huffman;
+mod marker;
 mod scan;
 
 use std::borrow::Cow;
 
 use huffman::{STANDARD_TABLES, Tables};
-use scan::{Scan, ScanEnd};
+use marker::{
+    APP0, APP1, APP14, COMMENT, END_OF_IMAGE, HUFFMAN_TABLES, Marker, QUANTIZATION_TABLES, RESTART_INTERVAL,
+    START_OF_SCAN, is_frame,
+};
+use scan::{Component, Scan, ScanEnd};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -21,27 +26,8 @@ use super::bytes::be16;
 use super::color;
 use super::notes::Notes;
 
-const APP0: u8 = 0xe0;
-const APP1: u8 = 0xe1;
-const APP14: u8 = 0xee;
-const COMMENT: u8 = 0xfe;
-const END_OF_IMAGE: u8 = 0xd9;
-const HUFFMAN_TABLES: u8 = 0xc4;
-const QUANTIZATION_TABLES: u8 = 0xdb;
-const RESTART_INTERVAL: u8 = 0xdd;
-const START_OF_SCAN: u8 = 0xda;
-
 /// Progressive pictures have some ten scans. More than this many serve only to keep a decoder busy.
 const SCANS_MAX: usize = 100;
-
-/// A component of a frame.
-#[derive(Clone, Copy, Debug, Default)]
-struct Component {
-    id: u8,
-    /// Sampling factors, 1 to 4.
-    h: u32,
-    v: u32,
-}
 
 /// The headers of a picture, up to its first scan.
 #[derive(Debug)]
@@ -238,7 +224,8 @@ impl<'a> Jpeg<'a> {
         Extent::Cut
     }
 
-    /// Ends the picture where the data of a scan, which begin at `from`, do: at the next marker that is none of its own.
+    /// Ends the picture where the data of a scan, which begin at `from`, do: at the next marker that is none of its
+    /// own.
     fn cut(&self, scans: &mut Scans, from: usize, extent: Extent) -> Extent {
         scans.end = Marker::next(self.bytes, from).map_or(self.bytes.len(), |marker| marker.at);
         scans.has_end_marker = self.bytes.get(scans.end..scans.end + 2) == Some(&[0xff, END_OF_IMAGE]);
@@ -358,45 +345,4 @@ enum Color {
     Ycck,
     /// The decoder says what it makes of it.
     Unknown,
-}
-
-/// Start of frame; 0xc4, 0xc8 and 0xcc are tables and an extension.
-fn is_frame(code: u8) -> bool {
-    matches!(code, 0xc0..=0xcf) && !matches!(code, 0xc4 | 0xc8 | 0xcc)
-}
-
-/// A marker and where it is.
-#[derive(Debug)]
-struct Marker {
-    code: u8,
-    /// Where its 0xff is.
-    at: usize,
-}
-
-impl Marker {
-    /// The next marker from `at` on: 0xff and neither stuffing (0), nor filling (0xff), nor one without a segment.
-    fn next(bytes: &[u8], mut at: usize) -> Option<Self> {
-        loop {
-            at += bytes.get(at..)?.iter().position(|&byte| byte == 0xff)?;
-            match *bytes.get(at + 1)? {
-                0xff => at += 1,
-                0x00 | 0x01 | 0xd0..=0xd8 => at += 2,
-                code => return Some(Self { code, at }),
-            }
-        }
-    }
-
-    /// Where its segment ends, if that is within the file.
-    fn end(&self, bytes: &[u8]) -> Option<usize> {
-        if self.code == END_OF_IMAGE {
-            return Some(self.at + 2);
-        }
-        let end = self.at + 2 + usize::from(be16(bytes, self.at + 2)?.max(2));
-        (end <= bytes.len()).then_some(end)
-    }
-
-    /// What its segment holds, without its length.
-    fn body<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        bytes.get(self.at + 4..self.end(bytes)?)
-    }
 }

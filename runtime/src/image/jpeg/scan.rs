@@ -4,12 +4,20 @@
 //! value behind it. Scans of progressive pictures bring a band of coefficients to some precision; in those that refine
 //! a band, coefficients that are not zero have a bit each, so which ones are is kept: 64 bits a block.
 
-use super::Component;
 use super::huffman::{Table, Tables};
 
 const COEFFICIENTS: usize = 64;
 /// Bits at the low end that a scan may leave to others.
 const PRECISION_MAX: u8 = 13;
+
+/// A component of a frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Component {
+    pub(super) id: u8,
+    /// Sampling factors, 1 to 4.
+    pub(super) h: u32,
+    pub(super) v: u32,
+}
 
 /// How a scan ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,22 +140,22 @@ impl Scan {
         let count = usize::from(*body.first()?);
         let selectors = body.get(1..1 + 2 * count)?;
         let [first, last, precision] = *body[1 + 2 * count..].first_chunk()?;
+        if usize::from(last) >= COEFFICIENTS
+            || precision >> 4 > PRECISION_MAX
+            || precision & 15 > PRECISION_MAX
+        {
+            return None;
+        }
         let (first, last, low) = match (self.is_progressive, first) {
             (true, 0) => (0, 0, precision & 15),
             (true, first) => (first.into(), last.into(), precision & 15),
             (false, _) => (0, COEFFICIENTS - 1, 0),
         };
-        if precision >> 4 > PRECISION_MAX
-            || precision & 15 > PRECISION_MAX
-            || usize::from(last) >= COEFFICIENTS
-        {
-            return None;
-        }
         let refines = self.is_progressive && precision >> 4 != 0;
         let mut plan = Plan { first, last, refines, low, places: Vec::new(), blocks: Vec::new() };
         let is_band = self.is_progressive && first > 0;
         let components_max = if is_band { 1 } else { 4 };
-        if last >= COEFFICIENTS || first > last || !(1..=components_max).contains(&count) {
+        if first > last || !(1..=components_max).contains(&count) {
             return None;
         }
         for selector in selectors.as_chunks::<2>().0 {

@@ -4,9 +4,11 @@ use image::{ExtendedColorType, ImageFormat};
 use proptest::prelude::*;
 
 use super::super::{DecodeOptions, ImageError, ImageLimits, decode, decode_with};
-use super::encoded::{FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, zlib_stored};
+use super::encoded::{
+    FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, tiff, tiff_end, zlib_stored,
+};
 use super::generated;
-use super::pictures::pictures;
+use super::pictures::{Picture, pictures};
 
 /// Limits under which a broken file cannot make a test slow.
 const SMALL: ImageLimits =
@@ -37,7 +39,7 @@ fn samples() -> Vec<(String, Vec<u8>)> {
 /// The same, and those of every kind that people have.
 fn all_samples() -> Vec<(String, Vec<u8>)> {
     let mut samples = samples();
-    pictures(&mut |name, file, _, _| samples.push((name.to_owned(), file.to_vec())));
+    samples.extend(pictures().into_iter().map(|picture| (picture.name, picture.file)));
     samples
 }
 
@@ -107,8 +109,8 @@ fn truncated_files_are_refused() {
 
 #[test]
 fn cut_files_of_every_kind_are_refused_or_whole() {
-    pictures(&mut |name, file, _, _| {
-        let whole = decode(file, &SMALL).unwrap();
+    for Picture { name, file, .. } in pictures() {
+        let whole = decode(&file, &SMALL).unwrap();
         // If the notes behind the pixels are gone nobody knows that they were there.
         let may_lie = ["behind", "twice", "packed"].iter().any(|word| name.contains(word));
         for len in (1..file.len()).step_by((file.len() / 64).max(1)) {
@@ -116,7 +118,7 @@ fn cut_files_of_every_kind_are_refused_or_whole() {
                 assert!(may_lie || image == whole, "{name} cut to {len} of {}", file.len());
             }
         }
-    });
+    }
 }
 
 #[test]
@@ -177,6 +179,54 @@ fn webp_chunks_that_claim_more_than_the_file_are_refused() {
     let len = u32::try_from(4 + body.len()).unwrap();
     let file = [b"RIFF", &len.to_le_bytes()[..], b"WEBP", &body].concat();
     assert!(matches!(decode(&file, &SMALL), Err(ImageError::Truncated { format: "WebP" })));
+}
+
+/// Entries of a grey picture of one strip, which follows the directory.
+fn grey_tiff(width: u32, height: u32, compression: u32, strip_bytes: u32) -> Vec<(u16, u16, u32, u32)> {
+    vec![
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, compression),
+        (262, 3, 1, 1),
+        (273, 4, 1, tiff_end(8)),
+        (278, 4, 1, height),
+        (279, 4, 1, strip_bytes),
+    ]
+}
+
+#[test]
+fn sizes_in_a_tiff_are_refused_before_anything_is_allocated() {
+    for (width, height) in [(20000, 4), (4, u32::MAX), (u32::MAX, u32::MAX)] {
+        let error = error(&tiff(&grey_tiff(width, height, 1, 16), &[0; 16]));
+        assert!(matches!(error, ImageError::SideTooLarge { .. }), "{width}x{height}: {error}");
+    }
+    let error = error(&tiff(&grey_tiff(16384, 16384, 1, 16), &[0; 16]));
+    assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+    for (width, height) in [(0, 4), (4, 0)] {
+        assert!(decode(&tiff(&grey_tiff(width, height, 1, 16), &[0; 16]), &SMALL).is_err());
+    }
+}
+
+#[test]
+fn a_jpeg_in_a_tiff_is_no_larger_than_its_part() {
+    let grey = |side: u32| {
+        encode(ImageFormat::Jpeg, side, side, &vec![90; (side * side) as usize], ExtendedColorType::L8)
+    };
+    let with = |jpeg: &[u8]| tiff(&grey_tiff(16, 16, 7, jpeg.len() as u32), jpeg);
+    assert_eq!(decode(&with(&grey(16)), &SMALL).unwrap().data(), [90; 16 * 16 * 3]);
+    let error = error(&with(&grey(200)));
+    assert!(error.to_string().contains("a part of 16x16 pixels is 200x200 itself"), "{error}");
+}
+
+#[test]
+fn thumbnails_of_raw_files_are_not_taken_for_the_picture() {
+    let mut entries = grey_tiff(4, 4, 1, 16);
+    assert!(decode(&tiff(&entries, &[0; 16]), &SMALL).is_ok());
+    entries[5].3 = tiff_end(9);
+    entries.push((50706, 1, 4, 0x401));
+    let error = error(&tiff(&entries, &[0; 16]));
+    assert!(error.to_string().contains("a camera's raw format"), "{error}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use image::{ExtendedColorType, ImageFormat};
 
 use super::super::{DecodeOptions, Decoded, ImageError, ImageLimits, RgbImage, decode, decode_with};
-use super::encoded::encode;
+use super::encoded::{encode, tiff, tiff_end};
 use super::generated;
-use super::pictures::pictures;
+use super::pictures::{Picture, pictures};
 
 const END: &[u8] = b"\xff\xd9";
 
@@ -24,22 +24,24 @@ fn scan_data(jpeg: &[u8]) -> usize {
     at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]))
 }
 
-/// All kinds of JPEG that end with an end marker.
-fn jpegs(visit: &mut dyn FnMut(&str, &[u8])) {
-    let mut seen = 0;
-    pictures(&mut |name, file, _, _| {
-        if name.ends_with(".jpg") && file.ends_with(END) && !name.starts_with("fill") {
-            seen += 1;
-            visit(name, &file[..file.len() - END.len()]);
-        }
-    });
-    assert!(seen > 60, "only {seen} files");
+/// All kinds of JPEG that end with an end marker, without it.
+fn jpegs() -> Vec<(String, Vec<u8>)> {
+    let is_one = |picture: &Picture| {
+        picture.name.ends_with(".jpg") && picture.file.ends_with(END) && !picture.name.starts_with("fill")
+    };
+    let jpegs: Vec<_> = pictures()
+        .into_iter()
+        .filter(is_one)
+        .map(|picture| (picture.name, picture.file[..picture.file.len() - END.len()].to_vec()))
+        .collect();
+    assert!(jpegs.len() > 60, "only {} files", jpegs.len());
+    jpegs
 }
 
 #[test]
 fn jpegs_that_stop_within_a_scan_are_refused_with_and_without_an_end_marker() {
-    jpegs(&mut |name, file| {
-        let from = scan_data(file);
+    for (name, file) in jpegs() {
+        let from = scan_data(&file);
         // The last byte may hold only bits that fill it.
         for len in (from..file.len() - 1).step_by(7).chain([file.len() - 2]) {
             let cut = &file[..len];
@@ -49,13 +51,13 @@ fn jpegs_that_stop_within_a_scan_are_refused_with_and_without_an_end_marker() {
                 assert!(is_truncated(&[cut, END].concat()), "{name} ended at {len} of {}", file.len());
             }
         }
-    });
+    }
 }
 
 #[test]
 fn jpegs_that_stop_within_a_scan_are_decoded_if_that_is_allowed() {
-    jpegs(&mut |name, file| {
-        let from = scan_data(file);
+    for (name, file) in jpegs() {
+        let from = scan_data(&file);
         for len in (from..file.len() - 1).step_by(11) {
             for cut in [file[..len].to_vec(), [&file[..len], END].concat()] {
                 let decoded = allowed(&cut).unwrap_or_else(|e| panic!("{name} cut to {len}: {e}"));
@@ -64,12 +66,10 @@ fn jpegs_that_stop_within_a_scan_are_decoded_if_that_is_allowed() {
             }
         }
         assert!(allowed(&file[..from - 3]).is_err(), "{name} has no scan");
-        let whole = allowed(&[file, END].concat()).unwrap();
-        assert!(
-            !whole.is_truncated && whole.image == decode(file, &ImageLimits::default()).unwrap(),
-            "{name}"
-        );
-    });
+        let whole = allowed(&[&file, END].concat()).unwrap();
+        let unended = decode(&file, &ImageLimits::default()).unwrap();
+        assert!(!whole.is_truncated && whole.image == unended, "{name}");
+    }
 }
 
 #[test]
@@ -121,42 +121,32 @@ fn what_is_there_of_a_picture_is_its_own() {
 fn tiff_with_directory_first(image: &RgbImage) -> Vec<u8> {
     let (width, height) = (image.width(), image.height());
     let row = 3 * width;
-    let entries: [(u16, u16, u32, u32); 8] = [
+    let bits = tiff_end(8);
+    let (offsets, lens) = (bits + 6, bits + 6 + 4 * height);
+    let data = lens + 4 * height;
+    let entries = [
         (256, 4, 1, width),
         (257, 4, 1, height),
-        (258, 3, 3, 110),
+        (258, 3, 3, bits),
         (262, 3, 1, 2),
-        (273, 4, height, 116),
+        (273, 4, height, offsets),
         (277, 3, 1, 3),
         (278, 4, 1, 1),
-        (279, 4, height, 116 + 4 * height),
+        (279, 4, height, lens),
     ];
-    let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();
-    for (tag, kind, count, value) in entries {
-        file.extend(tag.to_le_bytes());
-        file.extend(kind.to_le_bytes());
-        file.extend(count.to_le_bytes());
-        file.extend(value.to_le_bytes());
-    }
-    file.extend([0; 4]);
-    file.extend([8, 0, 8, 0, 8, 0]);
-    let data = 116 + 8 * height;
-    file.extend((0..height).flat_map(|y| (data + y * row).to_le_bytes()));
-    file.extend((0..height).flat_map(|_| row.to_le_bytes()));
-    file.extend(image.data());
-    file
+    let mut rest = vec![8, 0, 8, 0, 8, 0];
+    rest.extend((0..height).flat_map(|y| (data + y * row).to_le_bytes()));
+    rest.extend((0..height).flat_map(|_| row.to_le_bytes()));
+    rest.extend(image.data());
+    tiff(&entries, &rest)
 }
 
 #[test]
 fn a_cut_lossy_webp_is_decoded_if_that_is_allowed() {
-    pictures(&mut |name, file, (width, height), _| {
-        if name != "lossy.webp" {
-            return;
-        }
-        let cut = &file[..file.len() * 3 / 4];
-        assert!(is_truncated(cut));
-        let decoded = allowed(cut).unwrap();
-        assert!(decoded.is_truncated);
-        assert_eq!((decoded.image.width(), decoded.image.height()), (width, height));
-    });
+    let lossy = pictures().into_iter().find(|picture| picture.name == "lossy.webp").unwrap();
+    let cut = &lossy.file[..lossy.file.len() * 3 / 4];
+    assert!(is_truncated(cut));
+    let decoded = allowed(cut).unwrap();
+    assert!(decoded.is_truncated);
+    assert_eq!((decoded.image.width(), decoded.image.height()), (lossy.width, lossy.height));
 }
