@@ -6,6 +6,9 @@ mod parsers;
 
 use std::path::{Path, PathBuf};
 
+// The parsers show what they have found with it.
+use palmtop_present as _;
+
 /// What libFuzzer starts with, a folder for each target.
 fn seeds() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds")

@@ -1,35 +1,17 @@
 //! Checkpoints and what lies beside them.
 
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use palmtop::model::config::Config;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::synthetic::preset;
 use palmtop_convert::tokenizer::Vocabulary;
-use palmtop_convert::{Checkpoint, Extra, JaxCheckpoint, WeightSource, examples, needed, read_config};
+use palmtop_convert::{
+    Adapter, Checkpoint, Extra, JaxCheckpoint, WeightSource, check_adapter, examples, needed, read_config,
+};
 
-use super::files;
-
-/// A folder of this thread, without the files of the run before; removed with the thread.
-fn in_folder(test: impl FnOnce(&Path)) {
-    thread_local! {
-        static FOLDER: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
-    }
-    FOLDER.with_borrow_mut(|folder| {
-        let folder = folder.get_or_insert_with(|| tempfile::tempdir().expect("a folder for temporary files"));
-        for entry in std::fs::read_dir(folder.path()).expect("our folder").flatten() {
-            std::fs::remove_file(entry.path()).expect("our file");
-        }
-        test(folder.path());
-    });
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, bytes).expect("room for temporary files");
-    path
-}
+use super::{files, in_folder, write};
 
 /// `model.safetensors`, with `model.safetensors.index.json` before it if two bytes say how long that is.
 pub fn safetensors(bytes: &[u8]) {
@@ -114,5 +96,22 @@ pub fn config(bytes: &[u8]) {
 pub fn example_lines(bytes: &[u8]) {
     in_folder(|folder| {
         let _ = examples::read_examples(&write(folder, "examples.jsonl", bytes));
+    });
+}
+
+/// `adapter_config.json`, a byte of zero and `adapter_model.safetensors`, for the base that the seeds are of.
+pub fn adapter(bytes: &[u8]) {
+    static BASE: OnceLock<Config> = OnceLock::new();
+    let [config, weights] = files::<2>(bytes);
+    in_folder(|folder| {
+        let base = BASE.get_or_init(|| {
+            write(folder, "config.json", include_bytes!("../../../tests/data/checkpoints/tiny1/config.json"));
+            let base = read_config(folder).expect("a reference checkpoint");
+            std::fs::remove_file(Path::new(folder).join("config.json")).expect("our file");
+            base
+        });
+        write(folder, "adapter_config.json", config);
+        write(folder, "adapter_model.safetensors", weights);
+        let _ = check_adapter(&Adapter::new(folder), base);
     });
 }

@@ -1,18 +1,33 @@
 //! Pictures.
 
 use palmtop::image::{
-    Filter, Frame, ImageLimits, Normaliser, PixelFormat, Plane, Resizer, Rotation, YuvColor, decode,
+    DecodeOptions, Decoded, Filter, Frame, ImageLimits, Normaliser, PixelFormat, Plane, Resizer, Rotation,
+    YuvColor, decode, decode_with, orientation_of_file,
 };
 
-use super::Numbers;
+use super::{Numbers, in_folder, write};
 
-/// An encoded picture of any kind.
+/// An encoded picture of any kind, whole or cut short.
 pub fn image(bytes: &[u8]) {
-    let limits = ImageLimits { side_max: 512, decoded_bytes_max: 4 << 20, encoded_bytes_max: 1 << 20 };
-    let Ok(picture) = decode(bytes, &limits) else { return };
-    let (width, height) = (picture.width(), picture.height());
+    let mut options = DecodeOptions::default();
+    options.limits = ImageLimits { side_max: 512, decoded_bytes_max: 4 << 20, encoded_bytes_max: 1 << 20 };
+    let whole = decode(bytes, &options.limits);
+    options.allow_truncated = true;
+    let any = decode_with(bytes, &options);
+    if let Ok(whole) = &whole {
+        let any = any.as_ref().expect("a whole picture");
+        assert!(!any.is_truncated && any.image == *whole, "a whole picture is not cut short");
+    }
+    let Ok(Decoded { image, .. }) = any else { return };
+    let (width, height) = (image.width(), image.height());
     assert!(width > 0 && height > 0 && width <= 512 && height <= 512);
-    assert_eq!(picture.data().len(), 3 * width as usize * height as usize);
+    assert_eq!(image.data().len(), 3 * width as usize * height as usize);
+    if whole.is_ok() {
+        in_folder(|folder| {
+            let orientation = orientation_of_file(write(folder, "picture", bytes), &options.limits);
+            assert!((1..=8).contains(&orientation.expect("a whole picture")));
+        });
+    }
 }
 
 /// A frame of a camera, in any layout, through to the numbers that the model sees.

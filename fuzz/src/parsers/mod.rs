@@ -9,14 +9,18 @@ mod models;
 mod texts;
 mod tokenizers;
 
-pub use checkpoints::{config, example_lines, jax, npz, safetensors};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+pub use checkpoints::{adapter, config, example_lines, jax, npz, safetensors};
 pub use images::{frames, image};
 pub use models::{head, tokenizer_table};
 pub use texts::{prompts, results};
 pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [(&str, fn(&[u8])); 14] = [
+pub const ALL: [(&str, fn(&[u8])); 15] = [
+    ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
     ("example_lines", example_lines),
@@ -64,4 +68,24 @@ impl<'a> Numbers<'a> {
         self.0 = rest;
         taken
     }
+}
+
+/// A folder of this thread, without the files of the run before; removed with the thread.
+fn in_folder(test: impl FnOnce(&Path)) {
+    thread_local! {
+        static FOLDER: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
+    }
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = folder.get_or_insert_with(|| tempfile::tempdir().expect("a folder for temporary files"));
+        for entry in std::fs::read_dir(folder.path()).expect("our folder").flatten() {
+            std::fs::remove_file(entry.path()).expect("our file");
+        }
+        test(folder.path());
+    });
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("room for temporary files");
+    path
 }

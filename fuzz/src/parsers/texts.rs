@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use palmtop::tasks::{BoxRounding, Detections, Label, Language, Line, MASK_SIDE, Mask, Task};
 use palmtop::tokenizer::EncodeScratch;
-use palmtop::{Grammar, Model};
+use palmtop::{Answer, Grammar, Model};
 use palmtop_convert::convert_source;
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_present::Found;
@@ -83,7 +83,7 @@ pub fn results(bytes: &[u8]) {
         }
     }
     let found: Vec<Found> = read.objects.into_iter().map(Found::from).collect();
-    let table = objects_table(&found, 2);
+    let table = objects_table(&found, &Answer::default(), 2);
     let mut indented = Indented::new(2);
     for shown in [table, printable(&text), indented.push(&text)] {
         assert!(!shown.contains(['\u{1b}', '\u{7f}', '\u{9b}', '\0']), "a terminal would obey it");
