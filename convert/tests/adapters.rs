@@ -533,11 +533,8 @@ fn the_report_counts_what_was_matched() {
     let adapter = Adapter { path: data("adapters/rank_stabilized"), scale: 2.0 };
     let base = checkpoint(BASE);
     let (report, _) = converted(base.path(), std::slice::from_ref(&adapter)).unwrap();
-    let rows: Vec<(&str, &str, &str, usize, Option<[usize; 2]>)> = report.adapters[0]
-        .matched
-        .iter()
-        .map(|m| (m.part, m.module.as_str(), m.change, m.count, m.rank))
-        .collect();
+    let matched = &report.adapters[0].matched;
+    let rows: Vec<_> = matched.iter().map(|m| (m.part, &m.module[..], m.change, m.count, m.rank)).collect();
     let want = [
         ("vision", "fc1", "lora", 1, Some([3, 3])),
         ("projector", "linear", "lora", 1, Some([4, 4])),
@@ -547,7 +544,7 @@ fn the_report_counts_what_was_matched() {
     assert_eq!(rows, want);
     // A pattern has to match to the end of a name, so 'mlp.down' is none for 'mlp.down_proj'.
     let alphas = [7.0 / 3f64.sqrt(), 1.0, 2.0 / 2f64.sqrt(), 2.5];
-    for (row, alpha) in report.adapters[0].matched.iter().zip(alphas) {
+    for (row, alpha) in matched.iter().zip(alphas) {
         assert_eq!(row.factor, Some([2.0 * alpha; 2]), "{}", row.module);
     }
     assert_says(
@@ -558,7 +555,7 @@ fn the_report_counts_what_was_matched() {
     assert_eq!(json["adapters"][0]["matched"][2]["count"], 2);
     // Without weights of a base, it is known as well.
     let checked = check_adapter(&adapter, &read_config(base.path()).unwrap()).unwrap();
-    assert_eq!(checked.matched, report.adapters[0].matched);
+    assert_eq!(&checked.matched, matched);
 }
 
 #[test]

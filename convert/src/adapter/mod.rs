@@ -13,13 +13,16 @@
 //! Several adapters are merged one after the other, each into what the one before has left: as if each were merged by
 //! PEFT's `merge_and_unload` and the next one loaded then.
 //!
-//! `names.rs` and `config.rs` read what PEFT writes, `folder.rs` finds it; `plan.rs` matches tensors with the model's,
-//! which refuses what fits nothing; `merge.rs` has the arithmetic.
+//! `folder.rs` finds what PEFT writes; `config.rs`, `patterns.rs` and `names.rs` read it; `matching.rs` fits tensors to
+//! the model's and refuses what fits nothing; `plan.rs` puts in order what is done to each; `merge.rs` has the
+//! arithmetic.
 
 mod config;
 mod folder;
+mod matching;
 mod merge;
 mod names;
+mod patterns;
 mod plan;
 mod report;
 

@@ -29,7 +29,7 @@ use super::shards::{Shards, Tensor};
 use crate::ConvertError;
 
 /// One over 127, as bitsandbytes has it.
-const PER_127: f32 = 7.874_015_718_698_502e-3;
+const PER_127: f32 = 7.874_015_718_698_502e-3_f64 as f32;
 const STATES: [&str; 2] = [".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"];
 /// What belongs to a weight of 4 bits, beside its state.
 const FOUR_BIT: [&str; 4] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"];
