@@ -35,6 +35,7 @@ const DNG_VERSION: u16 = 50706;
 
 const BLACK_IS_ZERO: u8 = 1;
 const PALETTE: u64 = 3;
+const UNCOMPRESSED: u64 = 1;
 const JPEG: u64 = 7;
 const PREMULTIPLIED: u64 = 1;
 
@@ -102,6 +103,7 @@ pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Native, Im
         kind,
         palette: &palette,
         premultiplied,
+        compression: directory.first_number(COMPRESSION).unwrap_or(UNCOMPRESSED),
     };
     let mut rgb = Vec::with_capacity(3 * pixels as usize);
     for y in 0..height as usize {
@@ -237,6 +239,8 @@ struct Reader<'a> {
     /// All reds, then all greens, then all blues, in 16 bits.
     palette: &'a [u64],
     premultiplied: bool,
+    /// Pillow has other libraries unpack strips, which then also make RGB of YCbCr.
+    compression: u64,
 }
 
 impl Reader<'_> {
@@ -262,7 +266,14 @@ impl Reader<'_> {
             }
             Model::Rgba => [high(0), high(1), high(2)],
             Model::Cmyk => color::from_cmyk([high(0), high(1), high(2), high(3)]),
-            Model::Ycbcr => color::from_ycbcr([high(0), high(1), high(2)]),
+            Model::Ycbcr => {
+                let pixel = [high(0), high(1), high(2)];
+                match self.compression {
+                    UNCOMPRESSED => color::from_ycbcr_as_pillow(pixel),
+                    JPEG => color::from_ycbcr(pixel),
+                    _ => color::from_ycbcr_as_libtiff(pixel),
+                }
+            }
         }
     }
 

@@ -439,6 +439,7 @@ def tiffs():
     add("grey_and_unspecified.tif", tiff(samples[: WIDTH * HEIGHT * 2], {258: (3, [8, 8]), 262: (3, [1]), 277: (3, [2]), 338: (3, [0])}))
     add("cmyk_strip.tif", tiff(samples[: WIDTH * HEIGHT * 4], {258: four, 262: (3, [5]), 277: (3, [4])}))
     add("ycbcr.tif", tiff(samples[: WIDTH * HEIGHT * 3], {258: three, 262: (3, [6]), 277: (3, [3]), 530: (3, [1, 1])}))
+    add("ycbcr_packed.tif", tiff(zlib.compress(samples[: WIDTH * HEIGHT * 3]), {259: (3, [8]), 258: three, 262: (3, [6]), 277: (3, [3]), 530: (3, [1, 1])}))
     wide = rgb_array().astype("<u2") * 256 + 77 + rgb_array()[..., ::-1]
     for order in "<>":
         name = "le" if order == "<" else "be"
