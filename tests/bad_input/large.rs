@@ -8,9 +8,9 @@ use palmtop::Model;
 use palmtop::format::{FormatError, Head, PalmFile, Storage, TensorInfo};
 use palmtop::tasks::Detections;
 use palmtop_convert::npz::Npz;
-use palmtop_convert::{ConvertError, Options, convert, tokenizer};
-use palmtop_tests::checkpoint;
+use palmtop_convert::{Adapter, ConvertError, Options, check_adapter, convert, read_config, tokenizer};
 use palmtop_tests::npz::{Array, archive};
+use palmtop_tests::{checkpoint, data};
 
 const MANY: usize = 200_000;
 
@@ -98,6 +98,33 @@ fn an_index_of_many_tensors() {
         let converted = convert(dir.path(), &dir.path().join("model.palm"), &Options::default(), &());
         assert_eq!(converted.is_ok(), file != "missing");
     }
+}
+
+#[test]
+fn an_adapter_of_many_tensors_targets_and_patterns() {
+    let base = read_config(checkpoint("tiny1").path()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = |targets: usize, patterns: usize| {
+        let targets: Vec<String> = (0..targets).map(|i| format!("a{i}.q_proj")).collect();
+        let patterns: serde_json::Map<_, _> = (0..patterns).map(|i| (format!("x{i}.*y"), 4.into())).collect();
+        let json = serde_json::json!({
+            "peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": targets, "rank_pattern": patterns,
+        });
+        std::fs::write(dir.path().join("adapter_config.json"), json.to_string()).unwrap();
+    };
+    let check = || check_adapter(&Adapter::new(dir.path()), &base);
+    // Tensors that fit nothing, of modules that are there and of others.
+    for before in ["base_model.model.x", "base_model.model.language_model.model.layers."] {
+        std::fs::write(dir.path().join("adapter_model.safetensors"), safetensors(before)).unwrap();
+        config(10, 1000);
+        let error = check().unwrap_err().to_string();
+        assert!(error.len() < 4096, "{error}");
+    }
+    // A sound adapter whose configuration speaks of much else.
+    let sound = data().join("adapters/bias_lora_only/adapter_model.safetensors");
+    std::fs::copy(sound, dir.path().join("adapter_model.safetensors")).unwrap();
+    config(MANY, 4000);
+    let _ = check();
 }
 
 #[test]
