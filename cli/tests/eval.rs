@@ -251,6 +251,19 @@ fn annotations_of_another_size_are_scaled_or_refused() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert_eq!(ran.json()[0]["tasks"]["detect"], same.json()[0]["tasks"]["detect"]);
     }
+    // A picture of 9 x 6 pixels that is to be turned by a quarter: drawn on it as it is stored, or upright.
+    let turned = [env!("CARGO_MANIFEST_DIR"), "../fuzz/seeds/image"].iter().collect::<std::path::PathBuf>();
+    for (width, height, code) in [(9, 6, 0), (6, 9, 0), (18, 12, 0), (9, 9, 1)] {
+        let coco = json!({
+            "images": [{"id": 1, "file_name": "turned.jpg", "width": width, "height": height}],
+            "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}]
+        });
+        fs::write(&path, coco.to_string()).unwrap();
+        let ran =
+            run(["eval", text(&path), "--images", text(&turned), "-m", model(), "--max-new-tokens", "4"]);
+        assert_eq!(ran.code, Some(code), "{width} x {height}: {}", ran.stderr);
+    }
     for (width, height) in [(361, 640), (640, 480)] {
         let ran = report(width, height);
         assert_eq!(ran.code, Some(1));

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use palmtop::Model;
 use palmtop::format::{FormatError, Head, PalmFile, Storage, TensorInfo};
+use palmtop::image::{ImageLimits, decode};
 use palmtop::tasks::Detections;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::{Adapter, ConvertError, Options, check_adapter, convert, read_config, tokenizer};
@@ -200,6 +201,51 @@ fn a_tokenizer_of_many_pieces_merges_and_added_tokens() {
     let mut spelled = String::new();
     tokenizer.decode(&ids, false, &mut spelled).unwrap();
     assert!(spelled == text);
+}
+
+#[test]
+fn pictures_of_many_parts() {
+    const PARTS: u32 = 1_000_000;
+    // A TIFF file of one bit a pixel, the other way round, whose strips each are all of the file.
+    let entries: [(u16, u16, u32, u32); 10] = [
+        (256, 4, 1, 8),
+        (257, 4, 1, 16),
+        (258, 3, 1, 1),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (266, 3, 1, 2),
+        (273, 4, PARTS, 256),
+        (277, 3, 1, 1),
+        (278, 4, 1, 1),
+        (279, 4, PARTS, 256 + 4 * PARTS),
+    ];
+    let mut tiff = b"II*\0\x08\0\0\0".to_vec();
+    tiff.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        tiff.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        tiff.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    tiff.resize(256 + 4 * PARTS as usize, 0);
+    tiff.resize(256 + 8 * PARTS as usize, 0x7f);
+    let _ = decode(&tiff, &ImageLimits::default());
+
+    // A PNG file of chunks without a byte in them.
+    let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0\x3a\x7e\x9b\x55".to_vec();
+    (0..PARTS).for_each(|_| png.extend(b"\0\0\0\0tEXt\0\0\0\0"));
+    let _ = decode(&png, &ImageLimits::default());
+    // JPEG: segments of Exif, and of nothing.
+    let mut jpeg = b"\xff\xd8".to_vec();
+    (0..PARTS).for_each(|i| {
+        jpeg.extend(if i % 2 == 0 { &b"\xff\xe1\0\x09Exif\0\0x"[..] } else { b"\xff\xfe\0\x02" })
+    });
+    let _ = decode(&jpeg, &ImageLimits::default());
+    // WebP: chunks of nothing.
+    let mut webp = [&b"RIFF"[..], &(8 * PARTS + 4).to_le_bytes(), b"WEBP"].concat();
+    (0..PARTS).for_each(|_| webp.extend(b"VP8X\0\0\0\0"));
+    let _ = decode(&webp, &ImageLimits::default());
+    webp.truncate(12);
+    (0..PARTS).for_each(|_| webp.extend(b"abcd\0\0\0\0"));
+    let _ = decode(&webp, &ImageLimits::default());
 }
 
 #[test]
