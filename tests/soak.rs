@@ -46,7 +46,7 @@ fn soak(frames: u64) {
         session: Session::new(&model, &limits).expect("a small session"),
         features: model.new_features().expect("memory"),
         dice: Dice(1),
-        pixels: (0..SIDE_MAX * SIDE_MAX * 4).map(|i| (i * 37 >> 3) as u8).collect(),
+        pixels: (0..SIDE_MAX * SIDE_MAX * 4).map(|i| ((i * 37) >> 3) as u8).collect(),
         encoded: ["scene_640x361.png", "noise_97x61.png"]
             .map(|name| std::fs::read(data().join("images").join(name)).expect("a picture"))
             .into(),

@@ -6,6 +6,11 @@ mod parsers;
 
 use std::path::{Path, PathBuf};
 
+use palmtop::Model;
+use palmtop::image::{ImageLimits, decode};
+use palmtop::tokenizer::TokenizerLayout;
+use palmtop_convert::npz::Npz;
+use palmtop_convert::{examples, tokenizer};
 // The parsers show what they have found with it.
 use palmtop_present as _;
 
@@ -35,6 +40,42 @@ fn every_parser_takes_its_seeds() {
             count += 1;
         }
         assert!(count > 0, "{name} has no seeds");
+    }
+}
+
+/// A seed that is refused at once would lead nowhere.
+#[test]
+fn whole_seeds_are_accepted() {
+    let of = |name: &str| {
+        let entries = std::fs::read_dir(seeds().join(name)).unwrap();
+        entries.map(|entry| entry.unwrap().path()).map(|path| (path.clone(), std::fs::read(path).unwrap()))
+    };
+    for (path, _) in of("head") {
+        Model::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, bytes) in of("tokenizer_table") {
+        TokenizerLayout::parse(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, bytes) in of("tokenizer_json") {
+        tokenizer::json::parse(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, bytes) in of("tokenizer_model") {
+        tokenizer::model::parse(&bytes, &Default::default())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, bytes) in of("image") {
+        decode(&bytes, &ImageLimits::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, bytes) in of("npz").chain(of("jax")) {
+        let npz = Npz::parse(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(
+            npz.names().len() > 0 && npz.names().all(|name| npz.read_f32(name).is_ok()),
+            "{}",
+            path.display()
+        );
+    }
+    for (path, _) in of("example_lines") {
+        examples::read_examples(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
 }
 

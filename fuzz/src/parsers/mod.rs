@@ -18,8 +18,11 @@ pub use models::{head, tokenizer_table};
 pub use texts::{prompts, results};
 pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 
+/// A name, and what is called with bytes.
+pub type Parser = (&'static str, fn(&[u8]));
+
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [(&str, fn(&[u8])); 15] = [
+pub const ALL: [Parser; 15] = [
     ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
