@@ -293,7 +293,7 @@ impl<'a> Adapted<'a> {
     /// The factor `[rank, cols]` of a product.
     fn right(&self, op: &Arc<Op>, product: &Product) -> Result<Arc<Vec<f32>>, ConvertError> {
         let mut kept = self.right.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, right)) = kept.iter().find(|(of, _)| Arc::ptr_eq(of, op)) {
+        if let Some((_, right)) = kept.iter().rfind(|(of, _)| Arc::ptr_eq(of, op)) {
             return Ok(right.clone());
         }
         let mut values = vec![0.0; product.right.len()];
