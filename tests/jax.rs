@@ -8,7 +8,7 @@ use palmtop::format::Storage;
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::model::config::Config;
 use palmtop::{Error, GenerateOptions, Grammar, Limits, Model, Session, UsageError};
-use palmtop_convert::{ConvertError, Options, Recipe, convert, read_config};
+use palmtop_convert::{Adapter, ConvertError, Options, Recipe, convert, read_config};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::npz::{Array, archive, jax};
 use palmtop_tests::{checkpoint, data, trace, uniform};
@@ -62,6 +62,19 @@ fn assert_same_tensors(jax: &Path, hub: &Path) {
             assert!(x.iter().zip(&y).all(|(x, y)| x.to_bits() == y.to_bits()), "row {row}");
         }
     }
+}
+
+#[test]
+fn adapters_are_merged_into_them() {
+    let (dir, _) = folder("tiny1-f32", true, "params/", false);
+    let (jax, hub) = (dir.path().join("jax.palm"), dir.path().join("hub.palm"));
+    let adapters =
+        ["lora", "dora", "vision_embeddings"].map(|name| Adapter::new(data().join("adapters").join(name)));
+    let options = Options { adapters: adapters.to_vec(), ..with_recipe(uniform(WeightFormat::F32)) };
+    let report = convert(&dir.path().join("jax.npz"), &jax, &options, &()).unwrap();
+    assert_eq!(report.adapters.len(), 3);
+    convert(checkpoint("tiny1-f32").path(), &hub, &options, &()).unwrap();
+    assert_same_tensors(&jax, &hub);
 }
 
 #[test]

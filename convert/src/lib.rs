@@ -131,7 +131,7 @@ pub fn convert(
     weights.check(&needed(&config), options.extra)?;
     config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let (name, revision) = checkpoint::origin(folder);
-    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
+    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name, tied)?;
     let options = Options {
         name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),
@@ -164,7 +164,7 @@ fn convert_jax(
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     // The hub's cache knows the revision, but has many files under one name.
     let (_, revision) = checkpoint::origin(write::folder_of(file));
-    let adapters = Adapters::open(None, &options.adapters, &name)?;
+    let adapters = Adapters::open(None, &options.adapters, &name, true)?;
     let options = Options {
         name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),

@@ -257,6 +257,22 @@ fn whole_embeddings_and_heads_are_those_of_a_checkpoint_that_has_them() {
         assert_eq!(has_head, want.1.is_some(), "{names:?}, {saved:?}: {:?}", report.notes);
         assert!(got == expected(want.0, want.1.map(|h| &h[..])), "{names:?}, {saved:?}");
     }
+    // Of a model whose head is a matrix of its own, only with the same values.
+    let untied = checkpoint(BASE);
+    change_tensors(untied.path(), |t| {
+        let embedding = t.0[EMBED].clone();
+        t.0.insert("lm_head.weight".into(), embedding);
+    });
+    set_json(&untied.path().join("config.json"), "tie_word_embeddings", json!(false));
+    for (tensors, want) in [
+        (vec![], (&old, None)),
+        (vec![(OF_EMBEDDING, &other[..])], (&other, Some(&old[..]))),
+        (vec![(OF_HEAD, &other[..])], (&old, Some(&other[..]))),
+    ] {
+        let adapter = whole(&tensors, &[]);
+        let got = converted(untied.path(), &[Adapter::new(adapter.path())]).unwrap().1;
+        assert!(got == expected(want.0, want.1), "{:?}", tensors.iter().map(|(n, _)| n).collect::<Vec<_>>());
+    }
     let two = whole(&[(OF_EMBEDDING, &old), (OF_HEAD, &other)], &[]);
     let error = converted(checkpoint(BASE).path(), &[Adapter::new(two.path())]).unwrap_err().to_string();
     assert_says(&error, &["a base layer for the embedding and another for the LM head"]);

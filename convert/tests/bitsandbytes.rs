@@ -53,17 +53,35 @@ fn all_dialects_and_prefixes_are_read_alike() {
     }
 }
 
+/// As QLoRA trains, and `Trainer` may save it: the state of the quantized base and of its adapter in one.
 #[test]
 fn an_adapter_goes_onto_what_the_weights_stand_for() {
-    let dir = quantized(|_| ());
-    let target = dir.path().join("model.palm");
-    let adapters = vec![Adapter::new(data("adapters/lora"))];
-    let report = convert(dir.path(), &target, &Options { adapters, ..options("int8") }, &()).unwrap();
-    assert_eq!(report.adapters.len(), 1);
-    assert_says(
-        &report.notes.join("\n"),
-        &["6 matrices were read from 4 bits of bitsandbytes", "a better model"],
-    );
+    let file = |dir: &std::path::Path, adapters: Vec<Adapter>| {
+        let target = dir.join("model.palm");
+        let report = convert(dir, &target, &Options { adapters, ..options("int8") }, &()).unwrap();
+        assert_eq!(report.adapters.len(), 1);
+        let says = &["6 matrices were read from 4 bits of bitsandbytes", "a better model"];
+        assert_says(&report.notes.join("\n"), says);
+        std::fs::read(target).unwrap()
+    };
+    let lora = data("adapters/lora");
+    let named = file(quantized(|_| ()).path(), vec![Adapter::new(&lora)]);
+    let adapter = Tensors::load(&lora.join("adapter_model.safetensors"));
+    let plain = |n: &str| n.replace("vision_model.", "").replace("language_model.model.", "language_model.");
+    let adapted: Vec<String> =
+        adapter.0.keys().filter_map(|n| n.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
+    let wrapped = quantized(|t| {
+        let base = std::mem::take(&mut t.0).into_iter().map(|(n, tensor)| {
+            let n = format!("base_model.model.model.{}", plain(&n));
+            let module = adapted.iter().find(|m| n.starts_with(&format!("{m}.")));
+            (module.map_or(n.clone(), |m| n.replace(m.as_str(), &format!("{m}.base_layer"))), tensor)
+        });
+        t.0 = base.collect();
+        let of_adapter = |(n, tensor): (String, _)| (n.replace(".weight", ".default.weight"), tensor);
+        t.0.extend(adapter.0.into_iter().map(of_adapter));
+    });
+    std::fs::copy(lora.join("adapter_config.json"), wrapped.path().join("adapter_config.json")).unwrap();
+    assert!(file(wrapped.path(), Vec::new()) == named);
 }
 
 #[test]

@@ -13,7 +13,6 @@ use crate::checkpoint::shards::{Shards, Tensor};
 use crate::source::WeightSource;
 
 /// What is done to one tensor of the base.
-#[derive(Clone)]
 pub(super) struct Edits {
     /// The base's tensor to begin with: the embedding for a head that was one with it.
     origin: String,
@@ -25,10 +24,11 @@ pub(super) struct Edits {
 }
 
 impl Edits {
-    pub fn new(name: &str, shape: &[usize]) -> Self {
+    /// No changes yet; `origin` is the tensor of the base.
+    pub fn new(origin: &str, shape: &[usize]) -> Self {
         let rows = if shape.len() > 1 { shape[0] } else { 1 };
         Self {
-            origin: name.to_owned(),
+            origin: origin.to_owned(),
             rows,
             cols: shape.iter().product::<usize>() / rows.max(1),
             ops: Vec::new(),
@@ -147,8 +147,10 @@ fn is_transposed(
     Ok(true)
 }
 
-/// The factors that are multiplied with rows, kept as f32 for the tensors in work.
-const KEPT: usize = 8;
+/// Right factors are kept as f32 for the tensors in work: the parts of one matrix, which are three at most, and as many
+/// of the ones before as fit into so many bytes.
+const KEPT_BYTES_MAX: usize = 32 << 20;
+const PARTS_MAX: usize = 3;
 
 /// A base's weights with adapters merged into them.
 pub(crate) struct Adapted<'a> {
@@ -291,7 +293,7 @@ impl<'a> Adapted<'a> {
     /// The factor `[rank, cols]` of a product.
     fn right(&self, op: &Arc<Op>, product: &Product) -> Result<Arc<Vec<f32>>, ConvertError> {
         let mut kept = self.right.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((_, right)) = kept.iter().find(|(of, _)| Arc::ptr_eq(of, op)) {
+        if let Some((_, right)) = kept.iter().rfind(|(of, _)| Arc::ptr_eq(of, op)) {
             return Ok(right.clone());
         }
         let mut values = vec![0.0; product.right.len()];
@@ -301,7 +303,9 @@ impl<'a> Adapted<'a> {
             values = (0..rank * cols).map(|i| values[i % cols * rank + i / cols]).collect();
         }
         let right = Arc::new(values);
-        if kept.len() == KEPT {
+        let bytes =
+            |kept: &[Kept]| kept.iter().map(|(_, right)| right.len() * size_of::<f32>()).sum::<usize>();
+        while kept.len() >= PARTS_MAX && bytes(&kept) + right.len() * size_of::<f32>() > KEPT_BYTES_MAX {
             kept.remove(0);
         }
         kept.push((op.clone(), right.clone()));

@@ -95,18 +95,22 @@ pub(crate) fn base_name(name: &str) -> Option<String> {
 /// transformers applies it, then those that were asked for.
 pub(crate) struct Adapters {
     opened: Vec<Opened>,
+    /// The base says that its head is its embedding.
+    tied: bool,
     /// What is worth knowing, a sentence each.
     pub notes: Vec<String>,
 }
 
 impl Adapters {
-    /// Maps all of them: one in a checkpoint and its folder, and those that were asked for. `name` is the base's.
+    /// Maps all of them: one in a checkpoint and its folder, and those that were asked for. `name` is the base's, and
+    /// `tied` what its configuration says of head and embedding.
     pub fn open(
         base: Option<(&Path, &Checkpoint)>,
         asked: &[Adapter],
         name: &str,
+        tied: bool,
     ) -> Result<Self, ConvertError> {
-        let mut out = Self { opened: Vec::new(), notes: Vec::new() };
+        let mut out = Self { opened: Vec::new(), tied, notes: Vec::new() };
         if let Some((dir, checkpoint)) = base {
             out.open_beside(dir, checkpoint, asked)?;
         }
@@ -186,7 +190,7 @@ impl Adapters {
 
     /// Matches them with a model's tensors.
     pub fn plan(self, config: &Config) -> Result<Plan, ConvertError> {
-        let mut plan = Plan::new(&needed(config));
+        let mut plan = Plan::new(&needed(config), self.tied);
         plan.notes = self.notes;
         for adapter in self.opened {
             plan.add(adapter)?;
@@ -203,6 +207,6 @@ fn is_same(one: &Path, other: &Path) -> bool {
 /// Checks an adapter's folder against an architecture, without a base's weights: what it would change.
 pub fn check_adapter(adapter: &Adapter, config: &Config) -> Result<AdapterReport, ConvertError> {
     let opened = vec![folder::open(&adapter.path, adapter.scale)?];
-    let mut plan = Adapters { opened, notes: Vec::new() }.plan(config)?;
+    let mut plan = Adapters { opened, tied: true, notes: Vec::new() }.plan(config)?;
     Ok(plan.reports.remove(0))
 }

@@ -15,9 +15,10 @@ pub(crate) struct Plan {
     /// By classic names.
     shapes: HashMap<String, Vec<usize>>,
     pub(super) edits: HashMap<String, Edits>,
-    /// The head is the embedding, with all that was merged so far.
+    /// The base has no head beside its embedding.
+    one_matrix: bool,
+    /// What changes the embedding changes the head, with all that was merged so far.
     tied: bool,
-    tied_before: bool,
     /// One for each adapter.
     pub reports: Vec<AdapterReport>,
     /// What is worth knowing, a sentence each.
@@ -25,26 +26,28 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A plan that changes nothing, for tensors with their shapes.
-    pub fn new(needed: &[(String, Vec<usize>)]) -> Self {
+    /// A plan that changes nothing, for tensors with their shapes. A head that is not among them has the embedding's
+    /// values; `tied` says whether it is the same matrix, or one that happens to be equal.
+    pub fn new(needed: &[(String, Vec<usize>)], tied: bool) -> Self {
         let mut shapes: HashMap<_, _> = needed.iter().cloned().collect();
-        let tied = !shapes.contains_key(HEAD);
-        if let (true, Some(embedding)) = (tied, shapes.get(EMBEDDING).cloned()) {
+        let one_matrix = !shapes.contains_key(HEAD);
+        if let (true, Some(embedding)) = (one_matrix, shapes.get(EMBEDDING).cloned()) {
             shapes.insert(HEAD.to_owned(), embedding);
         }
         Self {
             shapes,
             edits: HashMap::new(),
-            tied,
-            tied_before: tied,
+            one_matrix,
+            tied: tied && one_matrix,
             reports: Vec::new(),
             notes: Vec::new(),
         }
     }
 
-    /// True if the head was the embedding and has become a matrix of its own.
+    /// True if the head had the embedding's values and has become a matrix of its own.
     pub fn unties(&self) -> bool {
-        self.tied_before && !self.tied
+        let changes = |name| self.edits.get(name).is_some_and(|edits| !edits.ops.is_empty());
+        self.one_matrix && !self.tied && (changes(EMBEDDING) || changes(HEAD))
     }
 
     /// Adds what an adapter does; an error if it has a tensor that fits nothing, or none that fits.
@@ -85,7 +88,8 @@ impl Plan {
 
     fn edits_of(&mut self, name: &str) -> &mut Edits {
         let shape = &self.shapes[name];
-        self.edits.entry(name.to_owned()).or_insert_with(|| Edits::new(name, shape))
+        let origin = if name == HEAD && self.one_matrix { EMBEDDING } else { name };
+        self.edits.entry(name.to_owned()).or_insert_with(|| Edits::new(origin, shape))
     }
 
     /// Changes an embedding that is the head too. What PEFT loads into the one matrix stays common; what it wraps
@@ -134,10 +138,9 @@ impl Plan {
         if of_embedding.is_empty() && of_head.is_empty() {
             return Ok(());
         }
-        let mut untied = edits.clone();
+        let before = edits.ops.clone();
         edits.ops.extend(of_embedding);
-        untied.ops.extend(of_head);
-        self.edits.insert(HEAD.to_owned(), untied);
+        self.edits_of(HEAD).ops = before.into_iter().chain(of_head).collect();
         self.tied = false;
         self.notes.push(format!(
             "the adapter {} changes the embedding and the LM head differently, so the head is a matrix of its own",
