@@ -362,7 +362,7 @@ pub struct ConvertArgs {
     /// resize without antialias) [default: what the checkpoint says, or bicubic]
     #[arg(long, value_name = "FILTER")]
     pub resize: Option<Filter>,
-    /// Convert though the checkpoint has tensors that PaliGemma has no use for, such as those of another model beside it
+    /// Convert though the checkpoint has tensors that PaliGemma does not use, such as those of another model beside it
     #[arg(long)]
     pub ignore_extra: bool,
     /// tokenizer.json or tokenizer.model [default: the one beside the weights]

@@ -152,6 +152,14 @@ fn what_is_saved_replaces_no_picture() {
     assert_says(&says, &["error: --save-masks ", "a mask could replace the picture", "cat.1.x.png"]);
     let out = ["--prompt", "ocr", "-m", model(), "-o", text(&cat)];
     assert_says(&fail(2, [&["trace", text(&cat)], &out[..]].concat()), &["error: ", "would replace"]);
+    let data = at("data.jsonl");
+    let line = r#"{"image":"cat.png","prompt":"caption en","expected":"a cat"}"#;
+    fs::write(&data, line).unwrap();
+    for answers in [&data, &cat] {
+        let says = fail(2, ["eval", text(&data), "-m", model(), "--answers", text(answers)]);
+        assert_says(&says, &["error: ", "would replace"]);
+    }
+    assert_eq!(fs::read_to_string(&data).unwrap(), line);
     for path in [&cat, &other, &mask] {
         assert!(fs::read(path).unwrap() == before, "{}", path.display());
     }

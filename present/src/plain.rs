@@ -41,13 +41,12 @@ pub fn visible(text: &str) -> String {
     text.chars().map(printable_char).collect()
 }
 
-/// Control characters could move a terminal's cursor or worse; names and answers are not trusted with that.
+/// Control characters could move a terminal's cursor or worse, and marks of direction could show a name in another
+/// order than it has; names and answers are not trusted with that.
 fn printable_char(character: char) -> char {
-    if character.is_control() && !matches!(character, '\n' | '\t') {
-        char::REPLACEMENT_CHARACTER
-    } else {
-        character
-    }
+    let turns = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let steers = character.is_control() && !matches!(character, '\n' | '\t');
+    if turns || steers { char::REPLACEMENT_CHARACTER } else { character }
 }
 
 /// One line of text for a terminal.

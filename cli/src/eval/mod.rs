@@ -24,7 +24,7 @@ use palmtop_convert::examples::TaskKind;
 
 use crate::args::{EvalArgs, Load, ModelArgs};
 use crate::errors::{UsageError, WithHint};
-use crate::files::Replacement;
+use crate::files::{Replacement, refuse_to_replace};
 use crate::output::{Console, Stdout};
 use crate::progress::Bar;
 use crate::{Outcome, errors, interrupt, models};
@@ -53,8 +53,12 @@ pub fn run(args: &EvalArgs, console: Console) -> anyhow::Result<Outcome> {
         limit: args.limit.map_or(usize::MAX, |n| n as usize),
     };
     let pictures = items::read(&source, console)?;
-    // If the file cannot be written, that is better known beforehand.
-    args.answers.as_deref().map(Replacement::new).transpose()?;
+    // If the file cannot be written, or has what is read, that is better known beforehand.
+    if let Some(answers) = &args.answers {
+        let read = pictures.iter().map(|picture| picture.path.as_path()).chain([args.data.as_path()]);
+        refuse_to_replace(answers, read.chain(args.models.iter().map(|model| model.as_path())))?;
+        drop(Replacement::new(answers)?);
+    }
     let cancel = interrupt::listen()?;
     let models = open(args, console)?;
     let mut candidates =

@@ -2,11 +2,11 @@
 //! its own; [`lerp`] is bilinear without antialias, as TensorFlow does it.
 //!
 //! Pillow resamples with the bicubic kernel of a = -0.5 or with a triangle, stretched by the scale when shrinking
-//! (antialias), in two passes: rows first, then columns, rounded to bytes in between. Weights are computed in f64 and rounded to 22-bit
-//! fixed point; sums are integers, hence the same on every machine. A pass that would not change its size is left out.
-//! This follows `src/libImaging/Resample.c` operation by operation. Pillow 12.2 runs the vertical pass first on images
-//! over a hundred times as high as wide, Pillow 13 on many tall ones, which gives other bits; torchvision and every
-//! Pillow up to 12.1 keep to the order used here.
+//! (antialias), in two passes: rows first, then columns, rounded to bytes in between. Weights are computed in f64 and
+//! rounded to 22-bit fixed point; sums are integers, hence the same on every machine. A pass that would not change its
+//! size is left out. This follows `src/libImaging/Resample.c` operation by operation. Pillow 12.2 runs the vertical
+//! pass first on images over a hundred times as high as wide, Pillow 13 on many tall ones, which gives other bits;
+//! torchvision and every Pillow up to 12.1 keep to the order used here.
 //!
 //! Columns are resampled as rows arrive: only the rows under the vertical window are held, in a ring.
 
