@@ -16,6 +16,8 @@ pub(super) const CONFIG: &str = "adapter_config.json";
 
 /// An adapter's configuration is a few KiB; with a pattern for each module some hundred.
 const BYTES_MAX: u64 = 16 << 20;
+/// Of modules, in a list.
+const NAMES_MAX: usize = 4096;
 const RANK_MAX: f64 = 1e6;
 
 /// What a LoRA adapter was made with.
@@ -126,6 +128,11 @@ fn names(s: &Section<'_>, key: &str) -> Result<Vec<String>, ConvertError> {
         Some(Value::String(one)) => Ok(vec![one.clone()]),
         Some(v) => {
             let list = v.as_array().ok_or_else(|| wrong(v))?;
+            if list.len() > NAMES_MAX {
+                return Err(
+                    s.wrong(key, format!("has {} names, and no model has as many modules", list.len()))
+                );
+            }
             list.iter().map(|n| n.as_str().map(str::to_owned).ok_or_else(|| wrong(v))).collect()
         }
     }
@@ -281,7 +288,7 @@ mod tests {
     fn the_first_pattern_of_the_file_that_matches_to_the_end_counts() {
         let config = parse(
             r#"{"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": true,
-                "rank_pattern": {"q_proj": 16, "^model.layers.1.q_proj": 2, "layers\\.[23]\\..*|k": 9},
+                "rank_pattern": {"q_proj": 16, "^model.layers.1.q_proj": 2, "layers\\.[23]\\..*|k": 9, "w.proj": 3},
                 "alpha_pattern": {"z_proj": 1, "a.q_proj": 32, "q_proj": 64}}"#,
         )
         .unwrap();
@@ -293,6 +300,10 @@ mod tests {
             ("model.layers.2.v", 9, 6.0),
             ("model.layers.2", 4, 6.0),
             ("k", 9, 6.0),
+            ("model.layers.1.w-proj", 3, 6.0),
+            ("model.layers.1.w_proj", 3, 6.0),
+            ("model.layers.1.wx_proj", 4, 6.0),
+            ("model.layers.1.vw.proj", 4, 6.0),
             ("q_proj.x", 4, 6.0),
         ] {
             assert_eq!(config.rank(module), rank, "{module}");
@@ -334,11 +345,28 @@ mod tests {
             (r#"{"peft_type": "LORA", "rank_pattern": {"q": 0}}"#, "'rank_pattern' has 0"),
             (r#"{"peft_type": "LORA", "rank_pattern": {"(": 1}}"#, "the pattern '('"),
             (r#"{"peft_type": "LORA", "rank_pattern": {"(?=q)": 1}}"#, "cannot read"),
-            (r#"{"peft_type": "LORA", "rank_pattern": {"(a{99}){99}": 1}}"#, "cannot read"),
+            (r#"{"peft_type": "LORA", "rank_pattern": {"(a{99}){99}": 1}}"#, "size limit"),
             (r#"{"peft_type": "LORA", "alpha_pattern": [1]}"#, "alpha_pattern"),
         ] {
             let got = parse(json).map(|_| ()).unwrap_err();
             assert!(got.contains(says), "{json}: {got:?} does not say {says:?}");
+        }
+    }
+
+    #[test]
+    fn lists_without_end_are_refused() {
+        let entries = |count: usize, text: &str| {
+            let all: Vec<String> = (0..count).map(|i| format!("\"{text}{i}\": 1")).collect();
+            format!(r#"{{"peft_type": "LORA", "alpha_pattern": {{{}}}}}"#, all.join(","))
+        };
+        assert!(parse(&entries(4096, "layers.")).is_ok());
+        assert!(parse(&entries(4097, "layers.")).unwrap_err().contains("has 4097 patterns"));
+        assert!(parse(&entries(64, ".*")).is_ok());
+        assert!(parse(&entries(65, ".*")).unwrap_err().contains("more than 64 regular expressions"));
+        let names = vec!["\"a\""; 4097].join(",");
+        for key in ["target_modules", "modules_to_save"] {
+            let got = parse(&format!(r#"{{"peft_type": "LORA", "{key}": [{names}]}}"#)).unwrap_err();
+            assert!(got.contains(key) && got.contains("has 4097 names"), "{got}");
         }
     }
 }

@@ -17,8 +17,6 @@ use crate::error::listed;
 const NAME_BYTES_MAX: usize = 512;
 /// Trained ones are below a hundred; far beyond, a model's activations overflow.
 const FACTOR_MAX: f64 = 1e6;
-/// Nobody lists more modules.
-const TARGETS_MAX: usize = 4096;
 
 /// What an adapter has for one tensor of the model.
 #[derive(Default)]
@@ -172,8 +170,8 @@ impl Matcher<'_> {
             ops.bias = Some(op(Change::Add { tensor: bias.clone(), scale: factor as f32 }));
             tally.add(name, "bias added", None, Some(factor));
         }
-        if let Some(product) = self.product(name, shape, found)? {
-            let (rank, factor) = (product.rank, self.factor(&found.module, product.rank)?);
+        if let Some((product, factor)) = self.product(name, shape, found)? {
+            let rank = product.rank;
             tally.add(
                 name,
                 if product.magnitude.is_some() { "dora" } else { "lora" },
@@ -189,8 +187,13 @@ impl Matcher<'_> {
         Ok(ops)
     }
 
-    /// The product that LoRA adds.
-    fn product(&self, name: &str, shape: &[usize], found: &Found) -> Result<Option<Product>, ConvertError> {
+    /// The product that LoRA adds, and its factor.
+    fn product(
+        &self,
+        name: &str,
+        shape: &[usize],
+        found: &Found,
+    ) -> Result<Option<(Product, f64)>, ConvertError> {
         let part = |kind: Kind| found.parts.get(&kind);
         let is_table = name == EMBEDDING || name.ends_with(".position_embedding.weight");
         let (a_kind, b_kind) = match is_table {
@@ -261,9 +264,10 @@ impl Matcher<'_> {
                 Some(if is_table { Magnitude::columns(all) } else { Magnitude::Rows(all) })
             }
         };
-        let scale = self.factor(&found.module, rank)? as f32;
+        let factor = self.factor(&found.module, rank)?;
+        let scale = factor as f32;
         let [left, right] = if is_table { [a, b] } else { [b, a] }.map(Tensor::clone);
-        Ok(Some(Product { left, right, is_table, rank, cols, scale, magnitude }))
+        Ok(Some((Product { left, right, is_table, rank, cols, scale, magnitude }, factor)))
     }
 
     /// Rows that replace those of some tokens.
@@ -351,15 +355,8 @@ impl Matcher<'_> {
             let end = format!(".{target}");
             found.values().any(|f| f.module == **target || f.module.ends_with(&end))
         };
-        let absent: Vec<String> = self
-            .adapter
-            .config
-            .targets
-            .iter()
-            .take(TARGETS_MAX)
-            .filter(|t| !has(t))
-            .map(|t| format!("'{t}'"))
-            .collect();
+        let absent: Vec<String> =
+            self.adapter.config.targets.iter().filter(|t| !has(t)).map(|t| format!("'{t}'")).collect();
         let path = self.adapter.path.display();
         (!absent.is_empty()).then(|| {
             format!("the adapter {path} lists modules for which it has no tensors: {}", listed(&absent))

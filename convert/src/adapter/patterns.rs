@@ -11,12 +11,36 @@ use crate::json::Section;
 
 /// No PaliGemma has as many modules.
 const PATTERNS_MAX: usize = 4096;
+/// Expressions cost more than names: matching one takes time in proportion to its size. People write a handful.
+const EXPRESSIONS_MAX: usize = 64;
 /// Compiled, each.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
+const EXPRESSION_BYTES_MAX: usize = 32 << 10;
 
 /// Values for the modules whose names match, the first that does.
 #[derive(Debug)]
-pub(super) struct Patterns(Vec<(Regex, f64)>);
+pub(super) struct Patterns(Vec<(Pattern, f64)>);
+
+/// Matches names from the start or from behind a dot, to their end.
+#[derive(Debug)]
+enum Pattern {
+    /// A name, as tools write them for every module; a dot stands for any character here too.
+    Name(String),
+    Expression(Regex),
+}
+
+impl Pattern {
+    fn matches(&self, module: &str) -> bool {
+        match self {
+            Self::Expression(regex) => regex.is_match(module.as_bytes()),
+            Self::Name(name) => {
+                let Some(at) = module.len().checked_sub(name.len()) else { return false };
+                let (before, end) = module.as_bytes().split_at(at);
+                let alike = |(&of_name, &c): (&u8, &u8)| of_name == c || of_name == b'.';
+                (before.is_empty() || before.ends_with(b".")) && name.as_bytes().iter().zip(end).all(alike)
+            }
+        }
+    }
+}
 
 /// The patterns as they stand in the file.
 #[derive(Deserialize)]
@@ -65,14 +89,22 @@ impl Patterns {
             let what = format!("has {} patterns, which is more than any model has modules", entries.len());
             return Err(s.wrong(key, what));
         }
+        let mut expressions = 0;
         let pattern = |(text, value): (String, f64)| {
             if !fits(value) {
                 return Err(s.wrong(key, format!("has {value} for '{text}', which cannot be")));
             }
+            if text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+                return Ok((Pattern::Name(text), value));
+            }
+            expressions += 1;
+            if expressions > EXPRESSIONS_MAX {
+                return Err(s.wrong(key, format!("has more than {EXPRESSIONS_MAX} regular expressions")));
+            }
             let mut builder = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{text})$"));
-            // Names are ASCII; without Unicode's tables a pattern stays small.
-            match builder.unicode(false).size_limit(PATTERN_BYTES_MAX).build() {
-                Ok(regex) => Ok((regex, value)),
+            // Names are ASCII; without Unicode's tables an expression stays small.
+            match builder.unicode(false).size_limit(EXPRESSION_BYTES_MAX).build() {
+                Ok(regex) => Ok((Pattern::Expression(regex), value)),
                 Err(error) => {
                     let error = error.to_string();
                     let why = error.lines().last().unwrap_or_default();
@@ -86,6 +118,6 @@ impl Patterns {
 
     /// The value of the first pattern that matches a module's name.
     pub fn first(&self, module: &str) -> Option<f64> {
-        self.0.iter().find(|(regex, _)| regex.is_match(module.as_bytes())).map(|(_, value)| *value)
+        self.0.iter().find(|(pattern, _)| pattern.matches(module)).map(|(_, value)| *value)
     }
 }
