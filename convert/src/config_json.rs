@@ -245,8 +245,8 @@ fn image(dir: &Path, image_size: usize) -> Result<ImageConfig, ConvertError> {
     Ok(ImageConfig { mean, std, rescale, filter })
 }
 
-/// An error if a size is there, and not that of the encoder. `{"shortest_edge": n}`, and `n` alone, which stands for it,
-/// are the same for pictures that transformers can go on with.
+/// An error if a size is there, and not that of the encoder. `{"shortest_edge": n}`, and `n` alone, which stands for
+/// it, are the same for pictures that transformers can go on with.
 fn square(s: &Section<'_>, key: &str, image_size: usize) -> Result<(), ConvertError> {
     let Some(size) = s.get(key) else { return Ok(()) };
     let side = |key| size.get(key).and_then(json::whole);

@@ -1,5 +1,5 @@
-//! Checkpoints as people have them: saved by other tools, wrapped, renamed, incomplete. What is clear is converted to the
-//! same bytes as the plain one; what is not is named.
+//! Checkpoints as people have them: saved by other tools, wrapped, renamed, incomplete. What is clear is converted to
+//! the same bytes as the plain one; what is not is named.
 
 mod common;
 
