@@ -15,7 +15,9 @@ pub mod encode;
 mod found;
 pub mod json;
 pub mod overlay;
+mod passed_over;
 pub mod plain;
 pub mod sources;
 
 pub use found::{Answered, Found};
+pub use passed_over::PassedOver;

@@ -4,6 +4,7 @@
 //! has tables of its own only for some webcams. So the file is walked first: its headers here, its scans in
 //! [`scan`](mod@scan); and where it is unusual the decoder is given a copy that is not.
 
+mod bits;
 mod huffman;
 mod marker;
 mod scan;
