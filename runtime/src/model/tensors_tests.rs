@@ -58,7 +58,7 @@ fn distinct(generation: Generation) -> Config {
         kv_heads: 1,
         head_dim: 2,
         vocab: 2000,
-        own_head: false,
+        own_head: true,
         norm_eps: 1e-6,
         rope_theta: 1e4,
         query_scalar: 2.0,
