@@ -1,0 +1,7 @@
+//! From answers to events: what is the same object, and what has lasted long enough to count.
+
+mod track;
+mod vote;
+
+pub use track::{Fate, Seen, Track, TrackOptions, Tracker};
+pub use vote::{Change, Quorum, Vote};
