@@ -5,7 +5,11 @@
 //! picture by picture, as fast as the loop takes them, so that a film gives the same events every time.
 
 mod address;
+mod capture;
 mod latest;
+mod open;
 
 pub use address::{Address, AddressError, Kind, PixelLayout};
+pub use capture::{Capture, Status};
 pub use latest::{Latest, Pace, Shot, Taken};
+pub use open::{OpenOptions, SourceError};
