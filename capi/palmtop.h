@@ -377,8 +377,9 @@ palmtop_status palmtop_encode_options_init(palmtop_encode_options *options, size
 palmtop_status palmtop_encode_pixels(palmtop_session session, palmtop_features features, const palmtop_pixels *pixels,
                                      const palmtop_encode_options *options);
 
-/* Encodes the picture in a JPEG, PNG, WebP, BMP or GIF file whose `bytes` bytes are in memory at `data`. Rotates it
- * as its Exif orientation says. Allocates the decoded picture during the call, at most 512 MiB. */
+/* Encodes the picture in a JPEG, PNG, WebP, BMP, GIF or TIFF file whose `bytes` bytes are in memory at `data`. Rotates
+ * it as its Exif or XMP says. A file that ends too early is PALMTOP_BAD_IMAGE, like any other that is broken. Allocates
+ * the decoded picture during the call, at most 512 MiB. */
 palmtop_status palmtop_encode_file(palmtop_session session, palmtop_features features, const void *data, size_t bytes,
                                    const palmtop_encode_options *options);
 

@@ -100,7 +100,8 @@ fn the_same_weights_make_the_same_tensors() {
 fn a_file_and_a_tokenizer_are_enough() {
     let (dir, _) = folder("tiny1", true, "params/", false);
     let (file, target) = (dir.path().join("jax.npz"), dir.path().join("model.palm"));
-    let tokenizer = dir.path().join("elsewhere.model");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let tokenizer = elsewhere.path().join("paligemma_tokenizer.model");
     std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
     std::fs::copy(data().join("tokenizer/tokenizer.model"), &tokenizer).unwrap();
     let error = convert(&file, &target, &with_recipe(Recipe::default()), &()).unwrap_err();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use palmtop::Grammar;
 use palmtop::ImageFeatures;
-use palmtop::image::{ImageLimits, RgbImage};
+use palmtop::image::{DecodeOptions, Decoded, RgbImage};
 use palmtop::model::Model;
 use palmtop::session::{Answer, CancelToken, GenerateOptions, Sampling, Session, StopReason};
 use palmtop::tasks::{Label, Line, ReadOptions, Task};
@@ -20,7 +20,7 @@ use crate::args::{
     AnswerArgs, AskArgs, CaptionArgs, DecodingArgs, DetectArgs, Labels, OcrArgs, RunArgs, SegmentArgs, Style,
 };
 use crate::models;
-use crate::output::{Console, Printer, Shown};
+use crate::output::{Console, Printer, Shown, say};
 use crate::save::Saver;
 use crate::{Outcome, interrupt};
 
@@ -52,7 +52,8 @@ struct Prompt {
 
 /// Answers all prompts about all pictures. A picture that cannot be used is reported, and the rest go on.
 pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
-    let sources = sources::expand(&job.common.sources, job.common.recursive)?;
+    let expanded = sources::expand(&job.common.sources, job.common.recursive)?;
+    let sources: Vec<&Source> = expanded.sources().collect();
     let mut saver = Saver::new(job.task, job.save.as_deref(), job.save_masks.as_deref(), &sources)?;
     let cancel = interrupt::listen()?;
     job.common.model.machine.kernels()?;
@@ -63,17 +64,25 @@ pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
         );
     }
     let mut answerer = Answerer::new(job, &model, cancel.clone())?;
-    let mut printer = Printer::new(job.common.json, job.shown, sources.len(), job.prompts.len());
+    let count = expanded.entries.len();
+    let mut printer = Printer::new(job.common.json, job.shown, count, job.prompts.len());
     let mut failed = 0;
-    for source in &sources {
+    for entry in expanded.entries {
         if cancel.is_cancelled() {
             return Ok(Outcome::Interrupted);
         }
-        match answerer.answer_all(source, &mut printer, &mut saver, console) {
+        let (name, answered) = match entry {
+            Ok(source) => {
+                saver.begin_picture(&source);
+                (source.to_string(), answerer.answer_all(&source, &mut printer, &mut saver, console))
+            }
+            Err(error) => (error.name(), Err(Failure::Picture(error.into()))),
+        };
+        match answered {
             Ok(()) => {}
             Err(Failure::Picture(error)) => {
                 failed += 1;
-                printer.failure(&source.to_string(), &error)?;
+                printer.failure(&name, &error)?;
             }
             Err(Failure::Everything(error)) => {
                 printer.break_off()?;
@@ -84,8 +93,17 @@ pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
     if cancel.is_cancelled() {
         return Ok(Outcome::Interrupted);
     }
-    if failed > 0 && sources.len() > 1 {
-        console.note(format_args!("{failed} of {} pictures could not be used", sources.len()));
+    if failed > 0 && count > 1 {
+        console.note(format_args!("{failed} of {count} pictures could not be used"));
+    }
+    if !expanded.passed_over.is_empty() {
+        let passed_over = &expanded.passed_over;
+        let advice = passed_over.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        let number = passed_over.count();
+        let files = if number == 1 { "file" } else { "files" };
+        let text = format!("passed over {number} {files} that palmtop does not read: {passed_over}{advice}");
+        // Pictures that nobody looked at are no small matter.
+        if passed_over.advice().is_some() { say(format_args!("{text}\n")) } else { console.note(text) }
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
@@ -146,9 +164,12 @@ impl<'a> Answerer<'a> {
         console: Console,
     ) -> Result<(), Failure> {
         let start = Instant::now();
-        let picture = interrupt::while_waiting(|| source.decode(&ImageLimits::default()))
-            .with_context(|| format!("cannot use picture {source}"))
-            .map_err(Failure::Picture)?;
+        let mut options = DecodeOptions::default();
+        options.allow_truncated = self.job.common.allow_truncated;
+        let Decoded { image: picture, is_truncated, .. } =
+            interrupt::while_waiting(|| source.decode(&options))
+                .with_context(|| format!("cannot use picture {source}"))
+                .map_err(Failure::Picture)?;
         let decode_image = start.elapsed();
         self.model.check_unchanged().map_err(|error| Failure::Everything(error.into()))?;
         self.session.encode(picture.view(), &mut self.features, &self.options).map_err(
@@ -160,7 +181,10 @@ impl<'a> Answerer<'a> {
             },
         )?;
         printer.begin_picture(&source.to_string())?;
-        saver.begin_picture(source);
+        if is_truncated {
+            console
+                .note(format_args!("note: {source} ends too early, so some of what is seen is not its own"));
+        }
         let mut all_found = Vec::new();
         for (index, prompts) in self.job.prompts.chunks(self.batch).enumerate() {
             // A cancelled batch leaves its answers so far; the batches behind it are not begun.
@@ -169,7 +193,7 @@ impl<'a> Answerer<'a> {
             }
             all_found.extend(self.answer(
                 source,
-                &picture,
+                (&picture, is_truncated),
                 decode_image,
                 prompts,
                 printer,
@@ -185,7 +209,7 @@ impl<'a> Answerer<'a> {
     fn answer(
         &mut self,
         source: &Source,
-        picture: &RgbImage,
+        (picture, is_truncated): (&RgbImage, bool),
         decode_image: Duration,
         prompts: &[Prompt],
         printer: &mut Printer,
@@ -218,6 +242,7 @@ impl<'a> Answerer<'a> {
                 score: chosen.then(|| answer.likelihood()),
                 found: &found,
                 picture: size,
+                is_truncated,
                 timings: &Timings::new(decode_image, &timings, answer.tokens.len(), prompts.len()),
             };
             printer.answer(&prompt.question, &answered)?;

@@ -171,12 +171,15 @@ pub struct RunArgs {
 /// Arguments of all commands that answer.
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF), folders of them, patterns such as "shots/*.png", or - for stdin
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF), folders of them, patterns such as "shots/*.png", or - for stdin
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<PathBuf>,
     /// Include pictures in subfolders
     #[arg(short, long)]
     pub recursive: bool,
+    /// Use pictures that end too early as far as they go, instead of refusing them
+    #[arg(long)]
+    pub allow_truncated: bool,
     /// Print one JSON object per line: text, tokens, timings and typed results (docs/json.md)
     #[arg(long)]
     pub json: bool,
@@ -305,6 +308,7 @@ pub struct MaskArgs {
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --recipe auto --target-bits 5.0 --calibrate examples.jsonl\n  \
+    palmtop convert paligemma-3b-pt-224/ -o tuned.palm --adapter runs/receipts/checkpoint-500/\n  \
     palmtop convert paligemma2-3b-pt-224.npz -o model.palm --tokenizer paligemma_tokenizer.model\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file converted from them.")]
 pub struct ConvertArgs {

@@ -119,11 +119,14 @@ fn with_base(adapter: &Path, base: &Option<String>, args: &ConvertArgs) -> Strin
         }
         // A name on the hub, or a folder of another machine.
         Some(base) => {
-            let name = base.trim_end_matches('/').rsplit('/').next().unwrap_or(base);
-            format!(
-                "get that model, and convert it with the adapter: palmtop convert {} {rest}",
-                shell_word(name)
-            )
+            let name = base.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(base);
+            let name = shell_word(name);
+            let is_of_hub = base.split('/').count() == 2 && !base.starts_with(['/', '.', '~']);
+            let get = match is_of_hub {
+                true => format!("hf download {} --local-dir {name} && ", shell_word(base)),
+                false => String::new(),
+            };
+            format!("get that model, and convert it with the adapter: {get}palmtop convert {name} {rest}")
         }
     }
 }

@@ -6,10 +6,12 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use palmtop::format::FormatError;
+use palmtop::image::ImageError;
 use palmtop_convert::ConvertError;
 use palmtop_present::sources::SourceError;
 
 use crate::interrupt;
+use crate::output::say;
 
 /// The reader of stdout has closed it.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(is_cancellation) {
         return ExitCode::from(interrupt::EXIT_CODE);
     }
-    eprint!("{}", explain(error));
+    say(explain(error));
     if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
@@ -127,7 +129,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             );
         }
         if let Some(error) = error.downcast_ref() {
-            return hint_for_source(error).map(str::to_owned);
+            return hint_for_source(error);
+        }
+        if let Some(error) = error.downcast_ref()
+            && let Some(hint) = hint_for_image(error)
+        {
+            return Some(hint);
         }
         match error.downcast_ref::<std::io::Error>()?.kind() {
             ErrorKind::StorageFull => Some("make room on the disk, or write somewhere else".into()),
@@ -138,16 +145,32 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     })
 }
 
-fn hint_for_source(error: &SourceError) -> Option<&'static str> {
+fn hint_for_source(error: &SourceError) -> Option<String> {
+    const FORMATS: &str = "palmtop reads JPEG, PNG, WebP, BMP, GIF and TIFF";
     match error {
-        SourceError::StdinIsTerminal => Some("pipe a picture in: palmtop caption - < photo.jpg"),
-        SourceError::NotFound { .. } => {
-            Some("SOURCE is a picture, a folder, a pattern such as \"shots/*.png\", or - for standard input")
-        }
-        SourceError::NoPicture { recursive: true, .. } => Some("palmtop reads JPEG, PNG, WebP, BMP and GIF"),
-        SourceError::NoPicture { recursive: false, .. } => Some(
-            "palmtop reads JPEG, PNG, WebP, BMP and GIF; --recursive looks into folders inside of it too",
+        SourceError::StdinIsTerminal => Some("pipe a picture in: palmtop caption - < photo.jpg".into()),
+        SourceError::NotFound { .. } => Some(
+            "SOURCE is a picture, a folder, a pattern such as \"shots/*.png\", or - for standard input"
+                .into(),
         ),
+        SourceError::NoPicture { passed_over, recursive, .. } => {
+            let advice = passed_over.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            let deeper = if *recursive { "" } else { "; --recursive looks into folders inside of it too" };
+            Some(format!("{FORMATS}{advice}{deeper}"))
+        }
+        _ => None,
+    }
+}
+
+fn hint_for_image(error: &ImageError) -> Option<String> {
+    match error {
+        ImageError::Truncated { .. } => {
+            Some("--allow-truncated answers about what is there, if that is enough".into())
+        }
+        ImageError::Read { path, source } if source.kind() == ErrorKind::NotFound => {
+            let target = path.read_link().ok()?;
+            Some(format!("it is a link to {}, where there is nothing", target.display()))
+        }
         _ => None,
     }
 }

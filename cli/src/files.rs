@@ -1,12 +1,14 @@
 //! Output files that appear only once they are complete.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail};
-use tempfile::NamedTempFile;
+use palmtop_convert::temporary::{self, Temporary};
 
-use crate::errors::WithHint;
+use crate::errors::{UsageError, WithHint};
 
 /// The folder that a file is to be written in, which must be there.
 pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
@@ -18,9 +20,55 @@ pub fn folder_for(path: &Path) -> anyhow::Result<&Path> {
     Ok(folder)
 }
 
+/// Which file a name means, however it is spelled: two names of one file have one that is equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    path: PathBuf,
+    /// Device and number, which several hard links share.
+    #[cfg(unix)]
+    number: (u64, u64),
+}
+
+impl Identity {
+    /// Of the file at `path`, through links; `None` if there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let path = path.canonicalize().ok()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let metadata = path.metadata().ok()?;
+            Some(Self { number: (metadata.dev(), metadata.ino()), path })
+        }
+        #[cfg(not(unix))]
+        Some(Self { path })
+    }
+
+    /// Whether both are one file, be it by hard links.
+    pub fn is_same(&self, other: &Self) -> bool {
+        #[cfg(unix)]
+        if self.number == other.number {
+            return true;
+        }
+        self.path == other.path
+    }
+}
+
+/// Refuses to write over what is read: known before any work is done.
+pub fn refuse_to_replace<'a>(output: &Path, inputs: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
+    let Some(target) = Identity::of(output) else { return Ok(()) };
+    for input in inputs {
+        if Identity::of(input).is_some_and(|input| input.is_same(&target)) {
+            let message =
+                format!("{} would replace {}; choose another name", output.display(), input.display());
+            return Err(UsageError(message).into());
+        }
+    }
+    Ok(())
+}
+
 /// A temporary file that will take the place of another. Dropped unfinished, it leaves nothing behind.
 pub struct Replacement {
-    file: NamedTempFile,
+    file: Temporary,
     path: PathBuf,
 }
 
@@ -31,28 +79,28 @@ impl Replacement {
             bail!("cannot write {}: it is a folder", path.display());
         }
         let folder = folder_for(path)?;
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".palmtop-").suffix(".part");
-        #[cfg(unix)]
-        {
-            // Temporary files are private by default; this one becomes an ordinary file, as the umask has it.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let file = builder.tempfile_in(folder).with_context(|| format!("cannot write {}", path.display()))?;
+        remove_left_once(folder);
+        let file = Temporary::new_in(folder).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { file, path: path.to_owned() })
     }
 
     /// What to write to.
-    pub fn file(&mut self) -> &mut File {
-        self.file.as_file_mut()
+    pub fn file(&self) -> &File {
+        self.file.file()
     }
 
     /// Gives the file its name once its bytes are on the disk.
     pub fn finish(self) -> anyhow::Result<()> {
-        let context = || format!("cannot write {}", self.path.display());
-        self.file.as_file().sync_all().with_context(context)?;
-        self.file.persist(&self.path).map_err(|e| e.error).with_context(context)?;
-        Ok(())
+        let path = self.path;
+        self.file.persist(&path).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// Removes what killed programs have left in a folder, the first time that something is written there: a folder of
+/// many pictures is not looked through for each of them.
+fn remove_left_once(folder: &Path) {
+    static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if DONE.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+        temporary::remove_left(folder);
     }
 }

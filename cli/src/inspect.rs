@@ -1,6 +1,6 @@
 //! `palmtop inspect` and `palmtop verify`: show what is in a model file, and check that it is undamaged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use anyhow::anyhow;
@@ -146,29 +146,30 @@ impl Folded<'_> {
 
 fn folded(tensors: &[TensorInfo]) -> Vec<Folded<'_>> {
     let mut folds: Vec<Folded> = Vec::new();
+    // Which fold goes on with a tensor that has these names, shape and storage, and this layer.
+    let mut open = HashMap::new();
     for t in tensors {
         let (before, layer, behind) = split_at_layer(&t.name);
-        let alike = |f: &&mut Folded| {
-            layer.is_some()
-                && (f.before, f.behind, f.shape, f.storage) == (before, behind, &t.shape[..], t.storage)
-                && f.last.is_some_and(|last| Some(last + 1) == layer)
-        };
-        match folds.iter_mut().find(alike) {
-            Some(fold) => {
-                fold.last = layer;
-                fold.tensors += 1;
-                fold.bytes += t.length;
-            }
-            None => folds.push(Folded {
+        let key = |layer: usize| (before, behind, &t.shape[..], t.storage.name(), layer);
+        let at = layer.and_then(|layer| open.remove(&key(layer))).unwrap_or(folds.len());
+        if at == folds.len() {
+            folds.push(Folded {
                 before,
                 behind,
                 first: layer,
                 last: layer,
                 shape: &t.shape,
                 storage: t.storage,
-                tensors: 1,
-                bytes: t.length,
-            }),
+                tensors: 0,
+                bytes: 0,
+            });
+        }
+        let fold = &mut folds[at];
+        fold.last = layer;
+        fold.tensors += 1;
+        fold.bytes = fold.bytes.saturating_add(t.length);
+        if let Some(layer) = layer {
+            open.entry(key(layer + 1)).or_insert(at);
         }
     }
     folds
@@ -221,14 +222,18 @@ mod tests {
             tensor("text.layer.2.norm", 5),
             tensor("text.layer.4.norm", 4),
             tensor("text.layer.x.norm", 4),
+            // The same layer once more goes on with nothing; what follows goes on with the first.
+            tensor("text.layer.04.norm", 4),
+            tensor("text.layer.5.norm", 4),
         ];
         let names: Vec<String> = folded(&tensors).iter().map(Folded::name).collect();
         let expected = [
             "vision.position",
             "text.layer.{0..1}.norm",
             "text.layer.2.norm",
-            "text.layer.4.norm",
+            "text.layer.{4..5}.norm",
             "text.layer.x.norm",
+            "text.layer.4.norm",
         ];
         assert_eq!(names, expected);
     }

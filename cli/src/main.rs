@@ -28,6 +28,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use output::Stdout;
+use palmtop_present::plain::visible;
 
 /// How a command ended that did not fail as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,16 @@ fn read_arguments() -> Cli {
             if is_empty { arg.env(Resettable::Reset) } else { arg }
         })
     };
-    let matches = Cli::command().mut_subcommands(ignore_empty_variables).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = Cli::command().mut_subcommands(ignore_empty_variables).try_get_matches();
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| {
+        // What the user typed is in it, or whatever made the command line: control characters stay visible.
+        let text = error.to_string();
+        if visible(&text) != text {
+            output::say(text);
+            std::process::exit(error.exit_code());
+        }
+        error.exit()
+    })
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {

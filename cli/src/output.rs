@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
-use palmtop_present::plain::{Indented, objects_table, printable};
+use palmtop_present::plain::{Indented, objects_table, printable, visible};
 use palmtop_present::{Answered, json};
 use serde::Serialize;
 
@@ -26,9 +26,10 @@ impl Console {
     }
 }
 
-/// Writes to stderr. If nobody listens there any more, there is nobody to tell.
+/// Writes to stderr, control characters made visible: names and causes come from outside. If nobody listens there any
+/// more, there is nobody to tell.
 pub fn say(text: impl fmt::Display) {
-    let _ = write!(io::stderr().lock(), "{text}");
+    let _ = io::stderr().lock().write_all(visible(&text.to_string()).as_bytes());
 }
 
 /// Standard output, where everything written is passed on at once.
@@ -51,8 +52,9 @@ impl Stdout {
         })
     }
 
+    /// Prints text for people, control characters made visible.
     pub fn print(&mut self, text: impl fmt::Display) -> anyhow::Result<()> {
-        self.write_all(text.to_string().as_bytes())
+        self.write_all(visible(&text.to_string()).as_bytes())
     }
 
     pub fn print_json(&mut self, value: &impl Serialize) -> anyhow::Result<()> {
@@ -139,7 +141,9 @@ impl Printer {
         match self.shown {
             Shown::Text => {}
             Shown::Both if answered.found.is_empty() => {}
-            Shown::Both | Shown::Objects => text += &objects_table(answered.found, self.indent()),
+            Shown::Both | Shown::Objects => {
+                text += &objects_table(answered.found, answered.answer, self.indent());
+            }
         }
         self.out.print(text)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use palmtop::session::CancelToken;
 use palmtop_convert::Progress;
-use palmtop_present::plain::human_bytes;
+use palmtop_present::plain::{human_bytes, printable};
 
 use crate::output::{Console, say};
 
@@ -70,7 +70,7 @@ impl Bar {
             let style =
                 ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar =
-                ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(what.to_owned());
+                ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(printable(what));
             Output::Bar(bar)
         } else {
             Output::Lines(Mutex::new(Lines {
@@ -143,7 +143,7 @@ impl Progress for Bar {
 
     fn message(&self, text: &str) {
         if let Output::Bar(bar) = &self.shown {
-            bar.set_message(text.to_owned());
+            bar.set_message(printable(text));
         }
     }
 

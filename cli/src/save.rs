@@ -14,7 +14,7 @@ use palmtop_present::overlay::{self, Item, Style};
 use palmtop_present::sources::Source;
 
 use crate::errors::UsageError;
-use crate::files::Replacement;
+use crate::files::{Identity, Replacement};
 use crate::output::{Console, shown};
 
 /// Saves what the user wants saved.
@@ -22,8 +22,7 @@ pub struct Saver {
     task: &'static str,
     pictures: Option<Target>,
     masks: Option<PathBuf>,
-    /// Names given to pictures so far.
-    taken: HashSet<String>,
+    names: Names,
     /// The name of the picture under way, unique among all.
     name: String,
     masks_saved: usize,
@@ -34,41 +33,115 @@ enum Target {
     Folder(PathBuf),
 }
 
+/// Names for what is made of pictures, all different, also where capitals do not count.
+#[derive(Default)]
+struct Names(HashSet<String>);
+
+impl Names {
+    fn next(&mut self, source: &Source) -> String {
+        let stem = source.stem();
+        let mut name = stem.clone();
+        let mut number = 1;
+        while !self.0.insert(name.to_lowercase()) {
+            number += 1;
+            name = format!("{stem}-{number}");
+        }
+        name
+    }
+}
+
 impl Saver {
-    /// Checks where things are to be saved, and makes the folders: before any work is done for nothing.
+    /// Checks where things are to be saved, that nothing of it takes the place of a source or of one another, and makes
+    /// the folders: before any work is done for nothing.
     pub fn new(
         task: &'static str,
         pictures: Option<&Path>,
         masks: Option<&Path>,
-        sources: &[Source],
+        sources: &[&Source],
     ) -> anyhow::Result<Self> {
         let pictures = pictures.map(|path| target(path, sources)).transpose()?;
-        if let Some(Target::Folder(folder)) = &pictures {
+        let saver = Self {
+            task,
+            pictures,
+            masks: masks.map(Path::to_owned),
+            names: Names::default(),
+            name: String::new(),
+            masks_saved: 0,
+        };
+        saver.check(sources)?;
+        if let Some(Target::Folder(folder)) = &saver.pictures {
             make_folder(folder)?;
         }
         if let Some(folder) = masks {
             make_folder(folder)?;
         }
-        Ok(Self {
-            task,
-            pictures,
-            masks: masks.map(Path::to_owned),
-            taken: HashSet::new(),
-            name: String::new(),
-            masks_saved: 0,
-        })
+        Ok(saver)
+    }
+
+    fn check(&self, sources: &[&Source]) -> anyhow::Result<()> {
+        if self.pictures.is_none() && self.masks.is_none() {
+            return Ok(());
+        }
+        let usage = |what: String| Err(UsageError(what).into());
+        let mut names = Names::default();
+        let names: Vec<String> = sources.iter().map(|source| names.next(source)).collect();
+        let inputs: Vec<(&Path, Identity)> =
+            sources.iter().filter_map(|s| s.path()).filter_map(|p| Some((p, Identity::of(p)?))).collect();
+        let pictures: Vec<PathBuf> = match &self.pictures {
+            None => Vec::new(),
+            Some(Target::File(path)) => vec![path.clone()],
+            Some(Target::Folder(folder)) => names.iter().map(|name| self.picture_in(folder, name)).collect(),
+        };
+        for output in &pictures {
+            let Some(target) = Identity::of(output) else { continue };
+            if let Some((source, _)) = inputs.iter().find(|(_, input)| input.is_same(&target)) {
+                let output = output.display();
+                return usage(if self.picture_is_named() {
+                    format!("--save {output}: would overwrite the picture itself; choose another name")
+                } else {
+                    format!(
+                        "--save: {output} would replace the picture {}; choose another folder",
+                        source.display()
+                    )
+                });
+            }
+        }
+        let Some(folder) = &self.masks else { return Ok(()) };
+        // What masks are called depends on the answers: any number, and any label.
+        let made = folder.canonicalize().ok();
+        let is_there = |path: &Path| {
+            let parent = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+            parent == Some(folder) || (made.is_some() && parent.and_then(|p| p.canonicalize().ok()) == made)
+        };
+        let is_mask = |path: &Path| names.iter().any(|name| is_mask_of(name, path)) && is_there(path);
+        let in_use = |path: &&Path| is_mask(path) || path.canonicalize().is_ok_and(|path| is_mask(&path));
+        if let Some(source) = inputs.iter().map(|(path, _)| *path).find(in_use) {
+            return usage(format!(
+                "--save-masks {}: a mask could replace the picture {}; choose another folder",
+                folder.display(),
+                source.display()
+            ));
+        }
+        if let Some(picture) = pictures.iter().map(PathBuf::as_path).find(|path| is_mask(path)) {
+            return usage(format!(
+                "--save and --save-masks: a mask could replace {}; choose another folder for one of them",
+                picture.display()
+            ));
+        }
+        Ok(())
+    }
+
+    fn picture_is_named(&self) -> bool {
+        matches!(self.pictures, Some(Target::File(_)))
+    }
+
+    fn picture_in(&self, folder: &Path, name: &str) -> PathBuf {
+        folder.join(format!("{name}.{}.png", self.task))
     }
 
     /// What is saved from now on belongs to this picture.
     pub fn begin_picture(&mut self, source: &Source) {
-        let stem = source.stem();
-        let mut name = stem.clone();
-        let mut number = 1;
-        while !self.taken.insert(name.clone()) {
-            number += 1;
-            name = format!("{stem}-{number}");
-        }
-        self.name = name;
+        self.name = self.names.next(source);
         self.masks_saved = 0;
     }
 
@@ -91,7 +164,7 @@ impl Saver {
         let path = match &self.pictures {
             None => return Ok(()),
             Some(Target::File(path)) => path.clone(),
-            Some(Target::Folder(folder)) => folder.join(format!("{}.{}.png", self.name, self.task)),
+            Some(Target::Folder(folder)) => self.picture_in(folder, &self.name),
         };
         let items: Vec<Item<'_>> = found.iter().map(Item::from).collect();
         overlay::draw(&mut (&mut picture).into(), &items, &Style::default());
@@ -102,7 +175,7 @@ impl Saver {
 }
 
 /// A file if the name ends as a picture's, else a folder.
-fn target(path: &Path, sources: &[Source]) -> anyhow::Result<Target> {
+fn target(path: &Path, sources: &[&Source]) -> anyhow::Result<Target> {
     let usage = |what: String| Err(UsageError(what).into());
     let ends_as_folder = path.to_string_lossy().ends_with(std::path::is_separator);
     let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
@@ -120,14 +193,6 @@ fn target(path: &Path, sources: &[Source]) -> anyhow::Result<Target> {
             "--save {}: there are {} pictures, and one file; name a folder instead",
             path.display(),
             sources.len()
-        ));
-    }
-    if let (Some(Source::File(source)), Ok(target)) = (sources.first(), path.canonicalize())
-        && source.canonicalize().is_ok_and(|source| source == target)
-    {
-        return usage(format!(
-            "--save {}: would overwrite the picture itself; choose another name",
-            path.display()
         ));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -156,15 +221,25 @@ fn write_picture(picture: &RgbImage, path: &Path) -> anyhow::Result<()> {
 /// Writes a temporary file beside `path`, then gives it that name.
 fn replace(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<&mut File>) -> Result<(), EncodeError>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> Result<(), EncodeError>,
 ) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
-    let mut replacement = Replacement::new(path)?;
+    let replacement = Replacement::new(path)?;
     let mut buffered = BufWriter::new(replacement.file());
     write(&mut buffered).with_context(context)?;
     buffered.flush().with_context(context)?;
     drop(buffered);
     replacement.finish()
+}
+
+/// Whether a file could be a mask of the picture of this name: a number and a label behind it.
+fn is_mask_of(name: &str, path: &Path) -> bool {
+    let file = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let rest = file.strip_prefix(&name.to_lowercase()).and_then(|rest| rest.strip_prefix('.'));
+    let rest = rest.and_then(|rest| rest.strip_suffix(".png"));
+    rest.and_then(|rest| rest.split_once('.')).is_some_and(|(number, label)| {
+        !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) && !label.contains('.')
+    })
 }
 
 /// A label as part of a file name on any system.
@@ -179,8 +254,17 @@ fn file_name_part(label: &str) -> String {
 mod tests {
     use super::*;
 
-    fn sources(paths: &[&Path]) -> Vec<Source> {
-        paths.iter().map(|p| Source::File(p.to_path_buf())).collect()
+    fn source(path: &Path) -> Source {
+        Source::File(path.to_owned())
+    }
+
+    /// What a saver says against these outputs for these sources; `None` if nothing.
+    fn refusal(pictures: Option<&Path>, masks: Option<&Path>, paths: &[&Path]) -> Option<String> {
+        let sources: Vec<Source> = paths.iter().map(|path| source(path)).collect();
+        let sources: Vec<&Source> = sources.iter().collect();
+        let error = Saver::new("segment", pictures, masks, &sources).err()?;
+        assert!(error.is::<UsageError>(), "{error}");
+        Some(error.to_string())
     }
 
     #[test]
@@ -189,21 +273,70 @@ mod tests {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("a.png"), b"x").unwrap();
         fs::create_dir(at("dir.png")).unwrap();
-        let (a, b) = (at("a.png"), at("b.png"));
-        let one = sources(&[&a]);
-        assert!(matches!(target(&at("out.jpg"), &one), Ok(Target::File(_))));
-        assert!(matches!(target(&at("out"), &one), Ok(Target::Folder(_))));
-        assert!(matches!(target(&at("dir.png"), &one), Ok(Target::Folder(_))));
-        assert!(matches!(target(&at("new.png/"), &one), Ok(Target::Folder(_))));
-        for (name, sources) in [
-            ("out.png", sources(&[&a, &b])),
-            ("a.png", one.clone()),
-            ("dir.png/../a.png", one.clone()),
-            ("out.tiff", one.clone()),
-            ("missing/out.png", one),
-        ] {
-            assert!(target(&at(name), &sources).is_err_and(|e| e.is::<UsageError>()), "{name}");
+        let (a, b) = (source(&at("a.png")), source(&at("b.png")));
+        assert!(matches!(target(&at("out.jpg"), &[&a]), Ok(Target::File(_))));
+        assert!(matches!(target(&at("out"), &[&a]), Ok(Target::Folder(_))));
+        assert!(matches!(target(&at("dir.png"), &[&a]), Ok(Target::Folder(_))));
+        assert!(matches!(target(&at("new.png/"), &[&a]), Ok(Target::Folder(_))));
+        for (name, sources) in [("out.png", &[&a, &b][..]), ("out.tiff", &[&a]), ("missing/out.png", &[&a])] {
+            assert!(target(&at(name), sources).is_err_and(|e| e.is::<UsageError>()), "{name}");
         }
+    }
+
+    #[test]
+    fn no_source_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["cat.png", "cat.segment.png", "dog.2.a-cat.png", "dog.png", "plain.png"] {
+            fs::write(at(name), name).unwrap();
+        }
+        fs::create_dir(at("dir.png")).unwrap();
+        let (cat, other) = (at("cat.png"), at("cat.segment.png"));
+        for name in ["cat.png", "dir.png/../cat.png"] {
+            assert!(
+                refusal(Some(&at(name)), None, &[&cat]).unwrap().contains("the picture itself"),
+                "{name}"
+            );
+        }
+        let says = refusal(Some(dir.path()), None, &[&cat, &other]).unwrap();
+        assert!(
+            says.contains("would replace the picture") && says.contains("choose another folder"),
+            "{says}"
+        );
+        assert_eq!(refusal(Some(dir.path()), None, &[&cat]), None);
+        assert_eq!(refusal(Some(&at("new")), None, &[&cat, &other]), None);
+        let says = refusal(None, Some(dir.path()), &[&at("dog.png"), &at("dog.2.a-cat.png")]).unwrap();
+        assert!(says.contains("a mask could replace the picture"), "{says}");
+        assert_eq!(refusal(None, Some(dir.path()), &[&at("dog.png"), &cat]), None);
+        // One picture's mask would be another one's drawing.
+        fs::write(at("x.1.png"), "x").unwrap();
+        fs::write(at("x.png"), "x").unwrap();
+        let both = [at("x.png"), at("x.1.png")];
+        let says = refusal(Some(dir.path()), Some(dir.path()), &[&both[0], &both[1]]).unwrap();
+        assert!(says.contains("--save and --save-masks"), "{says}");
+        let kept = fs::read_to_string(&other).unwrap();
+        assert_eq!(kept, "cat.segment.png");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_source_is_replaced_through_links() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("out")).unwrap();
+        fs::write(at("cat.png"), "cat").unwrap();
+        symlink(at("cat.png"), at("out/cat.segment.png")).unwrap();
+        assert!(refusal(Some(&at("out")), None, &[&at("cat.png")]).is_some());
+        symlink(at("out"), at("link")).unwrap();
+        assert!(refusal(Some(&at("link")), None, &[&at("cat.png")]).is_some());
+        fs::create_dir(at("hard")).unwrap();
+        fs::hard_link(at("cat.png"), at("hard/cat.segment.png")).unwrap();
+        assert!(refusal(Some(&at("hard/")), None, &[&at("cat.png")]).is_some());
+        fs::write(at("out/cat.1.x.png"), "mask").unwrap();
+        symlink(at("out/cat.1.x.png"), at("named.png")).unwrap();
+        let masks = [at("cat.png"), at("named.png")];
+        assert!(refusal(None, Some(&at("link")), &[&masks[0], &masks[1]]).is_some());
     }
 
     #[test]
@@ -214,6 +347,8 @@ mod tests {
             saver.name.clone()
         };
         assert_eq!([name("a/cat.png"), name("b/cat.png"), name("cat.jpg")], ["cat", "cat-2", "cat-3"]);
+        // They must not meet where capitals do not count.
+        assert_eq!([name("Cat.jpg"), name("cat-2.jpg")], ["Cat-4", "cat-2-2"]);
     }
 
     #[test]

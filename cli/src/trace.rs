@@ -5,14 +5,14 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use palmtop::image::{ImageLimits, RgbImage};
+use palmtop::image::{DecodeOptions, RgbImage};
 use palmtop::session::{Session, Traced, TracedValues};
 use palmtop_present::plain::human_bytes;
 use palmtop_present::sources::Source;
 use serde_json::{Map, json};
 
 use crate::args::TraceArgs;
-use crate::files::Replacement;
+use crate::files::{Replacement, refuse_to_replace};
 use crate::output::{Console, shown};
 use crate::{Outcome, interrupt, models};
 
@@ -33,11 +33,13 @@ pub fn run(args: &TraceArgs, console: Console) -> anyhow::Result<Outcome> {
         false => Source::File(path.clone()),
     };
     let sources: Vec<Source> = args.pictures.iter().map(source).collect();
+    let inputs = sources.iter().filter_map(Source::path).chain(args.model.model.as_deref());
+    refuse_to_replace(&args.output, inputs)?;
     let decode = |source: &Source| {
-        let picture = interrupt::while_waiting(|| source.decode(&ImageLimits::default()));
-        picture.with_context(|| format!("cannot use picture {source}"))
+        let decoded = interrupt::while_waiting(|| source.decode(&DecodeOptions::default()));
+        Ok(decoded.with_context(|| format!("cannot use picture {source}"))?.image)
     };
-    let pictures: Vec<RgbImage> = sources.iter().map(decode).collect::<Result<_, _>>()?;
+    let pictures: Vec<RgbImage> = sources.iter().map(decode).collect::<anyhow::Result<_>>()?;
     let cancel = interrupt::listen()?;
     let model = models::open_or_demo(&args.model, console)?;
     let mut limits = args.model.machine.limits();
@@ -63,7 +65,7 @@ pub fn run(args: &TraceArgs, console: Console) -> anyhow::Result<Outcome> {
         "prompt": args.prompt,
         "picture": names.join("\n"),
     });
-    let mut target = Replacement::new(&args.output)?;
+    let target = Replacement::new(&args.output)?;
     write_safetensors(&mut kept, metadata, target.file())
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     if cancel.is_cancelled() {

@@ -81,7 +81,7 @@ fn json_has_its_documented_shape() {
     documented.sort();
     assert_eq!(keys, documented);
     assert_eq!(line["source"], text(&scene));
-    assert_eq!(line["image"], serde_json::json!({"width": 640, "height": 361}));
+    assert_eq!(line["image"], serde_json::json!({"width": 640, "height": 361, "truncated": false}));
     let timings = &line["timings"];
     for key in ["decode_image_ms", "encode_ms", "prefill_ms", "decode_ms", "ms_per_token"] {
         assert!(timings[key].as_f64().is_some_and(|ms| ms > 0.0), "{key}: {timings}");
@@ -250,10 +250,33 @@ fn boxes_have_labels_and_scores_and_are_drawn() {
 }
 
 #[test]
-fn a_detection_without_objects_says_so() {
+fn a_detection_that_is_cut_short_is_not_one_without_objects() {
     let scene = scene();
-    let args = ["detect", text(&scene), "-l", "cat", "-m", model(), "--max-new-tokens", "2"];
-    assert_eq!(succeed(args).stdout, "nothing found\n");
+    for command in ["detect", "segment"] {
+        let args = [command, text(&scene), "-l", "cat", "-m", model(), "--max-new-tokens", "2"];
+        let says = "nothing found before the answer was cut off by the limit of 2 tokens\n";
+        assert_eq!(succeed(args).stdout, says);
+        let line = succeed([&args[..], &["--json"]].concat()).json().remove(0);
+        assert_eq!((&line["stop"], &line["objects"]), (&"limit".into(), &Value::Array(Vec::new())));
+    }
+    // The built-in model comes to an end by itself.
+    let ran = succeed(["detect", text(&data("images/gradient_400x300.png")), "-l", "bus"]);
+    assert_eq!(ran.stdout, "nothing found\n");
+}
+
+#[test]
+fn a_detection_that_is_cut_short_shows_what_is_whole() {
+    let bus = data("../../demo/day.png");
+    let labels = ["-l", "bus", "-l", "cat", "-l", "panda", "-l", "traffic light"];
+    let detect = |more: &[&str]| succeed([&["detect", text(&bus)], &labels[..], more].concat());
+    let whole = detect(&["--json"]).json().remove(0);
+    assert!(whole["stop"] == "eos" && !whole["objects"].as_array().unwrap().is_empty(), "{whole}");
+    let limit = (whole["tokens"].as_array().unwrap().len() - 1).to_string();
+    let cut = detect(&["--json", "--max-new-tokens", &limit]).json().remove(0);
+    assert_eq!((&cut["stop"], &cut["objects"][0]["box"]), (&"limit".into(), &whole["objects"][0]["box"]));
+    let shown = detect(&["--max-new-tokens", &limit]).stdout;
+    let says = format!("(the answer was cut off by the limit of {limit} tokens: there may be more)\n");
+    assert!(shown.ends_with(&says), "{shown}");
 }
 
 #[test]

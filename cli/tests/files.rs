@@ -72,6 +72,8 @@ fn every_format_converts_and_verifies() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoint = folder.path().join("tiny1");
     lay_out_checkpoint("tiny1", &checkpoint);
+    // What a conversion that was killed has left.
+    fs::write(folder.path().join(".palmtop-Killed.part"), "half of a model").unwrap();
     let mut sizes = Vec::new();
     for format in ["f32", "f16", "int8", "int4"] {
         let target = folder.path().join(format!("{format}.palm"));
@@ -122,6 +124,29 @@ fn recipes_and_flags_of_parts_reach_the_file() {
     assert_eq!(storage("text.embed"), "f16 packed");
     assert_eq!(storage("text.layer.0.mlp.down.weight"), "int4 packed");
     assert_eq!(storage("projector.weight"), "f32 packed");
+}
+
+#[test]
+fn adapters_are_merged_named_and_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("tiny1-f32");
+    lay_out_checkpoint("tiny1-f32", &checkpoint);
+    let target = folder.path().join("m.palm");
+    let (lora, dora) = (data("adapters/lora"), data("adapters/dora"));
+    let half = format!("{}=0.5", text(&lora));
+    let args =
+        ["convert", text(&checkpoint), "-o", text(&target), "--adapter", &half, "--adapter", text(&dora)];
+    let ran = succeed(args);
+    assert_says(
+        &ran.stdout,
+        &["adapters/lora, trained on tiny1-f32, times 0.5", "q_proj", "adapters/dora", "fc2"],
+    );
+    let report = succeed([&args[..], &["--report", "json"]].concat()).json().remove(0);
+    assert_eq!(report["adapters"].as_array().unwrap().len(), 2);
+    assert_eq!(report["adapters"][0]["scale"], 0.5);
+    assert_eq!(report["adapters"][1]["matched"][0]["change"], "dora");
+    let file = succeed(["inspect", text(&target), "--json"]).json().remove(0);
+    assert_eq!(file["metadata"]["general.name"], "tiny1-f32 + lora=0.5 + dora");
 }
 
 #[test]

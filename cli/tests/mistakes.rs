@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{assert_says, fail, lay_out_checkpoint, model, run, scene, text};
+use common::{assert_says, data, fail, lay_out_checkpoint, model, run, scene, text};
 
 #[test]
 fn models_that_are_none() {
@@ -54,7 +54,7 @@ fn a_broken_picture_among_good_ones_is_reported_and_passed_over() {
     assert_eq!(lines.len(), 4);
     assert!(errors[0].is_none() && errors[3].is_none());
     assert_says(errors[1].unwrap(), &["cannot use picture", "b.png", "empty"]);
-    assert_says(errors[2].unwrap(), &["c.jpg", "not a JPEG, PNG, WebP, BMP or GIF image"]);
+    assert_says(errors[2].unwrap(), &["c.jpg", "not a JPEG, PNG, WebP, BMP, GIF or TIFF image"]);
     assert_says(
         &ran.stderr,
         &["b.png", "because: ", "c.jpg", "because: ", "2 of 4 pictures could not be used"],
@@ -166,6 +166,54 @@ fn checkpoints_that_are_none_leave_no_model() {
     let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["cut", "empty", "good", "wordless"]);
+}
+
+#[test]
+fn adapters_that_do_not_fit_say_what_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    lay_out_checkpoint("tiny1", &at("base"));
+    lay_out_checkpoint("tiny2", &at("other"));
+    let target = at("m.palm");
+    let convert = |args: &[&str]| fail(1, [&["convert", "-o", text(&target)], args].concat());
+    let of_hub = |base: &str| {
+        fs::create_dir_all(at("an adapter")).unwrap();
+        for name in ["adapter_config.json", "adapter_model.safetensors"] {
+            fs::copy(data("adapters/lora").join(name), at("an adapter").join(name)).unwrap();
+        }
+        let config = at("an adapter/adapter_config.json");
+        let changed = fs::read_to_string(&config).unwrap().replace("tiny1-f32", base);
+        fs::write(config, changed).unwrap();
+        convert(&[text(&at("an adapter"))])
+    };
+    let says = of_hub("google/paligemma-3b-pt-224");
+    let command = format!(
+        "hint: get that model, and convert it with the adapter: hf download google/paligemma-3b-pt-224 --local-dir \
+         paligemma-3b-pt-224 && palmtop convert paligemma-3b-pt-224 --adapter '{}' -o {}",
+        text(&at("an adapter")),
+        text(&target)
+    );
+    assert_says(&says, &["holds an adapter trained on 'google/paligemma-3b-pt-224' and no model", &command]);
+    assert_says(&of_hub("/home/somebody/base"), &["palmtop convert base --adapter '"]);
+    let here = text(&at("base")).to_owned();
+    assert_says(
+        &of_hub(&here),
+        &[&format!("hint: convert that model with it: palmtop convert {here} --adapter '")],
+    );
+
+    let lora = data("adapters/lora");
+    assert_says(
+        &convert(&[text(&at("other")), "--adapter", text(&lora)]),
+        &["error: ", "adapters/lora: ", "q_proj"],
+    );
+    assert_says(
+        &convert(&[text(&at("base")), "--adapter", text(&at("nowhere"))]),
+        &["nowhere", "no such folder"],
+    );
+    let no_factor = format!("{}=much", text(&lora));
+    let says = fail(2, ["convert", text(&at("base")), "-o", text(&target), "--adapter", &no_factor]);
+    assert_says(&says, &["there is no folder", "'much' is not a number"]);
+    assert!(!target.exists());
 }
 
 #[cfg(target_os = "linux")]

@@ -110,8 +110,11 @@ pub enum ConvertError {
         /// Which form, and what helps.
         what: String,
     },
-    /// Weights that another program quantized cannot be read back.
-    #[error("{}: tensor '{name}' {what}", path.display())]
+    /// Weights that bitsandbytes quantized cannot be read back.
+    #[error(
+        "{}: tensor '{name}' {what}; convert the checkpoint that bitsandbytes quantized into this one",
+        path.display()
+    )]
     Quantized {
         /// The file.
         path: PathBuf,

@@ -61,17 +61,6 @@ pub fn stand_in(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Temporary files are private on Unix; this makes one like any new file, with the rights that the umask leaves.
-pub fn as_any_new_file(builder: &mut tempfile::Builder<'_, '_>) {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    #[cfg(not(unix))]
-    let _ = builder;
-}
-
 /// Writes all of `bytes` at `offset`, whatever other threads write elsewhere meanwhile.
 pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
     #[cfg(unix)]

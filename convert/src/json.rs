@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::ConvertError;
@@ -13,19 +14,24 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Reads a JSON file whose outermost value is an object, in the dialect of Python's `json`: with a byte order mark or
 /// without, and with [`NOT_FINITE`] numbers, which become texts.
 pub fn read(path: &Path) -> Result<Value, ConvertError> {
+    object(path, &read_regular(path, FILE_BYTES_MAX)?)
+}
+
+/// Like [`read`], of a text; `path` is named in errors.
+pub fn object(path: &Path, text: &[u8]) -> Result<Value, ConvertError> {
     let wrong = |what: String| ConvertError::Json { path: path.to_owned(), what };
-    let text = read_regular(path, FILE_BYTES_MAX)?;
-    if let Some(what) = stand_in(&text) {
+    if let Some(what) = stand_in(text) {
         return Err(wrong(format!("is {what}")));
     }
-    let value = parse(&text).map_err(|e| wrong(format!("is not valid JSON: {e}")))?;
+    let value: Value = parse(text).map_err(|e| wrong(format!("is not valid JSON: {e}")))?;
     if value.is_object() { Ok(value) } else { Err(wrong("is not a JSON object".into())) }
 }
 
 /// What Python writes for numbers that are not finite, and JSON has no form for.
 const NOT_FINITE: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
-fn parse(text: &[u8]) -> serde_json::Result<Value> {
+/// What a text in Python's dialect says.
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let strict = serde_json::from_slice(text);
     match &strict {

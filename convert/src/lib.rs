@@ -22,6 +22,7 @@ mod recipe;
 mod report;
 mod source;
 pub mod synthetic;
+pub mod temporary;
 pub mod tokenizer;
 mod write;
 
@@ -85,7 +86,7 @@ pub struct Options {
     pub threads: Option<usize>,
     /// A tokenizer file (`tokenizer.json` or `tokenizer.model`) instead of those beside the weights.
     pub tokenizer: Option<PathBuf>,
-    /// The model's name in the file; otherwise that of the checkpoint's folder.
+    /// The model's name in the file; otherwise that of the checkpoint's folder, with those of adapters.
     pub name: Option<String>,
     /// The revision in the file; otherwise that of a hub cache folder, if it is one.
     pub revision: Option<String>,
@@ -93,8 +94,8 @@ pub struct Options {
     pub license: Option<String>,
 }
 
-/// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file of
-/// JAX's (also as the only one in a folder).
+/// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file
+/// of JAX's (also as the only one in a folder).
 ///
 /// The target appears when it is whole, and replaces an older `.palm` file of that name; after an error or an
 /// interruption there is none.
@@ -130,13 +131,16 @@ pub fn convert(
     weights.check(&needed(&config), options.extra)?;
     config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
     let (name, revision) = checkpoint::origin(folder);
-    let adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
+    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name)?;
     let options = Options {
-        name: options.name.clone().or(Some(name)),
+        name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
     let tokenizer = tokenizer_table(&vocabulary(folder, &options)?, folder, &mut config)?;
+    if options.tokenizer.is_none() {
+        adapters.compare_tokenizers(&tokenizer);
+    }
     let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
     notes.append(&mut report.notes);
     report.notes = [weights.notes(), &notes].concat();
@@ -157,12 +161,12 @@ fn convert_jax(
     }
     let table = tokenizer_table(&vocabulary, file, &mut config)?;
     in_pool(options.threads, || weights.check_sums(progress))?;
-    let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     // The hub's cache knows the revision, but has many files under one name.
     let (_, revision) = checkpoint::origin(write::folder_of(file));
-    let adapters = Adapters::open(None, &options.adapters, name.as_deref().unwrap_or_default())?;
+    let adapters = Adapters::open(None, &options.adapters, &name)?;
     let options = Options {
-        name: options.name.clone().or(name),
+        name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
@@ -205,6 +209,7 @@ pub fn convert_source(
     let start = Instant::now();
     config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     write::check_target(target)?;
+    temporary::remove_left(write::folder_of(target));
     let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec::read)?;
     let mut metadata = Metadata::default();
     config.to_metadata(&mut metadata);
@@ -285,10 +290,6 @@ fn calibrated(
     }
     // A file that cannot be used is better known beforehand.
     examples::read_examples(&calibration.examples)?;
-    let beside = write::folder_of(target);
-    let folder = tempfile::Builder::new().prefix(".palmtop-").suffix(".part").tempdir_in(beside);
-    let folder = folder.map_err(ConvertError::io(beside))?;
-    let path = folder.path().join("first.palm");
     let first = Contents {
         formats: calibrate::runs_as(config).into(),
         metadata: contents.metadata.clone(),
@@ -297,9 +298,9 @@ fn calibrated(
         source,
         config,
     };
-    write::write(&path, &first, None, progress)?;
+    let (written, ..) = write::write_temporary(target, &first, None, progress)?;
     drop(first);
-    let model = Model::open(&path).map_err(|e| ConvertError::Calibration(e.to_string()))?;
+    let model = Model::open(written.path()).map_err(|e| ConvertError::Calibration(e.to_string()))?;
     let threads = options.threads.map(|n| n.min(THREADS_MAX));
     let runner = Runner::new(&model, &calibration.examples, options.isa, threads, progress)?;
     let mut calibrator = Calibrator::new(runner, config)?;

@@ -18,6 +18,7 @@ use crate::files;
 use crate::quantize::quantize_row;
 use crate::report::TensorReport;
 use crate::source::{Assembly, WeightSource};
+use crate::temporary::Temporary;
 use crate::{ConvertError, Formats, Progress, Recipe};
 
 /// Stripes are packed in windows of about this many bytes, which bounds the memory.
@@ -75,21 +76,32 @@ pub(crate) fn folder_of(target: &Path) -> &Path {
 pub(crate) fn write(
     target: &Path,
     contents: &Contents<'_>,
-    mut calibrator: Option<&mut Calibrator<'_>>,
+    calibrator: Option<&mut Calibrator<'_>>,
     progress: &dyn Progress,
 ) -> Result<(Vec<TensorReport>, u64), ConvertError> {
+    let (temporary, reports, length) = write_temporary(target, contents, calibrator, progress)?;
+    progress.message("syncing");
+    temporary.persist(target).map_err(ConvertError::io(target))?;
+    // The rename itself is safe on disk once the folder is; not every file system can do that, and Windows opens no
+    // folders.
+    let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+    Ok((reports, length))
+}
+
+/// The same, to a temporary file beside the target.
+pub(crate) fn write_temporary(
+    target: &Path,
+    contents: &Contents<'_>,
+    mut calibrator: Option<&mut Calibrator<'_>>,
+    progress: &dyn Progress,
+) -> Result<(Temporary, Vec<TensorReport>, u64), ConvertError> {
     let mut head = head(contents);
     let length = head.place();
     // Less than the length: what lies between tensors to align them is not written.
     progress.start(head.encode().len() as u64 + head.tensors.iter().map(|t| t.length).sum::<u64>());
     let folder = folder_of(target);
-    let name = target.file_name().expect("the target has been checked").to_string_lossy().into_owned();
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".part");
-    files::as_any_new_file(&mut builder);
-    let temporary = builder.tempfile_in(folder).map_err(ConvertError::io(folder))?;
-    let out = Output { file: temporary.as_file(), target, progress };
+    let temporary = Temporary::new_in(folder).map_err(ConvertError::io(folder))?;
+    let out = Output { file: temporary.file(), target, progress };
     out.file.set_len(length).map_err(ConvertError::io(target))?;
 
     let mut reports = Vec::new();
@@ -112,14 +124,8 @@ pub(crate) fn write(
     for tensor in &contents.behind {
         reports.push(out.verbatim(tensor, entry())?);
     }
-    progress.message("syncing");
-    let head = head.encode();
-    out.write(&head, 0)?;
-    out.file.sync_all().map_err(ConvertError::io(target))?;
-    temporary.persist(target).map_err(|e| ConvertError::io(target)(e.error))?;
-    // The rename itself is safe on disk once the folder is; not every file system can do that, and Windows opens no folders.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok((reports, length))
+    out.write(&head.encode(), 0)?;
+    Ok((temporary, reports, length))
 }
 
 fn head(contents: &Contents<'_>) -> Head {

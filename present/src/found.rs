@@ -37,6 +37,8 @@ pub struct Answered<'a> {
     pub found: &'a [Found],
     /// Width and height of the picture in pixels.
     pub picture: (u32, u32),
+    /// Whether the picture's file ends too early, so that some of the pixels are not its own.
+    pub is_truncated: bool,
     /// How long it took.
     pub timings: &'a Timings,
 }

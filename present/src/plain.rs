@@ -1,5 +1,7 @@
 //! Plain text for people: safe on a terminal, whatever an answer or a name holds.
 
+use palmtop::{Answer, StopReason};
+
 use crate::found::Found;
 
 /// Text that comes in pieces, every line indented.
@@ -34,6 +36,11 @@ impl Indented {
     }
 }
 
+/// Text of several lines for a terminal.
+pub fn visible(text: &str) -> String {
+    text.chars().map(printable_char).collect()
+}
+
 /// Control characters could move a terminal's cursor or worse; names and answers are not trusted with that.
 fn printable_char(character: char) -> char {
     if character.is_control() && !matches!(character, '\n' | '\t') {
@@ -48,17 +55,37 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c == '\n' { ' ' } else { printable_char(c) }).collect()
 }
 
-/// A table of objects, a line each, indented by so many blanks.
-pub fn objects_table(found: &[Found], indent: usize) -> String {
+/// Longer labels stand out of their column.
+const LABEL_COLUMNS_MAX: usize = 40;
+
+/// How an answer ended that did not come to its end; `None` if it did.
+fn broken_off(answer: &Answer) -> Option<String> {
+    match answer.stop {
+        StopReason::EndOfSequence => None,
+        StopReason::TokenLimit => Some(format!("cut off by the limit of {} tokens", answer.tokens.len())),
+        StopReason::Callback | StopReason::Cancelled => Some("interrupted".into()),
+        StopReason::DeadlinePassed => Some("late".into()),
+    }
+}
+
+/// A table of objects, a line each, indented by so many blanks. An answer that did not come to its end has another line
+/// that says so, since there may be more.
+pub fn objects_table(found: &[Found], answer: &Answer, indent: usize) -> String {
+    let broken_off = broken_off(answer);
     if found.is_empty() {
-        return format!("{:indent$}nothing found\n", "");
+        return match broken_off {
+            None => format!("{:indent$}nothing found\n", ""),
+            Some(how) => format!("{:indent$}nothing found before the answer was {how}\n", ""),
+        };
     }
     let label = |found: &Found| match found.detection.label.as_str() {
         "" => "-".into(),
         label => printable(label),
     };
     let labels: Vec<String> = found.iter().map(label).collect();
-    let width = labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).max("label".len());
+    // A single long label does not make every line long.
+    let widths = labels.iter().map(|l| l.chars().count()).filter(|&width| width <= LABEL_COLUMNS_MAX);
+    let width = widths.max().unwrap_or(0).max("label".len());
     let has_masks = found.iter().any(|f| f.detection.mask.is_some());
     let mut table = format!("{:indent$}{:width$}  score  x_min  y_min  x_max  y_max", "", "label");
     table += if has_masks { "  mask pixels\n" } else { "\n" };
@@ -74,6 +101,9 @@ pub fn objects_table(found: &[Found], indent: usize) -> String {
             table += &format!("  {pixels:>11}");
         }
         table.push('\n');
+    }
+    if let Some(how) = broken_off {
+        table += &format!("{:indent$}(the answer was {how}: there may be more)\n", "");
     }
     table
 }
@@ -109,6 +139,10 @@ mod tests {
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
         assert_eq!(printable("\x1b[2J\u{9b}x\ny"), "\u{fffd}[2J\u{fffd}x y");
+        assert_eq!(
+            visible("\x1b[2J\u{9b}x\ny\r\n\tz\x07\x7f"),
+            "\u{fffd}[2J\u{fffd}x\ny\u{fffd}\n\tz\u{fffd}\u{fffd}"
+        );
     }
 
     #[test]
@@ -119,8 +153,15 @@ mod tests {
         let expected = "  label  score  x_min  y_min  x_max  y_max\n\
                         \x20 cat        -     80    120    320    360\n\
                         \x20 -          -      0      0    639    480\n";
-        assert_eq!(objects_table(&found, 2), expected);
-        assert_eq!(objects_table(&[], 2), "  nothing found\n");
+        let mut answer = Answer::default();
+        answer.stop = StopReason::EndOfSequence;
+        assert_eq!(objects_table(&found, &answer, 2), expected);
+        assert_eq!(objects_table(&[], &answer, 2), "  nothing found\n");
+        (answer.stop, answer.tokens) = (StopReason::TokenLimit, vec![1, 2, 3]);
+        let more = "  (the answer was cut off by the limit of 3 tokens: there may be more)\n";
+        assert_eq!(objects_table(&found, &answer, 2), format!("{expected}{more}"));
+        let none = "nothing found before the answer was cut off by the limit of 3 tokens\n";
+        assert_eq!(objects_table(&[], &answer, 0), none);
     }
 
     #[test]

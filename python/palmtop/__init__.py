@@ -194,13 +194,13 @@ class Session:
         self._native = native
 
     def encode(self, picture, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
-        """Encodes a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP or GIF file, or a uint8 array.
+        """Encodes a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP, GIF or TIFF file, or an array of uint8.
 
         Arrays are [height, width, 3] (rgb, or format="bgr" as in OpenCV), [height, width, 4] (rgba or bgra), [height,
         width] (grey), or [height * 3 / 2, width] with format="nv12" or "nv21". `rotation` rotates an array clockwise by
         0, 90, 180 or 270 degrees. Raises DeadlinePassed after `timeout` seconds.
 
-        A file is rotated as its Exif orientation says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need
+        A file is rotated as its Exif or XMP says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need
         it."""
         if isinstance(picture, (str, os.PathLike)):
             with open(picture, "rb") as file:

@@ -4,5 +4,6 @@
 mod contents;
 mod damaged;
 mod files;
+mod large;
 mod parts;
 mod wild;

@@ -252,8 +252,8 @@ struct AnswerScores<'a> {
 
 /// Writes one JSON object a line for each item.
 pub(super) fn write_answers(path: &Path, results: &[ItemResult]) -> anyhow::Result<()> {
-    let mut target = Replacement::new(path)?;
-    let mut write = || -> anyhow::Result<()> {
+    let target = Replacement::new(path)?;
+    let write = || -> anyhow::Result<()> {
         let mut out = BufWriter::new(target.file());
         for r in results {
             let line = AnswerLine {

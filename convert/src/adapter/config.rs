@@ -2,36 +2,29 @@
 //!
 //! An adapter that computes something else than LoRA and DoRA do is refused by the name of what asks for it.
 
-use std::fmt;
 use std::path::Path;
 
-use regex::bytes::{Regex, RegexBuilder};
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
+use super::patterns::{PatternTexts, Patterns};
 use crate::ConvertError;
 use crate::files::read_regular;
-use crate::json::Section;
+use crate::json::{self, Section};
 
 /// The file.
 pub(super) const CONFIG: &str = "adapter_config.json";
 
 /// An adapter's configuration is a few KiB; with a pattern for each module some hundred.
 const BYTES_MAX: u64 = 16 << 20;
-/// No PaliGemma has as many modules.
-const PATTERNS_MAX: usize = 4096;
-/// Compiled, each.
-const PATTERN_BYTES_MAX: usize = 256 << 10;
-const RANK_MAX: usize = 1 << 20;
+const RANK_MAX: f64 = 1e6;
 
 /// What a LoRA adapter was made with.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
     rank: usize,
     alpha: f64,
-    ranks: Vec<Pattern>,
-    alphas: Vec<Pattern>,
+    ranks: Patterns,
+    alphas: Patterns,
     /// Scale by alpha over the root of the rank instead of the rank.
     rank_stabilized: bool,
     /// Every adapted module has a magnitude.
@@ -40,19 +33,21 @@ pub(super) struct AdapterConfig {
     pub targets: Vec<String>,
     /// Modules that were trained and saved as a whole, by the ends of their names.
     pub saved: Vec<String>,
-    /// Rows of embeddings that were trained: ends of the modules' names, none for the input embedding.
-    pub tokens: Vec<(Option<String>, Vec<usize>)>,
+    /// Rows of embeddings that were trained.
+    pub tokens: Vec<TokenRows>,
     /// `base_model_name_or_path`.
     pub base: Option<String>,
     /// What is worth knowing, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// A value for the modules whose names a regular expression matches.
+/// Trained rows of an embedding.
 #[derive(Debug)]
-struct Pattern {
-    regex: Regex,
-    value: f64,
+pub(super) struct TokenRows {
+    /// How the embedding's name ends; none for that of the input.
+    pub module: Option<String>,
+    /// The rows, in the order of the tensor that has them.
+    pub ids: Vec<usize>,
 }
 
 impl AdapterConfig {
@@ -63,23 +58,14 @@ impl AdapterConfig {
 
     /// Reads the file's text; `path` is named in errors.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ConvertError> {
-        let not_json =
-            |e| ConvertError::Json { path: path.to_owned(), what: format!("is not valid JSON: {e}") };
-        let value: Value = serde_json::from_slice(text).map_err(not_json)?;
-        if !value.is_object() {
-            return Err(ConvertError::Json { path: path.to_owned(), what: "is not a JSON object".into() });
-        }
+        let value = json::object(path, text)?;
         let s = Section::new(path, Some(&value));
         let mut notes = Vec::new();
         refuse(&s, &mut notes)?;
         // A second time, since the order of patterns counts.
-        let patterns: PatternTexts = serde_json::from_slice(text)
-            .map_err(|e| s.wrong("rank_pattern or alpha_pattern", e.to_string()))?;
-        let switch = |key: &str| match s.get(key) {
-            None => Ok(false),
-            Some(Value::Bool(on)) => Ok(*on),
-            Some(other) => Err(s.wrong(key, format!("is {other}, neither true nor false"))),
-        };
+        let patterns: PatternTexts =
+            json::parse(text).map_err(|e| s.wrong("rank_pattern or alpha_pattern", e.to_string()))?;
+        let PatternTexts { rank_pattern, alpha_pattern } = patterns;
         let alpha = match s.get("lora_alpha") {
             None => 8.0,
             Some(v) => v
@@ -90,43 +76,46 @@ impl AdapterConfig {
         Ok(Self {
             rank: rank(&s)?,
             alpha,
-            ranks: compiled(&s, "rank_pattern", patterns.rank_pattern)?,
-            alphas: compiled(&s, "alpha_pattern", patterns.alpha_pattern)?,
-            rank_stabilized: switch("use_rslora")?,
-            dora: switch("use_dora")?,
+            ranks: Patterns::new(&s, "rank_pattern", rank_pattern, is_rank)?,
+            alphas: Patterns::new(&s, "alpha_pattern", alpha_pattern, f64::is_finite)?,
+            rank_stabilized: s.flag("use_rslora", false)?,
+            dora: s.flag("use_dora", false)?,
             targets: match s.get("target_modules") {
                 Some(Value::Array(_)) => names(&s, "target_modules")?,
                 _ => Vec::new(),
             },
             saved: names(&s, "modules_to_save")?,
             tokens: tokens(&s)?,
-            base: s.text("base_model_name_or_path")?.filter(|b| !b.is_empty()).map(str::to_owned),
+            base: s
+                .text("base_model_name_or_path")?
+                .filter(|base| !base.is_empty() && !base.contains(char::is_control))
+                .map(str::to_owned),
             notes,
         })
     }
 
     /// The rank that a module should have; by its name in the adapter's dialect.
     pub fn rank(&self, module: &str) -> usize {
-        first(&self.ranks, module).map_or(self.rank, |rank| rank as usize)
+        self.ranks.first(module).map_or(self.rank, |rank| rank as usize)
     }
 
     /// What a module's product of B and A is multiplied by.
     pub fn scale(&self, module: &str, rank: usize) -> f64 {
-        let (alpha, rank) = (first(&self.alphas, module).unwrap_or(self.alpha), rank as f64);
+        let (alpha, rank) = (self.alphas.first(module).unwrap_or(self.alpha), rank as f64);
         alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
     }
 }
 
-/// The value of the first pattern that matches the end of a name, from some dot on, or all of it.
-fn first(patterns: &[Pattern], module: &str) -> Option<f64> {
-    patterns.iter().find(|p| p.regex.is_match(module.as_bytes())).map(|p| p.value)
-}
-
 fn rank(s: &Section<'_>) -> Result<usize, ConvertError> {
     let Some(v) = s.get("r") else { return Ok(8) };
-    let rank = v.as_f64().filter(|r| r.fract() == 0.0 && *r >= 1.0 && *r <= RANK_MAX as f64);
+    let rank = v.as_f64().filter(|&rank| is_rank(rank));
     let rank = rank.ok_or_else(|| s.wrong("r", format!("is {v}, and a rank is a whole number from 1 on")))?;
     Ok(rank as usize)
+}
+
+/// True for a whole number from 1 on that is no more than any matrix can use.
+fn is_rank(rank: f64) -> bool {
+    rank.fract() == 0.0 && (1.0..=RANK_MAX).contains(&rank)
 }
 
 /// A list of texts; a single one stands for itself.
@@ -142,7 +131,7 @@ fn names(s: &Section<'_>, key: &str) -> Result<Vec<String>, ConvertError> {
     }
 }
 
-fn tokens(s: &Section<'_>) -> Result<Vec<(Option<String>, Vec<usize>)>, ConvertError> {
+fn tokens(s: &Section<'_>) -> Result<Vec<TokenRows>, ConvertError> {
     const KEY: &str = "trainable_token_indices";
     let wrong = |v: &Value| s.wrong(KEY, format!("is {v}, not a list of token ids"));
     let ids = |v: &Value| -> Result<Vec<usize>, ConvertError> {
@@ -150,10 +139,11 @@ fn tokens(s: &Section<'_>) -> Result<Vec<(Option<String>, Vec<usize>)>, ConvertE
         let id = |v: &Value| v.as_u64().and_then(|id| usize::try_from(id).ok()).ok_or_else(|| wrong(v));
         list.iter().map(id).collect()
     };
+    let rows = |module: Option<&String>, v| Ok(TokenRows { module: module.cloned(), ids: ids(v)? });
     match s.get(KEY) {
         None => Ok(Vec::new()),
-        Some(Value::Object(map)) => map.iter().map(|(name, v)| Ok((Some(name.clone()), ids(v)?))).collect(),
-        Some(v) => Ok(vec![(None, ids(v)?)]),
+        Some(Value::Object(map)) => map.iter().map(|(name, v)| rows(Some(name), v)).collect(),
+        Some(v) => Ok(vec![rows(None, v)?]),
     }
 }
 
@@ -278,76 +268,6 @@ const KNOWN: [&str; 43] = [
     "use_rslora",
     "velora_config",
 ];
-
-/// The patterns as they stand in the file.
-#[derive(Deserialize)]
-struct PatternTexts {
-    #[serde(default)]
-    rank_pattern: Option<Entries>,
-    #[serde(default)]
-    alpha_pattern: Option<Entries>,
-}
-
-/// The entries of an object, in the order of the file: the first pattern that matches counts.
-#[derive(Default)]
-struct Entries(Vec<(String, f64)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Entries;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object from patterns to numbers")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entries, M::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        from.deserialize_map(InOrder)
-    }
-}
-
-/// Compiles patterns as PEFT reads them: from the start of a name or from behind a dot, to its end.
-fn compiled(s: &Section<'_>, key: &str, entries: Option<Entries>) -> Result<Vec<Pattern>, ConvertError> {
-    let entries = entries.unwrap_or_default().0;
-    if entries.len() > PATTERNS_MAX {
-        return Err(s.wrong(
-            key,
-            format!("has {} patterns, which is more than any model has modules", entries.len()),
-        ));
-    }
-    let whole = key == "rank_pattern";
-    let pattern = |(text, value): (String, f64)| {
-        let fits =
-            value.is_finite() && (!whole || value.fract() == 0.0 && (1.0..=RANK_MAX as f64).contains(&value));
-        if !fits {
-            return Err(s.wrong(
-                key,
-                format!("has {value} for '{text}', which is no {}", if whole { "rank" } else { "number" }),
-            ));
-        }
-        let mut builder = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{text})$"));
-        // Names are ASCII; without Unicode's tables a pattern stays small.
-        let regex = builder.unicode(false).size_limit(PATTERN_BYTES_MAX).build();
-        let regex = regex.map_err(|e| {
-            let e = e.to_string();
-            s.wrong(
-                key,
-                format!(
-                    "has the pattern '{text}', which palmtop cannot read: {}",
-                    e.lines().last().unwrap_or("")
-                ),
-            )
-        })?;
-        Ok(Pattern { regex, value })
-    };
-    entries.into_iter().map(pattern).collect()
-}
 
 #[cfg(test)]
 mod tests {

@@ -88,10 +88,18 @@ impl Magnitude {
 }
 
 impl Op {
-    /// The bytes and the type of what replaces everything.
-    pub fn whole_bytes(&self) -> Option<(safetensors::Dtype, &[u8])> {
-        let Change::Whole(tensor) = &self.change else { return None };
-        Some((tensor.dtype, self.shards.bytes(tensor)))
+    /// True if this replaces the same by the same as another change of the same adapter.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let alike = |one: &Tensor, two: &Tensor| {
+            one.dtype == two.dtype && self.shards.bytes(one) == other.shards.bytes(two)
+        };
+        match (&self.change, &other.change) {
+            (Change::Whole(one), Change::Whole(two)) => alike(one, two),
+            (Change::Rows { tensor: one, rows }, Change::Rows { tensor: two, rows: others }) => {
+                rows == others && alike(one, two)
+            }
+            _ => false,
+        }
     }
 
     /// True if this adds to an embedding exactly what `other` adds to a head.

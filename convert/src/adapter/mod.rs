@@ -13,13 +13,16 @@
 //! Several adapters are merged one after the other, each into what the one before has left: as if each were merged by
 //! PEFT's `merge_and_unload` and the next one loaded then.
 //!
-//! `names.rs` and `config.rs` read what PEFT writes, `folder.rs` finds it; `plan.rs` matches tensors with the model's,
-//! which refuses what fits nothing; `merge.rs` has the arithmetic.
+//! `folder.rs` finds what PEFT writes; `config.rs`, `patterns.rs` and `names.rs` read it; `matching.rs` fits tensors to
+//! the model's and refuses what fits nothing; `plan.rs` puts in order what is done to each; `merge.rs` has the
+//! arithmetic.
 
 mod config;
 mod folder;
+mod matching;
 mod merge;
 mod names;
+mod patterns;
 mod plan;
 mod report;
 
@@ -33,6 +36,7 @@ pub use report::{AdapterReport, MatchReport};
 
 use crate::checkpoint::shards::{Shards, Tensor};
 use crate::checkpoint::{self, Checkpoint};
+use crate::tokenizer::{self, BuildError};
 use crate::{ConvertError, needed};
 use config::AdapterConfig;
 use plan::Plan;
@@ -148,6 +152,35 @@ impl Adapters {
             let path = adapter.path.display();
             self.notes
                 .push(format!("the adapter {path} was trained on '{base}', and this checkpoint is '{name}'"));
+        }
+    }
+
+    /// A name for the base with the adapters that were asked for.
+    pub fn name(asked: &[Adapter], base: &str) -> String {
+        let named = |a: &Adapter| {
+            let path = a.path.canonicalize().unwrap_or_else(|_| a.path.clone());
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let scale = if a.scale == 1.0 { String::new() } else { format!("={}", a.scale) };
+            format!(" + {name}{scale}")
+        };
+        asked.iter().fold(base.to_owned(), |name, adapter| name + &named(adapter))
+    }
+
+    /// Notes which of them have a tokenizer that makes another table than the base's.
+    pub fn compare_tokenizers(&mut self, table: &[u8]) {
+        for Opened { path, .. } in &self.opened {
+            let differs = match tokenizer::build_table(path) {
+                Ok(own) => own != table,
+                Err(BuildError::NotFound { .. }) => false,
+                Err(_) => true,
+            };
+            if differs {
+                self.notes.push(format!(
+                    "the adapter {} has a tokenizer that differs from the checkpoint's, which was used; --tokenizer \
+                     names another",
+                    path.display()
+                ));
+            }
         }
     }
 

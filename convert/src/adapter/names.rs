@@ -57,7 +57,7 @@ impl Name {
     }
 
     /// What PEFT has put before a name.
-    pub fn before<'n>(name: &'n str) -> &'n str {
+    pub fn before(name: &str) -> &str {
         &name[..name.len() - without_prefix(name).len()]
     }
 
@@ -105,7 +105,7 @@ pub(super) fn parse(name: &str) -> Name {
     };
     // The parameter of a module inside of the one that was saved as a whole.
     let inner = |kind, tail: &[&str], adapter: Option<&str>| match tail.split_last() {
-        Some((parameter, inner)) if !tail.iter().any(|part| mark(&part)) => {
+        Some((parameter, inner)) if !tail.iter().any(mark) => {
             Name { module: [module, inner].concat().join("."), ..of(kind, parameter, adapter) }
         }
         _ => of(Kind::Unknown, "", None),

@@ -1,8 +1,9 @@
 //! Weights that bitsandbytes quantized, read as the f32 that they stand for.
 //!
-//! **4 bits** (nf4, fp4): two values a byte, the first in the high half, over all rows in one line; `absmax` has a scale
-//! for each block of them, `quant_map` the sixteen values that a half byte stands for. The scales may be in 8 bits
-//! themselves, with a table (`nested_quant_map`), a scale for each block of scales (`nested_absmax`) and an offset:
+//! **4 bits** (nf4, fp4): two values a byte, the first in the high half, over all rows in one line. `absmax` has a
+//! scale for each block of them, `quant_map` the sixteen values that half a byte stands for. The scales may be in 8
+//! bits themselves, with a table (`nested_quant_map`), a scale for each block of scales (`nested_absmax`) and an
+//! offset:
 //!
 //! ```text
 //! w[i] = quant_map[q[i]] · scale[i / blocksize]
@@ -28,7 +29,7 @@ use super::shards::{Shards, Tensor};
 use crate::ConvertError;
 
 /// One over 127, as bitsandbytes has it.
-const PER_127: f32 = 7.874_015_718_698_502e-3;
+const PER_127: f32 = 7.874_015_718_698_502e-3_f64 as f32;
 const STATES: [&str; 2] = [".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"];
 /// What belongs to a weight of 4 bits, beside its state.
 const FOUR_BIT: [&str; 4] = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"];
@@ -129,9 +130,7 @@ pub(super) fn find(
         Some((_, stored)) => Err(wrong(
             shards,
             &stored.tensor,
-            "looks like bitsandbytes' 4 bits, and the state that it takes to read them is not in the file: convert the \
-             checkpoint that it was made from"
-                .into(),
+            "has 4 bits a weight, and the state that it takes to read them is not in the file".into(),
         )),
     }
 }
@@ -152,7 +151,7 @@ fn four_bits(
     let text = shards.bytes(state_tensor);
     let state: State = match text.len() <= STATE_BYTES_MAX {
         true => serde_json::from_slice(text)
-            .map_err(|_| wrong(state_tensor, "is not the JSON of bitsandbytes"))?,
+            .map_err(|_| wrong(state_tensor, "is damaged: it is not the JSON that bitsandbytes writes"))?,
         false => return Err(wrong(state_tensor, "is too long to be bitsandbytes' state")),
     };
     if !state_tensor.name.ends_with(&state.quant_type) || state.quant_type.is_empty() {
@@ -214,7 +213,7 @@ fn eight_bits(
     }
     // 0 is rows one after the other; the others are the layouts of matrix units.
     if let Some(format) = format.filter(|f| shards.bytes(f).iter().any(|&b| b != 0)) {
-        let what = "says that the weight lies in the order of a GPU's matrix unit: load it with bitsandbytes and save it again";
+        let what = "says that its weight lies in the order of a GPU's matrix unit";
         return Err(wrong(shards, &format, what.into()));
     }
     Ok(Quantized { shape: weight.shape.clone(), weight, kind: Kind::EightBit { scales } })

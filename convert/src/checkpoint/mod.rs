@@ -2,7 +2,8 @@
 //! their tensors.
 //!
 //! [`folder`] says which folder a name stands for, [`find`] which files in it are the weights, [`names`] what their
-//! tensors are called, and [`shards`] reads the values, [`bitsandbytes`] those that it has quantized. [`foreign`] names what is no such checkpoint.
+//! tensors are called, and [`shards`] reads the values, [`bitsandbytes`] those that it has quantized. [`foreign`] names
+//! what is no such checkpoint.
 
 mod bitsandbytes;
 mod find;

@@ -28,6 +28,8 @@ pub struct Answer<'a> {
 struct Size {
     width: u32,
     height: u32,
+    /// Whether the file ends too early, so that some of the pixels are not its own.
+    truncated: bool,
 }
 
 /// Milliseconds of the steps of an answer. Prompts answered together share them. Reads as a line for people.
@@ -101,7 +103,7 @@ impl<'a> Answer<'a> {
             probabilities: &answered.answer.probabilities,
             stop: stop_name(answered.answer.stop),
             score: answered.score,
-            image: Size { width, height },
+            image: Size { width, height, truncated: answered.is_truncated },
             timings: answered.timings,
             objects: answered.found.iter().map(Object::new).collect(),
         }
@@ -194,11 +196,12 @@ mod tests {
                 score: None,
                 found,
                 picture: (4, 4),
+                is_truncated: false,
                 timings: &timings,
             };
             serde_json::to_string(&super::Answer::new(&answered)).unwrap()
         };
-        let start = r#"{"source":"street.jpg","task":"segment","prompt":"segment cat","text":"<loc0256><loc0128><loc0768><loc0512> cat","tokens":[7,9],"probabilities":[0.5,1.0],"stop":"limit","score":null,"image":{"width":4,"height":4},"timings":{"decode_image_ms":6.1,"encode_ms":0.0,"prefill_ms":0.0,"decode_ms":0.0,"tokens":2,"ms_per_token":null,"batch":1},"objects":[{"label":"cat","score":null,"box":{"x_min":0.5,"y_min":1.0,"x_max":2.0,"y_max":3.0},"locations":[256,128,768,512],"mask_codes":null,"mask":"#;
+        let start = r#"{"source":"street.jpg","task":"segment","prompt":"segment cat","text":"<loc0256><loc0128><loc0768><loc0512> cat","tokens":[7,9],"probabilities":[0.5,1.0],"stop":"limit","score":null,"image":{"width":4,"height":4,"truncated":false},"timings":{"decode_image_ms":6.1,"encode_ms":0.0,"prefill_ms":0.0,"decode_ms":0.0,"tokens":2,"ms_per_token":null,"batch":1},"objects":[{"label":"cat","score":null,"box":{"x_min":0.5,"y_min":1.0,"x_max":2.0,"y_max":3.0},"locations":[256,128,768,512],"mask_codes":null,"mask":"#;
         assert_eq!(line(&found), format!("{start}null}}]}}"));
         let mask = Mask::paste(&[1.0; 4096], [0, 0, 1023, 1023], 4, 4, BoxRounding::Nearest).unwrap();
         found[0].detection.mask = Some(mask);

@@ -1,67 +1,65 @@
-//! Decoding: JPEG, PNG, WebP, BMP and GIF to RGB.
+//! Decoding: JPEG, PNG, WebP, BMP, GIF and TIFF to RGB.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::codecs::{bmp, gif, jpeg, png, webp};
+use image::codecs::{bmp, png, webp};
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat};
+use image::{ColorType, DynamicImage, ImageDecoder};
+use zune_jpeg::errors::DecodeErrors;
 
-use super::pixels::CHANNELS;
-use super::{ImageError, LayoutError, RgbImage, container};
+use super::error::{ImageError, LayoutError, from_decoder};
+use super::jpeg::{Extent, Jpeg};
+use super::kind::{FileKind, Format};
+use super::limits::{Cost, DecodeOptions, ImageLimits};
+use super::native::{Native, Outline, Samples};
+use super::notes::Notes;
+use super::pixels::{CHANNELS, RgbImage};
+use super::{bmp as bmp_file, gif, png as png_file, tiff, webp as webp_file};
 
-/// What an image may cost at most. Checked before anything of that size is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// Longest side in pixels.
-    pub side_max: u32,
-    /// Most bytes that decoding may hold at once: the pixels as the file has them, their conversion, and the
-    /// decoder's own buffers (estimated).
-    pub decoded_bytes_max: u64,
-    /// Longest file in bytes.
-    pub encoded_bytes_max: u64,
+/// A decoded image.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Its pixels.
+    pub image: RgbImage,
+    /// Whether it ends too early, so that some of the pixels are not its own.
+    pub is_truncated: bool,
 }
 
-impl Default for ImageLimits {
-    /// 16384 pixels per side, 512 MiB decoded, 256 MiB encoded.
-    fn default() -> Self {
-        Self { side_max: 16384, decoded_bytes_max: 512 << 20, encoded_bytes_max: 256 << 20 }
-    }
-}
-
-/// Decodes a JPEG, PNG, WebP, BMP or GIF image, told apart by content, to RGB.
+/// Decodes a JPEG, PNG, WebP, BMP, GIF or TIFF image, told apart by content, to RGB.
 ///
-/// - The Exif orientation is applied: the result is as the camera was held.
+/// - The orientation is applied that Exif, or else XMP, gives: the result is as the camera was held.
 /// - Alpha is dropped, not blended, and grey is copied to three channels, as Pillow's `convert("RGB")` does. What
-///   lies under transparent pixels therefore shows.
+///   lies under transparent pixels therefore shows. Only where TIFF has colours multiplied by alpha they are divided.
 /// - Of 16-bit samples the high byte is kept, as Pillow does for colour. (For 16-bit grey Pillow clips at 255, which
 ///   turns nearly everything white; that is not followed.)
-/// - Of animations, the first frame is taken. What the first frame does not cover is black.
+/// - Of animations the first frame is taken, and of TIFF the first page.
 /// - Colour profiles are ignored, as Pillow does. JPEGs are decoded by zune-jpeg, whose samples can differ by
 ///   a few levels from libjpeg's.
+/// - A JPEG whose scans are complete is complete, with or without an end marker, and with anything behind it. Huffman
+///   tables that are missing are the standard's, as webcams mean it.
 ///
 /// # Errors
 /// If the bytes are not a complete image of a supported kind within `limits`.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
-    if bytes.is_empty() {
-        return Err(ImageError::Empty);
+    let options = DecodeOptions { limits: *limits, ..DecodeOptions::default() };
+    Ok(decode_with(bytes, &options)?.image)
+}
+
+/// The same with options.
+///
+/// # Errors
+/// As [`decode`]; and with [`DecodeOptions::allow_truncated`] not if the image merely ends too early.
+pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded, ImageError> {
+    if bytes.len() as u64 > options.limits.encoded_bytes_max {
+        return Err(ImageError::FileTooLarge { limit_bytes: options.limits.encoded_bytes_max });
     }
-    if bytes.len() as u64 > limits.encoded_bytes_max {
-        return Err(ImageError::FileTooLarge { limit_bytes: limits.encoded_bytes_max });
-    }
-    let format = container::sniff(bytes)?;
-    let outline = container::outline(format, bytes)?;
-    for &(width, height) in &outline.sizes {
-        check_side(width, height, limits)?;
-    }
+    let format = format_of(bytes)?;
     // The decoders index and assert on what the file says. One bad frame must not end a robot's process.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, &outline, limits))).unwrap_or_else(|_| {
-        Err(ImageError::Broken {
-            format: container::name(format),
-            reason: "the decoder cannot decode it".into(),
-        })
+    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, options))).unwrap_or_else(|_| {
+        Err(ImageError::Broken { format: format.name(), reason: "the decoder cannot decode it".into() })
     })
 }
 
@@ -71,6 +69,14 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError
 /// As [`decode`], and if the file cannot be read. At most `encoded_bytes_max` bytes of it are.
 pub fn decode_file(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     decode(&read_file(path.as_ref(), limits)?, limits)
+}
+
+/// The same with options.
+///
+/// # Errors
+/// As [`decode_with`], and if the file cannot be read.
+pub fn decode_file_with(path: impl AsRef<Path>, options: &DecodeOptions) -> Result<Decoded, ImageError> {
+    decode_with(&read_file(path.as_ref(), &options.limits)?, options)
 }
 
 fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
@@ -89,150 +95,162 @@ fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
 /// As [`decode_file`], but for broken pixels, which are not read.
 pub fn orientation_of_file(path: impl AsRef<Path>, limits: &ImageLimits) -> Result<u8, ImageError> {
     let bytes = read_file(path.as_ref(), limits)?;
-    let format = container::sniff(&bytes)?;
-    let read = || open(format, &bytes, &image::Limits::no_limits())?.orientation();
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(orientation) => Ok(orientation.map_err(|error| from_decoder(format, error))?.to_exif()),
-        Err(_) => Err(ImageError::Broken {
-            format: container::name(format),
-            reason: "the decoder cannot decode it".into(),
-        }),
-    }
+    let format = format_of(&bytes)?;
+    let notes = match format {
+        Format::Jpeg => Jpeg::read(&bytes).map(|jpeg| jpeg.notes),
+        Format::Png => png_file::outline(&bytes).map(|outline| outline.notes),
+        Format::WebP => webp_file::outline(&bytes).map(|outline| outline.notes),
+        Format::Tiff => Some(tiff::notes(&bytes)),
+        Format::Bmp | Format::Gif => Some(Notes::default()),
+    };
+    let notes = notes.ok_or(ImageError::Truncated { format: format.name() })?;
+    Ok(notes.orientation().to_exif())
 }
 
-fn decode_as(
-    format: ImageFormat,
+/// The format that the first bytes announce.
+fn format_of(bytes: &[u8]) -> Result<Format, ImageError> {
+    if bytes.is_empty() {
+        return Err(ImageError::Empty);
+    }
+    let kind = FileKind::of(&bytes[..bytes.len().min(FileKind::BYTES)]);
+    let format = Format::of(bytes).filter(|_| kind == FileKind::Picture);
+    format.ok_or(ImageError::UnknownFormat { kind })
+}
+
+fn decode_as(format: Format, bytes: &[u8], options: &DecodeOptions) -> Result<Decoded, ImageError> {
+    let (native, orientation) = match format {
+        Format::Jpeg => decode_jpeg(bytes, options)?,
+        Format::Gif => (gif::decode(bytes, options)?, Orientation::NoTransforms),
+        Format::Tiff => (tiff::decode(bytes, options)?, tiff::notes(bytes).orientation()),
+        Format::Png => {
+            let outline = png_file::outline(bytes).ok_or(ImageError::Truncated { format: format.name() })?;
+            decode_outlined(format, bytes, &outline, options)?
+        }
+        Format::WebP => match webp_file::outline(bytes) {
+            Some(outline) => decode_outlined(format, bytes, &outline, options)?,
+            None => {
+                options.passes_over(ImageError::Truncated { format: format.name() })?;
+                decode_cut_webp(bytes, options)?
+            }
+        },
+        Format::Bmp => decode_outlined(format, bytes, &Outline::default(), options)?,
+    };
+    let Native { width, height, samples, is_truncated } = native;
+    if transposes(orientation) {
+        let cost = Cost { width, height, native: 0, extra: 0, narrows: true, transposes: true };
+        cost.check(format, &options.limits)?;
+    }
+    let mut rgb = samples.into_rgb().map_err(|color| ImageError::Unsupported {
+        format: format.name(),
+        reason: format!("samples of type {color:?}"),
+    })?;
+    if format == Format::Bmp {
+        bmp_file::widen_as_pillow(bytes, &mut rgb);
+    }
+    Ok(Decoded { image: orient(width, height, rgb, orientation)?, is_truncated })
+}
+
+fn decode_jpeg(bytes: &[u8], options: &DecodeOptions) -> Result<(Native, Orientation), ImageError> {
+    let name = Format::Jpeg.name();
+    let broken = |reason: String| ImageError::Broken { format: name, reason };
+    let jpeg = Jpeg::read(bytes).ok_or(ImageError::Truncated { format: name })?;
+    let (width, height, samples) = (jpeg.width, jpeg.height, jpeg.samples());
+    let orientation = jpeg.notes.orientation();
+    let cost = Cost {
+        width,
+        height,
+        native: samples as u64,
+        // Coefficients, 16 bits each.
+        extra: if jpeg.keeps_coefficients() { 2 * jpeg.components() as u64 } else { 0 },
+        narrows: samples != 1,
+        transposes: transposes(orientation),
+    };
+    let len = cost.check(Format::Jpeg, &options.limits)?;
+    let scans = jpeg.scans();
+    let is_truncated = match scans.extent {
+        Extent::Whole => false,
+        _ if options.allow_truncated => true,
+        Extent::Cut => return Err(ImageError::Truncated { format: name }),
+        Extent::Damaged => return Err(broken("its data make no sense from somewhere on".into())),
+    };
+    let mut pixels = vec![0; len];
+    jpeg.decode(&scans, options.limits.side_max, &mut pixels).map_err(|error| match error {
+        DecodeErrors::Unsupported(what) => {
+            ImageError::Unsupported { format: name, reason: format!("{what:?}") }
+        }
+        error => broken(error.to_string()),
+    })?;
+    let samples = match samples {
+        1 => Samples::Typed(pixels, ColorType::L8, false),
+        4 => Samples::Cmyk(pixels),
+        _ => Samples::Rgb(pixels),
+    };
+    Ok((Native { width, height, samples, is_truncated }, orientation))
+}
+
+/// Decodes by the `image` crate what the outline does not speak against.
+fn decode_outlined(
+    format: Format,
     bytes: &[u8],
-    outline: &container::Outline,
-    limits: &ImageLimits,
-) -> Result<RgbImage, ImageError> {
-    let error = |error| from_decoder(format, error);
+    outline: &Outline<'_>,
+    options: &DecodeOptions,
+) -> Result<(Native, Orientation), ImageError> {
+    let limits = &options.limits;
+    let error = |error: image::ImageError| from_decoder(format, &error);
+    for &(width, height) in &outline.sizes {
+        limits.check_side(width, height)?;
+    }
+    if outline.is_cut {
+        options.passes_over(ImageError::Truncated { format: format.name() })?;
+    }
     let mut decoder_limits = image::Limits::no_limits();
     decoder_limits.max_image_width = Some(limits.side_max);
     decoder_limits.max_image_height = Some(limits.side_max);
     decoder_limits.max_alloc = Some(limits.decoded_bytes_max);
-    let mut decoder = open(format, bytes, &decoder_limits).map_err(error)?;
-    let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(ImageError::Broken {
-            format: container::name(format),
-            reason: "it has no pixels".into(),
-        });
-    }
-    check_side(width, height, limits)?;
-
-    let orientation = decoder.orientation().map_err(error)?;
-    let color = decoder.color_type();
-    let pixels = u64::from(width) * u64::from(height);
-    let native_bytes = pixels * u64::from(color.bytes_per_pixel());
-    let decoding_bytes = native_bytes + pixels * outline.extra_bytes_per_pixel;
-    let turning_bytes = if transposes(orientation) { 2 * 3 * pixels } else { 0 };
-    let converting_bytes = if narrows(color) { native_bytes } else { native_bytes + 3 * pixels };
-    let needed_bytes = decoding_bytes.max(converting_bytes).max(turning_bytes);
-    if needed_bytes > limits.decoded_bytes_max {
-        let limit_bytes = limits.decoded_bytes_max;
-        return Err(ImageError::TooManyBytes { width, height, needed_bytes, limit_bytes });
-    }
-    // What remains is for the decoder's own buffers, where it keeps account of them.
-    decoder_limits.max_alloc = Some(limits.decoded_bytes_max - native_bytes);
-    decoder.set_limits(decoder_limits).map_err(error)?;
-
-    // On a machine with 32-bit addresses the limit may be set above what can be addressed.
-    let Ok(len) = usize::try_from(native_bytes) else {
-        return Err(ImageError::TooManyBytes { width, height, needed_bytes, limit_bytes: usize::MAX as u64 });
-    };
-    let mut native = vec![0; len];
-    decoder.read_image_boxed(&mut native).map_err(error)?;
-    let rgb = to_rgb(native, color).ok_or_else(|| ImageError::Unsupported {
-        format: container::name(format),
-        reason: format!("samples of type {color:?}"),
-    })?;
-    orient(width, height, rgb, orientation)
-}
-
-fn open<'a>(
-    format: ImageFormat,
-    bytes: &'a [u8],
-    limits: &image::Limits,
-) -> image::ImageResult<Box<dyn ImageDecoder + 'a>> {
     let reader = Cursor::new(bytes);
-    Ok(match format {
-        ImageFormat::Jpeg => Box::new(jpeg::JpegDecoder::new(reader)?),
-        ImageFormat::Png => Box::new(png::PngDecoder::with_limits(reader, limits.clone())?),
-        ImageFormat::WebP => Box::new(webp::WebPDecoder::new(reader)?),
-        ImageFormat::Bmp => Box::new(bmp::BmpDecoder::new(reader)?),
-        // `sniff` lets nothing else through.
-        _ => Box::new(gif::GifDecoder::new(reader)?),
-    })
+    let mut decoder: Box<dyn ImageDecoder + '_> = match format {
+        Format::Png => Box::new(png::PngDecoder::with_limits(reader, decoder_limits.clone()).map_err(error)?),
+        Format::WebP => Box::new(webp::WebPDecoder::new(reader).map_err(error)?),
+        _ => Box::new(bmp::BmpDecoder::new(reader).map_err(error)?),
+    };
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    let orientation = outline.notes.orientation();
+    let cost = Cost {
+        width,
+        height,
+        native: color.bytes_per_pixel().into(),
+        extra: outline.extra_bytes_per_pixel,
+        // RGB takes no more bytes, so that the conversion needs no second buffer.
+        narrows: usize::from(color.bytes_per_pixel()) >= CHANNELS,
+        transposes: transposes(orientation),
+    };
+    let len = cost.check(format, limits)?;
+    // What remains is for the decoder's own buffers, where it keeps account of them.
+    decoder_limits.max_alloc = Some(limits.decoded_bytes_max - len as u64);
+    decoder.set_limits(decoder_limits).map_err(error)?;
+    let mut native = vec![0; len];
+    let is_truncated = match decoder.read_image_boxed(&mut native) {
+        Ok(()) => false,
+        Err(cause) => options.passes_over(error(cause))?,
+    };
+    // A PNG is brought into the machine's byte order at last.
+    let samples = Samples::Typed(native, color, is_truncated && format == Format::Png);
+    let is_truncated = is_truncated || outline.is_cut;
+    Ok((Native { width, height, samples, is_truncated }, orientation))
 }
 
-fn check_side(width: u32, height: u32, limits: &ImageLimits) -> Result<(), ImageError> {
-    if width.max(height) > limits.side_max {
-        return Err(ImageError::SideTooLarge { width, height, side_max: limits.side_max });
-    }
-    Ok(())
-}
-
-fn from_decoder(format: ImageFormat, error: image::ImageError) -> ImageError {
-    let format = container::name(format);
-    match &error {
-        image::ImageError::Unsupported(_) => ImageError::Unsupported { format, reason: error.to_string() },
-        _ if is_end_of_file(&error) => ImageError::Truncated { format },
-        _ => ImageError::Broken { format, reason: error.to_string() },
-    }
-}
-
-/// Whether the cause of `error` is that bytes are missing.
-fn is_end_of_file(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.kind() == std::io::ErrorKind::UnexpectedEof
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Whether RGB takes no more bytes than `color`, so that the conversion needs no second buffer.
-fn narrows(color: ColorType) -> bool {
-    usize::from(color.bytes_per_pixel()) >= CHANNELS
-}
-
-/// Samples of type `color` as RGB; `None` for floats, which the supported formats do not have.
-fn to_rgb(native: Vec<u8>, color: ColorType) -> Option<Vec<u8>> {
-    // 16-bit samples are in the machine's byte order.
-    let high = usize::from(cfg!(target_endian = "little"));
-    Some(match color {
-        ColorType::Rgb8 => native,
-        ColorType::Rgba8 => pick::<4>(native, [0, 1, 2]),
-        ColorType::Rgb16 => pick::<6>(native, [high, 2 + high, 4 + high]),
-        ColorType::Rgba16 => pick::<8>(native, [high, 2 + high, 4 + high]),
-        ColorType::La16 => pick::<4>(native, [high; CHANNELS]),
-        ColorType::L8 => spread::<1>(&native, 0),
-        ColorType::La8 => spread::<2>(&native, 0),
-        ColorType::L16 => spread::<2>(&native, high),
-        _ => return None,
-    })
-}
-
-/// Keeps the bytes at `places` of each pixel of `N` bytes, in place.
-fn pick<const N: usize>(mut native: Vec<u8>, places: [usize; CHANNELS]) -> Vec<u8> {
-    let pixels = native.len() / N;
-    for i in 0..pixels {
-        let pixel = places.map(|place| native[i * N + place]);
-        native[i * CHANNELS..][..CHANNELS].copy_from_slice(&pixel);
-    }
-    native.truncate(pixels * CHANNELS);
-    native.shrink_to_fit();
-    native
-}
-
-/// Copies the byte at `place` of each pixel of `N` bytes to three channels.
-fn spread<const N: usize>(native: &[u8], place: usize) -> Vec<u8> {
-    native.as_chunks::<N>().0.iter().flat_map(|pixel| [pixel[place]; CHANNELS]).collect()
+/// A lossy picture reads on over what is missing. A lossless one may not.
+fn decode_cut_webp(bytes: &[u8], options: &DecodeOptions) -> Result<(Native, Orientation), ImageError> {
+    let truncated = || ImageError::Truncated { format: Format::WebP.name() };
+    let filled = webp_file::filled_up(bytes, options.limits.encoded_bytes_max).ok_or_else(truncated)?;
+    let outline = webp_file::outline(&filled).ok_or_else(truncated)?;
+    let result = decode_outlined(Format::WebP, &filled, &outline, options);
+    let (native, orientation) = result.map_err(|error| match error {
+        ImageError::Broken { .. } => truncated(),
+        error => error,
+    })?;
+    Ok((Native { is_truncated: true, ..native }, orientation))
 }
 
 fn transposes(orientation: Orientation) -> bool {

@@ -1,6 +1,9 @@
 //! Why an image cannot be used.
 
+use std::error::Error;
 use std::path::PathBuf;
+
+use super::kind::{FileKind, Format};
 
 /// Why an image cannot be used. The messages say what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -11,14 +14,14 @@ pub enum ImageError {
     Empty,
 
     /// The bytes begin like none of the supported formats: the file's fault.
-    #[error("not a JPEG, PNG, WebP, BMP or GIF image{}: convert it to one of these first",
-        .looks_like.map(|name| format!(" (it looks like {name})")).unwrap_or_default())]
+    #[error("{}: {}", not_a_picture(*.kind), .kind.advice())]
     UnknownFormat {
-        /// What the bytes look like instead, where that is known.
-        looks_like: Option<&'static str>,
+        /// What the bytes look like instead.
+        kind: FileKind,
     },
 
-    /// The file ends before the picture does: the file's fault.
+    /// The file ends, or its data do, before the picture does: the file's fault. With
+    /// [`DecodeOptions::allow_truncated`](super::DecodeOptions::allow_truncated) what is there is decoded.
     #[error("the {format} image is truncated: it ends before the picture does; copy or send it again")]
     Truncated {
         /// The format that the first bytes announce.
@@ -200,4 +203,43 @@ pub enum LayoutError {
         /// Applied to 0..=255.
         rescale: f64,
     },
+}
+
+fn not_a_picture(kind: FileKind) -> String {
+    const NONE: &str = "not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
+    match kind {
+        FileKind::NoPicture(name) => format!("not a picture, but {name}"),
+        _ => kind.name().map_or(NONE.into(), |name| format!("{NONE} (it looks like {name})")),
+    }
+}
+
+/// What an error of a decoder means.
+pub(super) fn from_decoder(format: Format, error: &(dyn Error + 'static)) -> ImageError {
+    let format = format.name();
+    let reason = error.to_string();
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(image::ImageError::Unsupported(_)), _) | (_, Some(tiff::TiffError::UnsupportedError(_))) => {
+            ImageError::Unsupported { format, reason }
+        }
+        _ if is_end_of_file(error) => ImageError::Truncated { format },
+        _ => ImageError::Broken { format, reason },
+    }
+}
+
+/// Whether the cause of `error` is that bytes are missing.
+fn is_end_of_file(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // Two of the libraries show such a cause only in their own type.
+        let own = match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(image::ImageError::IoError(error)), _) => Some(error),
+            (_, Some(tiff::TiffError::IoError(error))) => Some(error),
+            _ => error.downcast_ref::<std::io::Error>(),
+        };
+        if own.is_some_and(|error| error.kind() == std::io::ErrorKind::UnexpectedEof) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

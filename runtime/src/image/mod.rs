@@ -5,17 +5,31 @@
 //! [`ImageLimits`]; resizing and normalising write into memory that was allocated beforehand. A [`Frame`] is a picture
 //! that needs no decoding: pixels as cameras deliver them, which the resizer reads where they lie.
 
-mod container;
+mod bmp;
+mod bytes;
+mod color;
 mod decode;
+mod directory;
 mod error;
 mod frame;
+mod gif;
+mod jpeg;
+mod kind;
+mod limits;
+mod native;
 mod normalise;
+mod notes;
 mod pixels;
+mod png;
 mod resize;
+mod tiff;
+mod webp;
 
-pub use decode::{ImageLimits, decode, decode_file, orientation_of_file};
+pub use decode::{Decoded, decode, decode_file, decode_file_with, decode_with, orientation_of_file};
 pub use error::{ImageError, LayoutError};
 pub use frame::{Frame, PixelFormat, Plane, Rotation, YuvColor};
+pub use kind::FileKind;
+pub use limits::{DecodeOptions, ImageLimits};
 pub use normalise::Normaliser;
 pub use pixels::{RgbImage, RgbView};
 pub use resize::{Filter, Resizer};

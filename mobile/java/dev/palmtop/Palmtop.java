@@ -199,7 +199,7 @@ public final class Palmtop {
             super(id);
         }
 
-        /** Encodes the picture in a JPEG, PNG, WebP, BMP or GIF file. */
+        /** Encodes the picture in a JPEG, PNG, WebP, BMP, GIF or TIFF file. */
         public void encode(Features features, byte[] file, long deadlineNanos) {
             encodeFile(id, features.id, file, deadlineNanos);
         }

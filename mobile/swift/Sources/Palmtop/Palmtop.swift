@@ -88,7 +88,7 @@ public final class Session: @unchecked Sendable {
 
     deinit { palmtop_session_free(handle) }
 
-    /// Encodes the picture in a JPEG, PNG, WebP, BMP or GIF file.
+    /// Encodes the picture in a JPEG, PNG, WebP, BMP, GIF or TIFF file.
     public func encode(_ file: Data, into features: Features, deadline: UInt64 = 0) throws {
         var options = try Self.encoding(deadline)
         try file.withUnsafeBytes { bytes in

@@ -75,6 +75,25 @@ pub(super) fn png_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes()[..], &covered, &crc32(&covered).to_be_bytes()].concat()
 }
 
+/// A TIFF file of a directory (tag, type, count, value or its place) and what follows it, from [`tiff_end`] on.
+pub(super) fn tiff(entries: &[(u16, u16, u32, u32)], rest: &[u8]) -> Vec<u8> {
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    file.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, count, value) in entries {
+        file.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+        file.extend([count.to_le_bytes(), value.to_le_bytes()].concat());
+    }
+    file.extend([0; 4]);
+    assert_eq!(file.len(), tiff_end(entries.len()) as usize);
+    file.extend(rest);
+    file
+}
+
+/// Where the directory of so many entries ends.
+pub(super) fn tiff_end(entries: usize) -> u32 {
+    8 + 2 + 12 * entries as u32 + 4
+}
+
 /// A zlib stream that stores `raw` as it is.
 pub(super) fn zlib_stored(raw: &[u8]) -> Vec<u8> {
     let len = u16::try_from(raw.len()).unwrap();

@@ -3,9 +3,12 @@
 use image::{ExtendedColorType, ImageFormat};
 use proptest::prelude::*;
 
-use super::super::{ImageError, ImageLimits, decode};
-use super::encoded::{FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, zlib_stored};
+use super::super::{DecodeOptions, ImageError, ImageLimits, decode, decode_with};
+use super::encoded::{
+    FORMATS, committed, encode, exif, jpeg_with_exif, png, png_chunk, tiff, tiff_end, zlib_stored,
+};
 use super::generated;
+use super::pictures::{Picture, pictures};
 
 /// Limits under which a broken file cannot make a test slow.
 const SMALL: ImageLimits =
@@ -18,6 +21,9 @@ const MAGICS: &[&[u8]] = &[
     b"BM",
     b"RIFF\x40\0\0\0WEBP",
     b"RIFF\x40\0\0\0WEBPVP8X",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*\0\0\0\x08",
+    b"II+\0\x08\0\0\0",
 ];
 
 fn sample(format: ImageFormat) -> Vec<u8> {
@@ -30,6 +36,13 @@ fn samples() -> Vec<(String, Vec<u8>)> {
     FORMATS.iter().map(|&format| (format!("{format:?}"), sample(format))).chain(committed).collect()
 }
 
+/// The same, and those of every kind that people have.
+fn all_samples() -> Vec<(String, Vec<u8>)> {
+    let mut samples = samples();
+    samples.extend(pictures().into_iter().map(|picture| (picture.name, picture.file)));
+    samples
+}
+
 fn error(bytes: &[u8]) -> ImageError {
     decode(bytes, &ImageLimits::default()).unwrap_err()
 }
@@ -37,21 +50,35 @@ fn error(bytes: &[u8]) -> ImageError {
 #[test]
 fn what_is_no_image_is_said_to_be_none() {
     assert!(matches!(error(b""), ImageError::Empty));
-    for (bytes, name) in [
-        (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], Some("HEIC")),
-        (b"\0\0\0\x18ftypavif\0\0\0\0", Some("AVIF")),
-        (b"%PDF-1.7", Some("PDF")),
-        (b"II*\0abcdef", Some("TIFF or a camera's raw format")),
-        (b"  <svg xmlns=''>", Some("SVG")),
-        (b"hello", None),
-        (b"\0", None),
-        (b"\xff\xd8", None),
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n";
+    const NONE: &str = "not a JPEG, PNG, WebP, BMP, GIF or TIFF image";
+    for (bytes, says, advice) in [
+        (&b"\0\0\0\x18ftypheic\0\0\0\0"[..], "(it looks like HEIC)", "heif-convert"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "(it looks like HEIC)", "heif-convert"),
+        (b"\0\0\0\x18ftypavif\0\0\0\0", "(it looks like AVIF)", "avifdec"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "(it looks like AVIF)", "avifdec"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "(it looks like a video)", "ffmpeg"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\0", "(it looks like a camera's raw format)", "develop it"),
+        (b"II*\0\x10\0\0\0CR\x02\0", "(it looks like a camera's raw format)", "develop it"),
+        (b"  <svg xmlns=''>", "(it looks like SVG)", "convert it to one of these first"),
+        (b"<?xml version='1.0'?><svg>", "(it looks like SVG)", "convert it to one of these first"),
+        (b"hello", NONE, "convert it to one of these first"),
+        (b"\0", NONE, "convert it to one of these first"),
+        (b"\xff\xd8", NONE, "convert it to one of these first"),
+        (b"[hello]", NONE, "convert it to one of these first"),
+        (b"%PDF-1.7", "not a picture, but PDF", "pdftoppm"),
+        (pointer, "not a picture, but a Git LFS pointer", "git lfs pull"),
+        (b"<!doctype html>\n<html>", "not a picture, but a web page", "download it again"),
+        (b"\xef\xbb\xbf <HTML>", "not a picture, but a web page", "download it again"),
+        (b"{\"error\": \"not found\"}", "not a picture, but JSON", "download it again"),
+        (b"[]", "not a picture, but JSON", "download it again"),
+        (b"<?xml version='1.0'?><Error>", "not a picture, but XML", "download it again"),
+        (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "not a picture, but a Mac's AppleDouble file", "without ._"),
     ] {
         let error = error(bytes);
-        let ImageError::UnknownFormat { looks_like } = error else { panic!("{error:?}") };
-        assert_eq!(looks_like, name);
-        let message = ImageError::UnknownFormat { looks_like }.to_string();
-        assert!(message.starts_with("not a JPEG, PNG, WebP, BMP or GIF image"), "{message}");
+        let ImageError::UnknownFormat { .. } = error else { panic!("{error:?}") };
+        let message = error.to_string();
+        assert!(message.contains(says) && message.contains(advice), "{message}");
     }
 }
 
@@ -76,6 +103,20 @@ fn truncated_files_are_refused() {
                 first_frame_is_whole || decode(cut, &SMALL).is_err(),
                 "{name} cut to {sixteenth}/16 was taken"
             );
+        }
+    }
+}
+
+#[test]
+fn cut_files_of_every_kind_are_refused_or_whole() {
+    for Picture { name, file, .. } in pictures() {
+        let whole = decode(&file, &SMALL).unwrap();
+        // If the notes behind the pixels are gone nobody knows that they were there.
+        let may_lie = ["behind", "twice", "packed"].iter().any(|word| name.contains(word));
+        for len in (1..file.len()).step_by((file.len() / 64).max(1)) {
+            if let Ok(image) = decode(&file[..len], &SMALL) {
+                assert!(may_lie || image == whole, "{name} cut to {len} of {}", file.len());
+            }
         }
     }
 }
@@ -140,6 +181,54 @@ fn webp_chunks_that_claim_more_than_the_file_are_refused() {
     assert!(matches!(decode(&file, &SMALL), Err(ImageError::Truncated { format: "WebP" })));
 }
 
+/// Entries of a grey picture of one strip, which follows the directory.
+fn grey_tiff(width: u32, height: u32, compression: u32, strip_bytes: u32) -> Vec<(u16, u16, u32, u32)> {
+    vec![
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 1, 8),
+        (259, 3, 1, compression),
+        (262, 3, 1, 1),
+        (273, 4, 1, tiff_end(8)),
+        (278, 4, 1, height),
+        (279, 4, 1, strip_bytes),
+    ]
+}
+
+#[test]
+fn sizes_in_a_tiff_are_refused_before_anything_is_allocated() {
+    for (width, height) in [(20000, 4), (4, u32::MAX), (u32::MAX, u32::MAX)] {
+        let error = error(&tiff(&grey_tiff(width, height, 1, 16), &[0; 16]));
+        assert!(matches!(error, ImageError::SideTooLarge { .. }), "{width}x{height}: {error}");
+    }
+    let error = error(&tiff(&grey_tiff(16384, 16384, 1, 16), &[0; 16]));
+    assert!(matches!(error, ImageError::TooManyBytes { .. }), "{error}");
+    for (width, height) in [(0, 4), (4, 0)] {
+        assert!(decode(&tiff(&grey_tiff(width, height, 1, 16), &[0; 16]), &SMALL).is_err());
+    }
+}
+
+#[test]
+fn a_jpeg_in_a_tiff_is_no_larger_than_its_part() {
+    let grey = |side: u32| {
+        encode(ImageFormat::Jpeg, side, side, &vec![90; (side * side) as usize], ExtendedColorType::L8)
+    };
+    let with = |jpeg: &[u8]| tiff(&grey_tiff(16, 16, 7, jpeg.len() as u32), jpeg);
+    assert_eq!(decode(&with(&grey(16)), &SMALL).unwrap().data(), [90; 16 * 16 * 3]);
+    let error = error(&with(&grey(200)));
+    assert!(error.to_string().contains("a part of 16x16 pixels is 200x200 itself"), "{error}");
+}
+
+#[test]
+fn thumbnails_of_raw_files_are_not_taken_for_the_picture() {
+    let mut entries = grey_tiff(4, 4, 1, 16);
+    assert!(decode(&tiff(&entries, &[0; 16]), &SMALL).is_ok());
+    entries[5].3 = tiff_end(9);
+    entries.push((50706, 1, 4, 0x401));
+    let error = error(&tiff(&entries, &[0; 16]));
+    assert!(error.to_string().contains("a camera's raw format"), "{error}");
+}
+
 #[test]
 fn headers_followed_by_noise_are_refused() {
     let noise = generated(100, 10, 1);
@@ -162,10 +251,11 @@ proptest! {
     /// Decoding returns, whatever is in the file.
     #[test]
     fn changed_bytes_never_panic(
-        (_, mut file) in proptest::sample::select(samples()),
+        (_, mut file) in proptest::sample::select(all_samples()),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
         head_only: bool,
         cut in proptest::option::of(any::<prop::sample::Index>()),
+        allow_truncated: bool,
     ) {
         for (at, byte) in changes {
             let range = if head_only { file.len().min(100) } else { file.len() };
@@ -174,8 +264,11 @@ proptest! {
         if let Some(cut) = cut {
             file.truncate(cut.index(file.len()));
         }
-        if let Ok(image) = decode(&file, &SMALL) {
+        let options = DecodeOptions { limits: SMALL, allow_truncated };
+        if let Ok(decoded) = decode_with(&file, &options) {
+            let image = decoded.image;
             prop_assert!(image.width() <= SMALL.side_max && image.height() <= SMALL.side_max);
+            prop_assert!(allow_truncated || !decoded.is_truncated);
         }
     }
 

@@ -5,7 +5,9 @@ mod encoded;
 mod frame;
 mod hostile;
 mod normalise;
+mod pictures;
 mod resize;
+mod truncated;
 
 use std::path::{Path, PathBuf};
 
