@@ -22,6 +22,18 @@ impl Quorum {
     }
 }
 
+impl Quorum {
+    /// How many looks are needed.
+    pub fn needed(self) -> usize {
+        self.needed as usize
+    }
+
+    /// Of how many.
+    pub fn of(self) -> usize {
+        self.of as usize
+    }
+}
+
 impl Default for Quorum {
     /// Every look counts: 1 of 1.
     fn default() -> Self {

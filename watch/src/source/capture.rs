@@ -94,6 +94,30 @@ impl Drop for Capture {
     }
 }
 
+/// When pictures were taken.
+enum Clock {
+    /// When they come.
+    Live,
+    /// A film's pictures follow each other at its own pace, however fast it is read.
+    Film { next: Instant, step: Duration },
+}
+
+/// Pictures a second of a film that does not say.
+const FILM_FPS: f32 = 10.0;
+
+impl Clock {
+    fn film(fps: Option<f32>) -> Self {
+        Self::Film { next: Instant::now(), step: Duration::from_secs_f32(1.0 / fps.unwrap_or(FILM_FPS)) }
+    }
+
+    fn now(&mut self) -> Instant {
+        match self {
+            Self::Live => Instant::now(),
+            Self::Film { next, step } => std::mem::replace(next, *next + *step),
+        }
+    }
+}
+
 impl Shared {
     fn run(&self, address: &Address, options: &OpenOptions, first: super::open::Opened) {
         let (mut opened, mut pause) = (Some(first), PAUSE_FIRST);
@@ -105,7 +129,8 @@ impl Shared {
                 Err(error) => (error.to_string(), false, 0),
                 Ok(mut source) => {
                     let before = self.latest.counts().0;
-                    let why = self.read(&mut source, &mut picture);
+                    let clock = if source.ends { Clock::film(address.fps) } else { Clock::Live };
+                    let why = self.read(&mut source, &mut picture, clock);
                     (why, source.ends, self.latest.counts().0 - before)
                 }
             };
@@ -127,7 +152,7 @@ impl Shared {
     }
 
     /// Reads until the stream ends; gives the reason.
-    fn read(&self, source: &mut super::open::Opened, picture: &mut Vec<u8>) -> String {
+    fn read(&self, source: &mut super::open::Opened, picture: &mut Vec<u8>, mut clock: Clock) -> String {
         let mut chunk = vec![0; READ_BYTES];
         picture.clear();
         loop {
@@ -146,7 +171,7 @@ impl Shared {
                 rest = &rest[taken.bytes..];
                 let Some(layout) = source.splitter.layout().filter(|_| taken.is_complete) else { continue };
                 let full = std::mem::take(picture);
-                match self.latest.put(full, layout, Instant::now(), SystemTime::now()) {
+                match self.latest.put(full, layout, clock.now(), SystemTime::now()) {
                     Some(spare) => *picture = spare,
                     None => return "nobody looks any more".into(),
                 }
