@@ -1,0 +1,9 @@
+//! From answers to events: what is the same object, and what has lasted long enough to count.
+
+mod settled;
+mod track;
+mod vote;
+
+pub use settled::Settled;
+pub use track::{Fate, Seen, Track, TrackOptions, Tracker};
+pub use vote::{Change, Quorum, Vote};

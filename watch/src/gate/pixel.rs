@@ -1,0 +1,363 @@
+//! The pixel gate: whether something in a picture is not as it was.
+//!
+//! A cell of the grid is compared with its background, four by four samples that were learned from earlier pictures.
+//! Light multiplies: a lamp, a cloud or the camera's exposure make the samples of a cell brighter or darker by one
+//! factor, its *gain*. So the background is fitted to the cell by a gain first. Something else is there if
+//!
+//! - what the fit leaves is more than the cell's own noise, or
+//! - the gain is not that of the cells around it, by more than it usually differs.
+//!
+//! Noise and the usual difference of gains are learned per cell from pictures in which nothing changed: a tree in the
+//! wind becomes a noisy cell, and a flickering lamp one whose gain varies.
+
+use std::time::Duration;
+
+use palmtop::image::Frame;
+
+use super::luma::{Luma, SAMPLES};
+use super::zone::Zones;
+
+/// What a [`PixelGate`] is made for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelOptions {
+    /// Cells from left to right.
+    pub columns: usize,
+    /// Cells from top to bottom.
+    pub rows: usize,
+    /// The longest side of a picture in pixels.
+    pub side_max: usize,
+    /// Where to look.
+    pub zones: Zones,
+    /// How many cells must differ. A person at the far end of a room covers some four of the default grid.
+    pub cells_min: usize,
+    /// How many times its usual noise a cell must differ, as a factor of standard deviations.
+    pub threshold: f32,
+    /// In this time the background follows slow changes.
+    pub adapts_in: Duration,
+    /// After this time something that came to stay is background.
+    pub absorbs_in: Duration,
+}
+
+impl Default for PixelOptions {
+    fn default() -> Self {
+        Self {
+            columns: 32,
+            rows: 24,
+            side_max: 4096,
+            zones: Zones::default(),
+            cells_min: 3,
+            threshold: 5.0,
+            adapts_in: Duration::from_secs(10),
+            absorbs_in: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What the gate saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PixelReport {
+    /// Something changed, or nothing is known yet.
+    pub is_open: bool,
+    /// Cells of the zones that differ from their background.
+    pub cells: usize,
+    /// By how many standard deviations the one differs that differs most.
+    pub most: f32,
+    /// The light of the whole picture, as a factor of the background's.
+    pub gain: f32,
+    /// Most of the picture differs: another scene, which is learned anew.
+    pub is_new_scene: bool,
+}
+
+/// Samples differ by this much at least from picture to picture (in levels of 255): quantization.
+const NOISE_MIN: f32 = 0.7;
+/// Gains differ by this much at least.
+const GAIN_NOISE_MIN: f32 = 0.02;
+/// Added to samples, so that the gain of a black cell is not noise.
+const DARK: f32 = 6.0;
+/// Pictures until the background counts.
+const LEARNED_FROM: u32 = 4;
+/// If more of the zones' cells differ it is another scene.
+const NEW_SCENE: f32 = 0.6;
+
+/// Says for each picture whether it is worth a look.
+pub struct PixelGate {
+    options: PixelOptions,
+    luma: Luma,
+    counts: Vec<bool>,
+    cells: Vec<Cell>,
+    /// Gains of this picture, and space to sort some of them.
+    gains: Vec<f32>,
+    sorted: Vec<f32>,
+    seen: u32,
+}
+
+#[derive(Clone)]
+struct Cell {
+    background: [f32; SAMPLES],
+    /// Variance of what fits leave, a sample.
+    noise: f32,
+    /// Variance of the gain's logarithm against those around it.
+    gain_noise: f32,
+}
+
+impl PixelGate {
+    /// A gate that has seen nothing. All its memory is taken here.
+    pub fn new(options: PixelOptions) -> Self {
+        let (columns, rows) = (options.columns.max(1), options.rows.max(1));
+        let n = columns * rows;
+        let cell = Cell { background: [0.0; SAMPLES], noise: 0.0, gain_noise: 0.0 };
+        Self {
+            luma: Luma::new(columns, rows, options.side_max),
+            counts: options.zones.cells(columns, rows),
+            cells: vec![cell; n],
+            gains: vec![0.0; n],
+            sorted: Vec::with_capacity(n),
+            seen: 0,
+            options: PixelOptions { columns, rows, ..options },
+        }
+    }
+
+    /// Looks at a picture that was taken so long after the one before. Allocates nothing.
+    ///
+    /// Pictures larger than the limit open the gate, and change nothing else.
+    pub fn look(&mut self, frame: &Frame<'_>, since: Duration) -> PixelReport {
+        let mut report =
+            PixelReport { is_open: true, cells: 0, most: f32::INFINITY, gain: 1.0, is_new_scene: false };
+        if !self.luma.look(frame) {
+            return report;
+        }
+        if self.seen < LEARNED_FROM {
+            self.learn();
+            return report;
+        }
+        self.fit_gains();
+        report.gain = median(&mut self.sorted, self.gains.iter().copied()).exp();
+        report.most = 0.0;
+        let share = |time: Duration| 1.0 - (-since.as_secs_f32() / time.as_secs_f32().max(1e-3)).exp();
+        let (adapts, absorbs) = (share(self.options.adapts_in), share(self.options.absorbs_in));
+        let mut zone_cells = 0;
+        for i in 0..self.cells.len() {
+            let around = self.gain_around(i);
+            let (cell, now) = (&mut self.cells[i], &self.luma.cells()[i]);
+            let light = self.gains[i].exp();
+            let left = mean(cell.background.iter().zip(now).map(|(b, n)| {
+                let expected = (b + DARK) * light - DARK;
+                (n - expected) * (n - expected)
+            }));
+            let apart = (self.gains[i] - around) * (self.gains[i] - around);
+            // A bright cell is noisier than a dark one by the same light.
+            let noise = cell.noise.max(NOISE_MIN * NOISE_MIN) * light.max(1.0);
+            let gain_noise = cell.gain_noise.max(GAIN_NOISE_MIN * GAIN_NOISE_MIN);
+            let differs = (left / noise).max(apart / gain_noise).sqrt();
+            let is_other = differs > self.options.threshold;
+            if self.counts[i] {
+                zone_cells += 1;
+                report.cells += usize::from(is_other);
+                report.most = report.most.max(differs);
+            }
+            let share = if is_other { absorbs } else { adapts };
+            cell.background.iter_mut().zip(now).for_each(|(b, n)| *b += share * (n - *b));
+            if !is_other {
+                cell.noise += adapts * (left - cell.noise);
+                cell.gain_noise += adapts * (apart - cell.gain_noise);
+            }
+        }
+        report.is_open = report.cells >= self.options.cells_min.max(1);
+        if report.cells as f32 > NEW_SCENE * zone_cells as f32 {
+            report.is_new_scene = true;
+            self.seen = 0;
+            self.learn();
+        }
+        report
+    }
+
+    /// Takes the first pictures for the background, and how they differ for noise.
+    fn learn(&mut self) {
+        let share = 1.0 / (self.seen + 1) as f32;
+        for (cell, now) in self.cells.iter_mut().zip(self.luma.cells()) {
+            if self.seen == 0 {
+                (cell.background, cell.noise, cell.gain_noise) = (*now, 0.0, 0.0);
+            }
+            let squares = cell.background.iter().zip(now).map(|(b, n)| (n - b) * (n - b));
+            cell.noise += share * (mean(squares) - cell.noise);
+            cell.background.iter_mut().zip(now).for_each(|(b, n)| *b += share * (n - *b));
+        }
+        self.seen += 1;
+    }
+
+    /// The logarithm of the factor that brings each background closest to its cell.
+    fn fit_gains(&mut self) {
+        for ((gain, cell), now) in self.gains.iter_mut().zip(&self.cells).zip(self.luma.cells()) {
+            let (mut both, mut squares) = (0.0, 0.0);
+            for (b, n) in cell.background.iter().zip(now) {
+                both += (b + DARK) * (n + DARK);
+                squares += (b + DARK) * (b + DARK);
+            }
+            *gain = (both / squares).ln();
+        }
+    }
+
+    /// The median gain of the cells around one.
+    fn gain_around(&mut self, i: usize) -> f32 {
+        const REACH: usize = 3;
+        let (columns, rows) = (self.options.columns, self.options.rows);
+        let (x, y) = (i % columns, i / columns);
+        let (xs, ys) = (
+            x.saturating_sub(REACH)..(x + REACH + 1).min(columns),
+            y.saturating_sub(REACH)..(y + REACH + 1).min(rows),
+        );
+        let gains = &self.gains;
+        let around = ys.flat_map(|y| xs.clone().map(move |x| gains[y * columns + x]));
+        median(&mut self.sorted, around)
+    }
+}
+
+fn mean(values: impl Iterator<Item = f32>) -> f32 {
+    values.sum::<f32>() / SAMPLES as f32
+}
+
+/// The median; `space` must have room for all values.
+fn median(space: &mut Vec<f32>, values: impl Iterator<Item = f32>) -> f32 {
+    space.clear();
+    space.extend(values);
+    let middle = space.len() / 2;
+    *space.select_nth_unstable_by(middle, f32::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use palmtop::image::PixelFormat;
+
+    use super::*;
+
+    const WIDTH: usize = 320;
+    const HEIGHT: usize = 240;
+    const FRAME: Duration = Duration::from_millis(100);
+
+    /// A scene of stripes and blobs under some light, with noise and perhaps a person.
+    struct Scene {
+        time: u32,
+        noise: f32,
+        light: fn(f32, f32, f32) -> f32,
+        /// The left end of a dark bar of 24 by 60 pixels.
+        person: Option<f32>,
+    }
+
+    impl Scene {
+        fn picture(&mut self) -> Vec<u8> {
+            self.time += 1;
+            let t = self.time as f32;
+            let mut random = self.time.wrapping_mul(0x9e37_79b9) | 1;
+            let mut noise = || {
+                let mut sum = 0.0;
+                for _ in 0..4 {
+                    random ^= random << 13;
+                    random ^= random >> 17;
+                    random ^= random << 5;
+                    sum += (random >> 8) as f32 / (1u32 << 24) as f32 - 0.5;
+                }
+                sum * 1.7
+            };
+            let mut out = Vec::with_capacity(WIDTH * HEIGHT);
+            for y in 0..HEIGHT {
+                for x in 0..WIDTH {
+                    let (fx, fy) = (x as f32, y as f32);
+                    let mut value =
+                        110.0 + 40.0 * (fx / 9.0).sin() * (fy / 13.0).cos() + 30.0 * (fx / 80.0).sin();
+                    if let Some(at) = self.person
+                        && (at..at + 24.0).contains(&fx)
+                        && (100.0..160.0).contains(&fy)
+                    {
+                        value = 60.0 + 20.0 * (fy / 4.0).sin();
+                    }
+                    let value = value * (self.light)(t, fx, fy) + self.noise * noise();
+                    out.push(value.clamp(0.0, 255.0) as u8);
+                }
+            }
+            out
+        }
+
+        fn look(&mut self, gate: &mut PixelGate) -> PixelReport {
+            let bytes = self.picture();
+            let frame = Frame::packed(PixelFormat::Grey, WIDTH as u32, HEIGHT as u32, WIDTH, &bytes).unwrap();
+            gate.look(&frame, FRAME)
+        }
+    }
+
+    fn scene(light: fn(f32, f32, f32) -> f32) -> Scene {
+        Scene { time: 0, noise: 3.0, light, person: None }
+    }
+
+    fn settled(scene: &mut Scene) -> PixelGate {
+        let mut gate = PixelGate::new(PixelOptions::default());
+        (0..60).for_each(|_| _ = scene.look(&mut gate));
+        gate
+    }
+
+    #[test]
+    fn a_still_scene_stays_shut_in_noise_flicker_and_clouds() {
+        type Light = fn(f32, f32, f32) -> f32;
+        let lights: [(&str, Light); 4] = [
+            ("steady", |_, _, _| 1.0),
+            ("flicker", |t, _, _| 1.0 + 0.04 * (t * 2.1).sin()),
+            ("exposure", |t, _, _| if t > 100.0 { 1.3 } else { 1.0 }),
+            // A shadow with a soft edge that goes over the scene in half a minute.
+            ("cloud", |t, x, _| 1.0 - 0.3 / (1.0 + (-(t * 2.0 - 150.0 - x) / 60.0).exp())),
+        ];
+        for (name, light) in lights {
+            let mut scene = scene(light);
+            let mut gate = settled(&mut scene);
+            for _ in 0..300 {
+                let report = scene.look(&mut gate);
+                assert!(!report.is_open, "{name}, picture {}: {report:?}", scene.time);
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_goes_and_stays_opens_the_gate_in_its_time() {
+        let mut scene = scene(|t, _, _| 1.0 + 0.04 * (t * 2.1).sin());
+        let mut gate = settled(&mut scene);
+        gate.options.absorbs_in = Duration::from_secs(10);
+        scene.person = Some(100.0);
+        let report = scene.look(&mut gate);
+        assert!(report.is_open && report.cells >= 6, "{report:?}");
+        for step in 0..40 {
+            scene.person = Some(100.0 + 4.0 * step as f32);
+            assert!(scene.look(&mut gate).is_open);
+        }
+        scene.person = None;
+        for _ in 0..20 {
+            scene.look(&mut gate);
+        }
+        assert!(!scene.look(&mut gate).is_open, "what has gone leaves no ghost");
+        // A box that is put down is news for a while, and then is not.
+        scene.person = Some(200.0);
+        let open: Vec<bool> = (0..600).map(|_| scene.look(&mut gate).is_open).collect();
+        assert!(open[..20].iter().all(|&o| o));
+        assert!(open[500..].iter().all(|&o| !o));
+    }
+
+    #[test]
+    fn only_zones_count_and_another_scene_is_learned_anew() {
+        let mut scene = scene(|_, _, _| 1.0);
+        let zones = Zones {
+            ignore: vec![super::super::zone::Polygon::rectangle(0.5, 0.0, 1.0, 1.0).unwrap()],
+            ..Zones::default()
+        };
+        let mut gate = PixelGate::new(PixelOptions { zones, ..PixelOptions::default() });
+        (0..60).for_each(|_| _ = scene.look(&mut gate));
+        scene.person = Some(220.0);
+        assert!(!scene.look(&mut gate).is_open);
+        scene.person = Some(80.0);
+        assert!(scene.look(&mut gate).is_open);
+        // The camera is turned.
+        let mut other = Scene {
+            light: |_, x, y| if ((x / 16.0) as i32 + (y / 16.0) as i32) % 2 == 0 { 0.2 } else { 1.5 },
+            ..scene
+        };
+        assert!(other.look(&mut gate).is_new_scene);
+        let after: Vec<bool> = (0..40).map(|_| other.look(&mut gate).is_open).collect();
+        assert!(!after[10..].contains(&true), "{after:?}");
+    }
+}

@@ -1,0 +1,221 @@
+//! A place for one picture, between a thread that captures and a loop that looks.
+
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::stream::Layout;
+
+/// A captured picture.
+#[derive(Clone, Debug)]
+pub struct Shot {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// How they lie.
+    pub layout: Layout,
+    /// Counts the pictures of its source from 0 on, those that nobody took included.
+    pub number: u64,
+    /// When it came, on a clock that never jumps.
+    pub taken: Instant,
+    /// The same by the clock on the wall.
+    pub wall: SystemTime,
+}
+
+/// Who waits for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nobody: an older picture that was not taken is dropped for a newer one.
+    Live,
+    /// Capture waits until each picture was taken.
+    Every,
+}
+
+/// What a [`Latest`] gives.
+#[derive(Debug)]
+pub enum Taken {
+    /// The newest picture.
+    Shot(Shot),
+    /// None came in time.
+    Nothing,
+    /// None will come any more.
+    End,
+}
+
+/// The newest picture of a source. Three buffers go round: one is filled, one lies here, one is looked at.
+#[derive(Debug)]
+pub struct Latest {
+    pace: Pace,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    newest: Option<Shot>,
+    spare: Vec<Vec<u8>>,
+    came: u64,
+    dropped: u64,
+    has_ended: bool,
+    is_closed: bool,
+}
+
+impl Latest {
+    /// A place for pictures.
+    pub fn new(pace: Pace) -> Self {
+        Self { pace, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole whenever the lock is free.
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Hands a picture over; gives a buffer for the next one, or `None` if nobody wants more.
+    pub fn put(&self, bytes: Vec<u8>, layout: Layout, taken: Instant, wall: SystemTime) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        while self.pace == Pace::Every && state.newest.is_some() && !state.is_closed {
+            state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+        if state.is_closed {
+            return None;
+        }
+        let number = state.came;
+        state.came += 1;
+        let older = state.newest.replace(Shot { bytes, layout, number, taken, wall });
+        self.changed.notify_all();
+        match older {
+            Some(older) => {
+                state.dropped += 1;
+                Some(older.bytes)
+            }
+            None => Some(state.spare.pop().unwrap_or_default()),
+        }
+    }
+
+    /// No picture will come any more; what lies here can still be taken.
+    pub fn end(&self) {
+        self.lock().has_ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Nobody will take a picture any more.
+    pub fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The newest picture, or the next one within `wait`. `spare` is the buffer of one that was looked at.
+    pub fn take(&self, spare: Option<Vec<u8>>, wait: Duration) -> Taken {
+        let mut state = self.lock();
+        state.spare.extend(spare);
+        let waits = |state: &mut State| state.newest.is_none() && !state.has_ended;
+        let waited = self.changed.wait_timeout_while(state, wait, waits);
+        let (mut state, _) = waited.unwrap_or_else(|e| e.into_inner());
+        match state.newest.take() {
+            Some(shot) => {
+                self.changed.notify_all();
+                Taken::Shot(shot)
+            }
+            None if state.has_ended => Taken::End,
+            None => Taken::Nothing,
+        }
+    }
+
+    /// How many pictures came, and how many of them were dropped for newer ones.
+    pub fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.came, state.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(latest: &Latest, byte: u8, mut buffer: Vec<u8>) -> Option<Vec<u8>> {
+        buffer.clear();
+        buffer.push(byte);
+        latest.put(buffer, Layout::Encoded, Instant::now(), SystemTime::now())
+    }
+
+    fn byte(taken: Taken) -> Option<(u64, u8)> {
+        match taken {
+            Taken::Shot(shot) => Some((shot.number, shot.bytes[0])),
+            Taken::Nothing | Taken::End => None,
+        }
+    }
+
+    const NOW: Duration = Duration::ZERO;
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn the_newest_picture_wins_and_the_others_are_counted() {
+        let latest = Latest::new(Pace::Live);
+        let mut buffer = Vec::with_capacity(10);
+        for n in 0..5 {
+            buffer = put(&latest, n, buffer).unwrap();
+        }
+        assert_eq!(byte(latest.take(None, NOW)), Some((4, 4)));
+        assert_eq!(latest.counts(), (5, 4));
+        assert!(matches!(latest.take(None, NOW), Taken::Nothing));
+        put(&latest, 9, buffer).unwrap();
+        latest.end();
+        assert_eq!(byte(latest.take(None, NOW)), Some((5, 9)));
+        assert!(matches!(latest.take(None, LONG), Taken::End));
+    }
+
+    #[test]
+    fn buffers_go_round() {
+        let latest = Latest::new(Pace::Live);
+        let mut buffer = Vec::with_capacity(100);
+        let mut spare = None;
+        let mut places = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            // By then each has been filled once.
+            if n > 10 {
+                places.insert(buffer.as_ptr() as usize);
+            }
+            buffer = put(&latest, n, buffer).unwrap();
+            buffer.reserve(100);
+            if n % 3 == 0 {
+                let Taken::Shot(shot) = latest.take(spare.take(), NOW) else { panic!("one lies there") };
+                spare = Some(shot.bytes);
+            }
+        }
+        assert!(places.len() <= 3, "{} buffers", places.len());
+    }
+
+    #[test]
+    fn a_film_loses_no_picture() {
+        let latest = Latest::new(Pace::Every);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = Vec::new();
+                for n in 0..200 {
+                    buffer = put(&latest, n, buffer).unwrap();
+                }
+                latest.end();
+            });
+            let mut spare = None;
+            for n in 0..200 {
+                let Taken::Shot(shot) = latest.take(spare.take(), LONG) else {
+                    panic!("picture {n} is missing")
+                };
+                assert_eq!((shot.number, shot.bytes[0]), (u64::from(n), n));
+                spare = Some(shot.bytes);
+            }
+            assert!(matches!(latest.take(None, LONG), Taken::End));
+        });
+        assert_eq!(latest.counts(), (200, 0));
+    }
+
+    #[test]
+    fn capture_ends_when_nobody_looks_any_more() {
+        let latest = Latest::new(Pace::Every);
+        put(&latest, 0, Vec::new()).unwrap();
+        std::thread::scope(|scope| {
+            let capture = scope.spawn(|| put(&latest, 1, Vec::new()));
+            latest.close();
+            assert!(capture.join().unwrap().is_none());
+        });
+    }
+}
