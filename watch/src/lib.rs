@@ -8,6 +8,3 @@ pub mod gate;
 pub mod look;
 pub mod source;
 pub mod stream;
-mod watcher;
-
-pub use watcher::{Counts, Event, Reading, WatchOptions, Watched, Watcher, What};
