@@ -171,8 +171,11 @@ impl<'a> Jpeg<'a> {
         if matches!(self.kind, 0xc0..=0xc2) && scan.is_possible() {
             scans.extent = self.walk_scans(&mut scan, &mut tables, &mut scans);
             scans.lacks_tables = tables.lacked;
-        } else if let Some(end) = self.bytes.windows(2).rposition(|pair| pair == [0xff, END_OF_IMAGE]) {
-            (scans.extent, scans.end, scans.has_end_marker) = (Extent::Whole, end, true);
+        } else if let Some(end) =
+            // In the headers such bytes may be anything.
+            self.bytes[self.scan_at..].windows(2).rposition(|pair| pair == [0xff, END_OF_IMAGE])
+        {
+            (scans.extent, scans.end, scans.has_end_marker) = (Extent::Whole, self.scan_at + end, true);
         }
         scans
     }

@@ -161,6 +161,16 @@ fn declared_sizes_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
+fn an_end_marker_in_the_headers_of_a_jpeg_is_none() {
+    // A frame that no walk goes through, since a component is sampled 13 times; its bytes look like the end.
+    let mut file =
+        vec![0xff, 0xd8, 0xff, 0xc2, 0, 17, 8, 0, 8, 0, 8, 3, 1, 0x11, 0, 2, 0x11, 0, 0xff, 0xd9, 0];
+    file.extend_from_slice(&[0xff, 0xda, 0, 12, 3, 1, 0, 2, 0, 0xff, 0, 0, 63, 0, 1, 2, 3, 4]);
+    let error = error(&file);
+    assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+}
+
+#[test]
 fn a_decompression_bomb_stays_within_its_picture() {
     // 65 kB of zeros where a picture of 4 x 1 needs 13 bytes: the rest is not kept.
     let idat = png_chunk(b"IDAT", &zlib_stored(&[0; 65535]));
