@@ -1,8 +1,8 @@
 //! A look: all questions that are due about one picture, answered together.
 //!
-//! The picture is encoded once. Questions are begun one after the other and then go on in common passes; each brings the
-//! answer of its last look as a draft, which costs little where the scene is as it was. What is answered is what each
-//! question alone would be answered, to the bit.
+//! The picture is encoded once. Questions are begun one after the other and then go on in common passes; each brings
+//! the answer of its last look as a draft, which costs little where the scene is as it was. What is answered is what
+//! each question alone would be answered, to the bit.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Addresses of sources, as users write them: `/dev/video0?size=1280x720&fps=15`, `rtsp://…`, `-?format=nv12&size=640x480`.
+//! Addresses of sources, as users write them: `/dev/video0?size=1280x720&fps=15`, `rtsp://…`,
+//! `-?format=nv12&size=640x480`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
