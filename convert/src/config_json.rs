@@ -12,10 +12,8 @@ use palmtop::model::config::{Config, Generation, ImageConfig, TextConfig, TokenI
 use serde_json::Value;
 
 use crate::ConvertError;
+use crate::generation_json;
 use crate::json::{self, Section};
-
-#[path = "generation_json.rs"]
-mod generation;
 
 const SIZE_MAX: usize = 1 << 22;
 const LAYERS_MAX: usize = 1024;
@@ -66,7 +64,7 @@ pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     let generation = Section::new(&path, value.as_ref());
     // Before there was such a file, its keys stood in config.json.
     let generates = if generation.is_there() { &generation } else { &top };
-    generation::check(generates, &mut notes)?;
+    generation_json::check(generates, &mut notes)?;
     let tokens = tokens(&[generation, top, text_section], text.vocab)?;
     let image = image(dir, vision.image_size)?;
     let config = Config { vision, text, image, tokens };
@@ -171,7 +169,7 @@ fn windows(s: &Section<'_>, layers: usize) -> Result<Vec<Option<usize>>, Convert
     };
     let types = types.as_array().filter(|t| t.len() == layers);
     let types = types.ok_or_else(|| s.wrong("layer_types", format!("is not a list of {layers} entries")))?;
-    let of_type = |t: &serde_json::Value| match t.as_str() {
+    let of_type = |t: &Value| match t.as_str() {
         Some("sliding_attention") => Ok(window),
         Some("full_attention") => Ok(None),
         _ => Err(s.wrong("layer_types", format!("has the unknown entry {t}"))),

@@ -12,6 +12,7 @@ mod error;
 pub mod examples;
 mod files;
 mod formats;
+mod generation_json;
 mod jax;
 mod json;
 mod mask_codec;
