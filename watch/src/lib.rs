@@ -4,8 +4,12 @@
 //! pictures, [`gate`] says whether one is worth a look, [`look`] asks about it, and [`event`] makes of looks what
 //! happened.
 
+pub mod command;
 pub mod event;
 pub mod gate;
 pub mod look;
+pub mod record;
+pub mod setup;
+pub mod sink;
 pub mod source;
 pub mod stream;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use palmtop::tasks::BoundingBox;
 use palmtop::{StopReason, session};
 use serde::Serialize;
 
@@ -58,12 +59,19 @@ pub struct Object<'a> {
     mask: Option<Mask<'a>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Edges {
+/// Edges of a box in pixels of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Edges {
     x_min: f32,
     y_min: f32,
     x_max: f32,
     y_max: f32,
+}
+
+impl From<&BoundingBox> for Edges {
+    fn from(b: &BoundingBox) -> Self {
+        Self { x_min: b.x_min, y_min: b.y_min, x_max: b.x_max, y_max: b.y_max }
+    }
 }
 
 /// A mask over the whole picture.
@@ -114,11 +122,10 @@ impl<'a> Object<'a> {
     /// The object of something found.
     pub fn new(found: &'a Found) -> Self {
         let detection = &found.detection;
-        let b = &detection.bounding_box;
         Self {
             label: &detection.label,
             score: detection.score,
-            bounding_box: Edges { x_min: b.x_min, y_min: b.y_min, x_max: b.x_max, y_max: b.y_max },
+            bounding_box: Edges::from(&detection.bounding_box),
             locations: detection.locations,
             mask_codes: detection.mask_codes,
             mask: detection.mask.as_ref().map(|mask| {

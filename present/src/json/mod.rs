@@ -3,5 +3,5 @@
 mod answer;
 mod model;
 
-pub use answer::{Answer, Failure, Mask, Object, Timings, stop_name};
+pub use answer::{Answer, Edges, Failure, Mask, Object, Timings, stop_name};
 pub use model::{ModelFile, Plan};

@@ -7,7 +7,7 @@ mod canvas;
 mod color;
 mod text;
 
-use palmtop::tasks::{BoundingBox, Mask};
+use palmtop::tasks::{BoundingBox, Detection, Mask};
 
 pub use canvas::{Canvas, CanvasError};
 
@@ -31,7 +31,12 @@ pub struct Item<'a> {
 
 impl<'a> From<&'a Found> for Item<'a> {
     fn from(found: &'a Found) -> Self {
-        let object = &found.detection;
+        Self::from(&found.detection)
+    }
+}
+
+impl<'a> From<&'a Detection> for Item<'a> {
+    fn from(object: &'a Detection) -> Self {
         Self {
             label: &object.label,
             score: object.score,
