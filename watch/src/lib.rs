@@ -13,3 +13,4 @@ pub mod setup;
 pub mod sink;
 pub mod source;
 pub mod stream;
+pub mod watcher;

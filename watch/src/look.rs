@@ -42,6 +42,7 @@ pub struct LookReport {
 pub struct Looker {
     session: Session,
     features: ImageFeatures,
+    encoding: GenerateOptions,
     asked: Vec<Asked>,
     /// Questions of this look that have been begun.
     running: Vec<(usize, SequenceId)>,
@@ -74,7 +75,9 @@ impl Looker {
         };
         let asked: Vec<Asked> = questions.into_iter().map(asked).collect();
         let order = Vec::with_capacity(asked.len());
-        Ok(Self { session, features, asked, running: Vec::with_capacity(batch), order })
+        let mut encoding = GenerateOptions::default();
+        encoding.cancel = cancel.clone();
+        Ok(Self { session, features, encoding, asked, running: Vec::with_capacity(batch), order })
     }
 
     /// The questions, in the order given.
@@ -87,12 +90,46 @@ impl Looker {
         &self.session
     }
 
-    /// Looks at a picture: answers those questions that `is_due` names. `on_answer` hears of each answer that is whole,
-    /// as soon as it is.
+    /// Asks another prompt from now on.
+    pub fn set_prompt(&mut self, index: usize, prompt: &str) {
+        self.asked[index].question.prompt = prompt.to_owned();
+    }
+
+    /// True if there was no time for this question when it was last due.
+    pub fn was_late(&self, index: usize) -> bool {
+        self.asked[index].was_late
+    }
+
+    /// Encodes a picture, to be asked about. False if the deadline passed before it was done.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was cancelled, and as [`Session::encode`] and [`Session::begin`]. A deadline that
-    /// passes is none: what was late then is in the report.
+    /// [`Error::Cancelled`] if it was cancelled, and as [`Session::encode`].
+    pub fn encode(&mut self, frame: Frame<'_>, deadline: Option<Instant>) -> Result<bool> {
+        self.encoding.deadline = deadline;
+        match self.session.encode(frame, &mut self.features, &self.encoding) {
+            Ok(()) => Ok(true),
+            Err(Error::DeadlinePassed) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the encoder made of the last picture: `[image rows, decoder width]`.
+    pub fn features(&self) -> &[f32] {
+        self.features.values()
+    }
+
+    /// There was no time for these questions: they come first next time. Gives how many they are.
+    pub fn postpone(&mut self, is_due: impl Fn(usize) -> bool) -> usize {
+        self.put_in_order(&is_due);
+        let mut report = LookReport::default();
+        self.mark_late(0, &mut report);
+        report.late
+    }
+
+    /// Looks at a picture: encodes it, and answers those questions that `is_due` names; see [`answer`](Self::answer).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode) and [`answer`](Self::answer).
     pub fn look(
         &mut self,
         frame: Frame<'_>,
@@ -100,19 +137,30 @@ impl Looker {
         deadline: Option<Instant>,
         on_answer: &mut dyn FnMut(usize, &Answer),
     ) -> Result<LookReport> {
-        let mut report = LookReport::default();
-        self.order.clear();
-        self.order.extend((0..self.asked.len()).filter(|&i| is_due(i) && self.asked[i].was_late));
-        self.order.extend((0..self.asked.len()).filter(|&i| is_due(i) && !self.asked[i].was_late));
-        let Some(&first) = self.order.first() else { return Ok(report) };
-        self.asked.iter_mut().for_each(|a| a.options.deadline = deadline);
-        match self.session.encode(frame, &mut self.features, &self.asked[first].options) {
-            Err(Error::DeadlinePassed) => {
-                self.mark_late(0, &mut report);
-                return Ok(report);
-            }
-            other => other?,
+        if !(0..self.asked.len()).any(&is_due) {
+            return Ok(LookReport::default());
         }
+        match self.encode(frame, deadline)? {
+            true => self.answer(is_due, deadline, on_answer),
+            false => Ok(LookReport { late: self.postpone(is_due), ..LookReport::default() }),
+        }
+    }
+
+    /// Answers those questions that `is_due` names about the picture that was encoded last. `on_answer` hears of each
+    /// answer that is whole, as soon as it is.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if it was cancelled, and as [`Session::begin`]. A deadline that passes is none: what was late
+    /// then is in the report.
+    pub fn answer(
+        &mut self,
+        is_due: impl Fn(usize) -> bool,
+        deadline: Option<Instant>,
+        on_answer: &mut dyn FnMut(usize, &Answer),
+    ) -> Result<LookReport> {
+        let mut report = LookReport::default();
+        self.put_in_order(&is_due);
+        self.asked.iter_mut().for_each(|a| a.options.deadline = deadline);
         let mut next = 0;
         while next < self.order.len() || !self.running.is_empty() {
             if next < self.order.len() && self.session.free_sequences() > 0 {
@@ -139,6 +187,8 @@ impl Looker {
                     }
                 }
                 next += 1;
+                // An answer may be whole with its first token.
+                self.collect(&mut report, on_answer)?;
                 continue;
             }
             if let Err(error) = self.session.step(&mut |_| std::ops::ControlFlow::Continue(())) {
@@ -148,6 +198,13 @@ impl Looker {
             self.collect(&mut report, on_answer)?;
         }
         Ok(report)
+    }
+
+    /// Questions that are due, those that were late first.
+    fn put_in_order(&mut self, is_due: &impl Fn(usize) -> bool) {
+        self.order.clear();
+        self.order.extend((0..self.asked.len()).filter(|&i| is_due(i) && self.asked[i].was_late));
+        self.order.extend((0..self.asked.len()).filter(|&i| is_due(i) && !self.asked[i].was_late));
     }
 
     /// Takes the answers that are done.

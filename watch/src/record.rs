@@ -22,6 +22,22 @@ pub enum Record {
     Camera(CameraRecord),
 }
 
+impl Record {
+    /// True for the beginning of an event.
+    pub fn begins_event(&self) -> bool {
+        matches!(self, Self::Event(event) if event.phase == Phase::Begin)
+    }
+
+    /// The objects that it names.
+    pub fn objects(&self) -> &[ObjectRecord] {
+        match self {
+            Self::Answer(answer) => &answer.objects,
+            Self::Event(event) => &event.objects,
+            Self::Camera(_) => &[],
+        }
+    }
+}
+
 /// When something was: a picture's exposure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
@@ -38,6 +54,7 @@ pub struct AnswerRecord {
     pub camera: Arc<str>,
     /// The question's name.
     pub question: Arc<str>,
+    /// When the picture was taken.
     #[serde(flatten, serialize_with = "moment")]
     pub at: Moment,
     /// The picture's number, of those that the camera gave.
@@ -96,6 +113,7 @@ pub struct EventRecord {
     pub question: Arc<str>,
     /// The camera's name.
     pub camera: Arc<str>,
+    /// When the picture was taken.
     #[serde(flatten, serialize_with = "moment")]
     pub at: Moment,
     /// How long it has lasted, at its end.
@@ -118,6 +136,7 @@ pub struct EventRecord {
 pub struct CameraRecord {
     /// The camera's name.
     pub camera: Arc<str>,
+    /// When the picture was taken.
     #[serde(flatten, serialize_with = "moment")]
     pub at: Moment,
     /// How it is.

@@ -23,6 +23,11 @@ impl Settled {
         self.value.as_deref()
     }
 
+    /// True while answers like the last one would change what is believed, but too few have come.
+    pub fn is_undecided(&self) -> bool {
+        self.last.back().is_some_and(|last| self.value.as_ref() != Some(last))
+    }
+
     /// Counts the answer of a look; true if something else is believed from now on.
     pub fn look(&mut self, answer: &str) -> bool {
         // The oldest one's memory is used again.

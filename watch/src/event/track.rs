@@ -28,6 +28,8 @@ pub struct Track {
     pub looks: u32,
     /// In how many looks since it was not.
     pub missed: u32,
+    /// It was missed for too long: it is gone with the next look.
+    pub has_left: bool,
 }
 
 /// How tracks are kept.
@@ -72,13 +74,14 @@ impl Tracker {
         Self { options, tracks: Vec::new(), given: 0, pairs: Vec::new(), taken: Vec::new() }
     }
 
-    /// The tracks, in the order of their numbers.
+    /// The tracks, in the order of their numbers; those that left in the last look are among them.
     pub fn tracks(&self) -> &[Track] {
         &self.tracks
     }
 
     /// Takes what a look has found. `on_fate` hears of each track that appears or leaves.
     pub fn look(&mut self, seen: &[Seen<'_>], mut on_fate: impl FnMut(Fate, &Track)) {
+        self.tracks.retain(|track| !track.has_left);
         self.pairs.clear();
         for (t, track) in self.tracks.iter().enumerate() {
             for (s, object) in seen.iter().enumerate().filter(|(_, s)| s.label == track.label) {
@@ -100,20 +103,17 @@ impl Tracker {
                 self.taken[s] = true;
             }
         }
-        self.tracks.retain(|track| {
-            let stays = track.missed <= self.options.missed_max;
-            if !stays {
-                on_fate(Fate::Left, track);
-            }
-            stays
-        });
-        for (object, _) in seen.iter().zip(&self.taken).filter(|(_, taken)| !**taken) {
-            if self.tracks.len() >= self.options.tracks_max {
-                break;
-            }
+        let mut there = self.tracks.len();
+        for track in self.tracks.iter_mut().filter(|track| track.missed > self.options.missed_max) {
+            track.has_left = true;
+            there -= 1;
+            on_fate(Fate::Left, track);
+        }
+        let new = seen.iter().zip(&self.taken).filter(|(_, taken)| !**taken);
+        for (object, _) in new.take(self.options.tracks_max.saturating_sub(there)) {
             self.given += 1;
             let label = object.label.to_owned();
-            let track = Track { id: self.given, label, at: object.at, looks: 1, missed: 0 };
+            let track = Track { id: self.given, label, at: object.at, looks: 1, missed: 0, has_left: false };
             on_fate(Fate::Appeared, &track);
             self.tracks.push(track);
         }
@@ -207,6 +207,8 @@ mod tests {
         for _ in 0..3 {
             tracker.look(&[], |_, _| {});
         }
+        assert!(tracker.tracks().iter().all(|track| track.has_left));
+        tracker.look(&[], |_, _| panic!("they have left already"));
         assert!(tracker.tracks().is_empty());
     }
 }

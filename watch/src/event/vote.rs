@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
 /// So many of the last looks: `3 of 5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,52 +69,64 @@ pub enum Change {
 
 /// Whether a condition holds, by votes of looks.
 ///
-/// As many looks are needed for the end as for the beginning, and only those since the last change count. So a
-/// condition that is seen in every second look begins once and does not end and begin again all the time.
+/// Unless [`until`](Self::until) says otherwise, as many looks are needed for the end as for the beginning, and only
+/// those since the last change count. So a condition that is seen in every second look begins once and does not end
+/// and begin again all the time.
 #[derive(Clone, Debug)]
 pub struct Vote {
     quorum: Quorum,
-    /// At least so long from one beginning to the next.
-    cooldown: Duration,
+    /// Of looks that do not see the condition, for its end.
+    until: Quorum,
     holds: bool,
     /// The last looks since the last change: whether each spoke for another one.
     against: VecDeque<bool>,
-    began: Option<Instant>,
 }
 
 impl Vote {
     /// A condition that does not hold yet. All memory is taken here.
-    pub fn new(quorum: Quorum, cooldown: Duration) -> Self {
-        let against = VecDeque::with_capacity(quorum.of as usize);
-        Self { quorum, cooldown, holds: false, against, began: None }
+    pub fn new(quorum: Quorum) -> Self {
+        let against = VecDeque::with_capacity(quorum.of());
+        Self { quorum, until: quorum, holds: false, against }
     }
 
-    /// Counts a look. `seen` says whether the condition held in it.
-    pub fn look(&mut self, seen: bool, now: Instant) -> Option<Change> {
-        if self.against.len() == self.quorum.of as usize {
+    /// So many looks must not see the condition for its end.
+    pub fn until(mut self, until: Quorum) -> Self {
+        self.against.reserve(until.of().max(self.quorum.of()));
+        self.until = until;
+        self
+    }
+
+    /// Counts a look. `seen` says whether the condition held in it, and `may_begin` that a beginning is not
+    /// too early.
+    pub fn look(&mut self, seen: bool, may_begin: bool) -> Option<Change> {
+        let quorum = if self.holds { self.until } else { self.quorum };
+        while self.against.len() >= quorum.of() {
             self.against.pop_front();
         }
         self.against.push_back(seen != self.holds);
         let votes = self.against.iter().filter(|&&against| against).count();
-        if votes < self.quorum.needed as usize {
-            return None;
-        }
-        let is_early = |began| now.saturating_duration_since(began) < self.cooldown;
-        if !self.holds && self.began.is_some_and(is_early) {
+        if votes < quorum.needed() || !(self.holds || may_begin) {
             return None;
         }
         self.against.clear();
         self.holds = !self.holds;
-        if self.holds {
-            self.began = Some(now);
-            return Some(Change::Begins);
-        }
-        Some(Change::Ends)
+        Some(if self.holds { Change::Begins } else { Change::Ends })
+    }
+
+    /// The condition holds no more, whatever looks have seen.
+    pub fn end(&mut self) {
+        self.holds = false;
+        self.against.clear();
     }
 
     /// True between a beginning and its end.
     pub fn holds(&self) -> bool {
         self.holds
+    }
+
+    /// True while looks like the last one would change it, but too few have come.
+    pub fn is_undecided(&self) -> bool {
+        self.against.back() == Some(&true)
     }
 }
 
@@ -123,37 +134,45 @@ impl Vote {
 mod tests {
     use super::*;
 
-    /// The changes of a row of looks, one a second: `#` seen, `.` not; and where they were.
-    fn changes(quorum: &str, cooldown: u64, looks: &str) -> Vec<(usize, Change)> {
-        let mut vote = Vote::new(quorum.parse().unwrap(), Duration::from_secs(cooldown));
-        let start = Instant::now();
+    /// The changes of a row of looks, `#` seen, `.` not, and where they were. None begins before `from`.
+    fn changes_from(from: usize, quorum: &str, until: &str, looks: &str) -> Vec<(usize, Change)> {
+        let mut vote = Vote::new(quorum.parse().unwrap()).until(until.parse().unwrap());
         let change = |(i, look)| {
-            let change = vote.look(look == '#', start + Duration::from_secs(i as u64))?;
+            let change = vote.look(look == '#', i >= from)?;
             assert_eq!(vote.holds(), change == Change::Begins);
             Some((i, change))
         };
         looks.chars().enumerate().filter_map(change).collect()
     }
 
-    #[test]
-    fn quorums_decide() {
-        use Change::{Begins, Ends};
-        assert_eq!(changes("1", 0, "..##.#"), [(2, Begins), (4, Ends), (5, Begins)]);
-        assert_eq!(changes("3 of 5", 0, "#.#...#.##"), [(9, Begins)]);
-        assert_eq!(changes("3 of 5", 0, "##.#..#.."), [(3, Begins), (7, Ends)]);
-        // What is seen every second time begins once.
-        assert_eq!(changes("2 of 4", 0, "#.#.#.#.").first(), Some(&(2, Begins)));
-        assert_eq!(changes("3 of 4", 0, "#.##.#.#.#.#.#.#"), [(3, Begins)]);
-        assert_eq!(changes("2 of 2", 0, "#.#.#.#"), []);
+    fn changes(quorum: &str, looks: &str) -> Vec<(usize, Change)> {
+        changes_from(0, quorum, quorum, looks)
     }
 
     #[test]
-    fn a_cooldown_holds_back_the_next_beginning_and_no_end() {
+    fn quorums_decide() {
         use Change::{Begins, Ends};
-        let got = changes("1", 5, "#.#.#.#.");
-        assert_eq!(got, [(0, Begins), (1, Ends), (6, Begins), (7, Ends)]);
-        // It begins late if it still holds then.
-        assert_eq!(changes("1", 5, "#.######"), [(0, Begins), (1, Ends), (5, Begins)]);
+        assert_eq!(changes("1", "..##.#"), [(2, Begins), (4, Ends), (5, Begins)]);
+        assert_eq!(changes("3 of 5", "#.#...#.##"), [(9, Begins)]);
+        assert_eq!(changes("3 of 5", "##.#..#.."), [(3, Begins), (7, Ends)]);
+        // What is seen every second time begins once.
+        assert_eq!(changes("2 of 4", "#.#.#.#.").first(), Some(&(2, Begins)));
+        assert_eq!(changes("3 of 4", "#.##.#.#.#.#.#.#"), [(3, Begins)]);
+        assert_eq!(changes("2 of 2", "#.#.#.#"), []);
+    }
+
+    #[test]
+    fn an_end_may_need_more_looks_than_a_beginning() {
+        use Change::{Begins, Ends};
+        assert_eq!(changes_from(0, "1", "3", "#..#.#...#"), [(0, Begins), (8, Ends), (9, Begins)]);
+        assert_eq!(changes_from(0, "2 of 3", "1", "#.#.##"), [(2, Begins), (3, Ends), (5, Begins)]);
+    }
+
+    #[test]
+    fn a_beginning_that_is_too_early_comes_later_if_it_still_holds() {
+        use Change::{Begins, Ends};
+        assert_eq!(changes_from(5, "1", "1", "#.#.####.."), [(5, Begins), (8, Ends)]);
+        assert_eq!(changes_from(5, "2", "2", "##.....##"), [(8, Begins)]);
     }
 
     #[test]

@@ -33,6 +33,11 @@ impl Luma {
         }
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(columns: usize, rows: usize, side_max: usize) -> usize {
+        columns * rows * size_of::<[f32; SAMPLES]>() + 3 * side_max + columns * CELL * size_of::<u32>()
+    }
+
     /// Looks at a picture. Allocates nothing. False for one whose sides are above the limit, which is not looked at.
     pub fn look(&mut self, frame: &Frame<'_>) -> bool {
         let (width, height) = (frame.width() as usize, frame.height() as usize);

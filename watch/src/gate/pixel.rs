@@ -84,6 +84,8 @@ pub struct PixelGate {
     options: PixelOptions,
     luma: Luma,
     counts: Vec<bool>,
+    /// Which cells differed in the last picture.
+    changed: Vec<bool>,
     cells: Vec<Cell>,
     /// Gains of this picture, and space to sort some of them.
     gains: Vec<f32>,
@@ -109,6 +111,7 @@ impl PixelGate {
         Self {
             luma: Luma::new(columns, rows, options.side_max),
             counts: options.zones.cells(columns, rows),
+            changed: vec![false; n],
             cells: vec![cell; n],
             gains: vec![0.0; n],
             sorted: Vec::with_capacity(n),
@@ -117,12 +120,36 @@ impl PixelGate {
         }
     }
 
+    /// Bytes that a gate takes.
+    pub fn bytes(options: &PixelOptions) -> usize {
+        let cells = options.columns.max(1) * options.rows.max(1);
+        let of_cell = size_of::<Cell>() + 2 * size_of::<f32>() + 2;
+        cells * of_cell + Luma::bytes(options.columns.max(1), options.rows.max(1), options.side_max)
+    }
+
+    /// Cells from left to right, and from top to bottom.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.options.columns, self.options.rows)
+    }
+
+    /// Which cells differed from their background in the last picture, row by row; all of them if it was not known.
+    pub fn changed(&self) -> &[bool] {
+        &self.changed
+    }
+
+    /// True if enough of these cells differed in the last picture.
+    pub fn is_open(&self, cells: &[bool]) -> bool {
+        let changed = self.changed.iter().zip(cells).filter(|&(&changed, &counts)| changed && counts);
+        changed.count() >= self.options.cells_min.max(1)
+    }
+
     /// Looks at a picture that was taken so long after the one before. Allocates nothing.
     ///
     /// Pictures larger than the limit open the gate, and change nothing else.
     pub fn look(&mut self, frame: &Frame<'_>, since: Duration) -> PixelReport {
         let mut report =
             PixelReport { is_open: true, cells: 0, most: f32::INFINITY, gain: 1.0, is_new_scene: false };
+        self.changed.fill(true);
         if !self.luma.look(frame) {
             return report;
         }
@@ -150,6 +177,7 @@ impl PixelGate {
             let gain_noise = cell.gain_noise.max(GAIN_NOISE_MIN * GAIN_NOISE_MIN);
             let differs = (left / noise).max(apart / gain_noise).sqrt();
             let is_other = differs > self.options.threshold;
+            self.changed[i] = is_other && self.counts[i];
             if self.counts[i] {
                 zone_cells += 1;
                 report.cells += usize::from(is_other);
@@ -165,6 +193,7 @@ impl PixelGate {
         report.is_open = report.cells >= self.options.cells_min.max(1);
         if report.cells as f32 > NEW_SCENE * zone_cells as f32 {
             report.is_new_scene = true;
+            self.changed.fill(true);
             self.seen = 0;
             self.learn();
         }

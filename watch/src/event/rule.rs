@@ -1,0 +1,264 @@
+//! Rules: what makes an event of answers.
+//!
+//! A rule about a whole answer ([`Condition::Is`] to [`Condition::Count`]) has at most one event at a time. A rule about
+//! single objects has one for each track: "a second person" is another event than "the same person".
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use regex::Regex;
+
+use super::hours::Hours;
+use super::track::Track;
+use super::vote::{Change, Quorum, Vote};
+use crate::gate::Polygon;
+
+/// What must be so for an event.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// The answer is this text; case and white space around it do not matter.
+    Is(String),
+    /// The answer contains this text, in letters of either case.
+    Contains(String),
+    /// A regular expression matches somewhere in the answer.
+    Matches(Regex),
+    /// So many objects are seen.
+    Count {
+        /// Only those of this label; all if absent.
+        label: Option<String>,
+        /// At least so many.
+        at_least: usize,
+        /// At most so many.
+        at_most: usize,
+    },
+    /// An object is there.
+    Appears(Objects),
+    /// An object that was there is no more.
+    Disappears(Objects),
+}
+
+/// Which objects a rule is about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    /// Those of this label; all if absent.
+    pub label: Option<String>,
+    /// Those whose centre is in this zone; all if absent.
+    pub zone: Option<Polygon>,
+}
+
+impl Objects {
+    fn have(&self, track: &Track, (width, height): (u32, u32)) -> bool {
+        let at = &track.at;
+        let centre = |low: f32, high: f32, side: u32| (low + high) / 2.0 / side.max(1) as f32;
+        self.label.as_ref().is_none_or(|label| *label == track.label)
+            && self.zone.as_ref().is_none_or(|zone| {
+                zone.contains(centre(at.x_min, at.x_max, width), centre(at.y_min, at.y_max, height))
+            })
+    }
+}
+
+/// A rule: a condition, and how long it must hold.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// What its events are called.
+    pub name: Arc<str>,
+    /// What must be so.
+    pub condition: Condition,
+    /// In so many looks, for an event to begin.
+    pub needed: Quorum,
+    /// In so many looks it must not be so, for the event to end.
+    pub until: Quorum,
+    /// At least so long from the beginning of one event to that of the next.
+    pub cooldown: Duration,
+    /// Events begin only within these hours, and end with them.
+    pub hours: Option<Hours>,
+}
+
+/// What a look has seen, for rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// The answer's text.
+    pub text: &'a str,
+    /// The labels of the objects in it.
+    pub labels: &'a [&'a str],
+    /// The tracks behind this look, those that have just left included.
+    pub tracks: &'a [Track],
+    /// Width and height of the picture in pixels.
+    pub picture: (u32, u32),
+    /// When the picture was taken.
+    pub taken: Instant,
+    /// The same by the clock on the wall.
+    pub wall: SystemTime,
+}
+
+/// The beginning or the end of an event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Turn<'a> {
+    /// Which of the two.
+    pub change: Change,
+    /// Counts the events of the rule, from 1.
+    pub event: u64,
+    /// The track that it is about.
+    pub track: Option<&'a Track>,
+    /// How long it has lasted; zero at its beginning.
+    pub lasted: Duration,
+}
+
+/// A rule, and the events that it has open.
+#[derive(Clone, Debug)]
+pub struct RuleState {
+    rule: Rule,
+    whole: Voted,
+    objects: Vec<(u64, Voted)>,
+    events: u64,
+    last_begin: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Voted {
+    vote: Vote,
+    open: Option<(u64, Instant)>,
+}
+
+impl RuleState {
+    /// No event yet.
+    pub fn new(rule: Rule) -> Self {
+        let whole = Voted::new(&rule);
+        Self { rule, whole, objects: Vec::new(), events: 0, last_begin: None }
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// True while looks like the last one would begin or end an event, but too few have come.
+    pub fn is_undecided(&self) -> bool {
+        self.whole.vote.is_undecided() || self.objects.iter().any(|(_, voted)| voted.vote.is_undecided())
+    }
+
+    /// Counts a look. `on_turn` hears of events that begin or end.
+    pub fn look(&mut self, sight: &Sight<'_>, on_turn: &mut dyn FnMut(Turn<'_>)) {
+        let in_hours = self.rule.hours.is_none_or(|hours| hours.contain(sight.wall));
+        let (which, is_about_absence) = match &self.rule.condition {
+            Condition::Appears(which) => (which, false),
+            Condition::Disappears(which) => (which, true),
+            condition => {
+                let seen = in_hours && holds(condition, sight);
+                let may_begin = !self.is_early(sight.taken);
+                if let Some(change) = self.whole.vote.look(seen, may_begin) {
+                    self.turn_whole(change, sight.taken, on_turn);
+                }
+                return;
+            }
+        };
+        let which = which.clone();
+        for track in sight.tracks {
+            let index = match self.objects.iter().position(|(id, _)| *id == track.id) {
+                Some(index) => index,
+                None => {
+                    self.objects.push((track.id, Voted::new(&self.rule)));
+                    self.objects.len() - 1
+                }
+            };
+            let seen = track.missed == 0
+                && which.have(track, sight.picture)
+                && (in_hours || is_about_absence);
+            let may_begin = is_about_absence || !self.is_early(sight.taken);
+            let voted = &mut self.objects[index].1;
+            let mut change = voted.vote.look(seen, may_begin);
+            if track.has_left && voted.vote.holds() {
+                voted.vote.end();
+                change = Some(Change::Ends);
+            }
+            if let Some(change) = change {
+                match is_about_absence {
+                    false => self.turn_object(index, change, track, sight.taken, on_turn),
+                    // What is gone is gone: its event has no length.
+                    true if change == Change::Ends && in_hours && !self.is_early(sight.taken) => {
+                        self.turn_object(index, Change::Begins, track, sight.taken, on_turn);
+                        self.turn_object(index, Change::Ends, track, sight.taken, on_turn);
+                    }
+                    true => {}
+                }
+            }
+        }
+        self.objects.retain(|(id, _)| sight.tracks.iter().any(|track| track.id == *id && !track.has_left));
+    }
+
+    /// Ends all events: the loop ends, or the rule goes.
+    pub fn end(&mut self, now: Instant, on_turn: &mut dyn FnMut(Turn<'_>)) {
+        let whole = std::iter::once(&mut self.whole);
+        for voted in whole.chain(self.objects.iter_mut().map(|(_, voted)| voted)) {
+            if let Some((event, began)) = voted.open.take() {
+                let lasted = now.saturating_duration_since(began);
+                on_turn(Turn { change: Change::Ends, event, track: None, lasted });
+            }
+        }
+    }
+
+    fn is_early(&self, now: Instant) -> bool {
+        self.last_begin.is_some_and(|last| now.saturating_duration_since(last) < self.rule.cooldown)
+    }
+
+    fn turn_whole(&mut self, change: Change, now: Instant, on_turn: &mut dyn FnMut(Turn<'_>)) {
+        let (event, lasted) = turn(&mut self.whole, change, &mut self.events, &mut self.last_begin, now);
+        on_turn(Turn { change, event, track: None, lasted });
+    }
+
+    fn turn_object(
+        &mut self,
+        index: usize,
+        change: Change,
+        track: &Track,
+        now: Instant,
+        on_turn: &mut dyn FnMut(Turn<'_>),
+    ) {
+        let voted = &mut self.objects[index].1;
+        let (event, lasted) = turn(voted, change, &mut self.events, &mut self.last_begin, now);
+        on_turn(Turn { change, event, track: Some(track), lasted });
+    }
+}
+
+impl Voted {
+    fn new(rule: &Rule) -> Self {
+        Self { vote: Vote::new(rule.needed).until(rule.until), open: None }
+    }
+}
+
+/// Opens or closes an event; gives its number, and how long it has lasted.
+fn turn(
+    voted: &mut Voted,
+    change: Change,
+    events: &mut u64,
+    last_begin: &mut Option<Instant>,
+    now: Instant,
+) -> (u64, Duration) {
+    match change {
+        Change::Begins => {
+            *events += 1;
+            *last_begin = Some(now);
+            voted.open = Some((*events, now));
+            (*events, Duration::ZERO)
+        }
+        Change::Ends => {
+            let (event, began) = voted.open.take().unwrap_or((*events, now));
+            (event, now.saturating_duration_since(began))
+        }
+    }
+}
+
+/// Whether a condition about a whole answer holds.
+fn holds(condition: &Condition, sight: &Sight<'_>) -> bool {
+    let lower = |text: &str| text.trim().to_lowercase();
+    match condition {
+        Condition::Is(text) => lower(sight.text) == lower(text),
+        Condition::Contains(text) => lower(sight.text).contains(&lower(text)),
+        Condition::Matches(pattern) => pattern.is_match(sight.text),
+        Condition::Count { label, at_least, at_most } => {
+            let is_it = |seen: &&&str| label.as_ref().is_none_or(|label| label == **seen);
+            (*at_least..=*at_most).contains(&sight.labels.iter().filter(is_it).count())
+        }
+        Condition::Appears(_) | Condition::Disappears(_) => false,
+    }
+}
