@@ -5,9 +5,11 @@
 //! happened.
 
 pub mod command;
+pub mod config;
 pub mod event;
 pub mod gate;
 pub mod look;
+pub mod period;
 pub mod record;
 pub mod setup;
 pub mod sink;
