@@ -10,6 +10,8 @@ use palmtop_convert::Adapter;
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 
+use crate::watch::args::WatchArgs;
+
 /// Ask PaliGemma about pictures, on this machine.
 #[derive(Debug, Parser)]
 #[command(
@@ -45,6 +47,8 @@ pub enum Command {
     Segment(SegmentArgs),
     /// Pass any prompt to the model unchanged
     Run(RunArgs),
+    /// Watch cameras, streams, folders and films: ask when something changes, and tell what happens
+    Watch(WatchArgs),
     /// Make a model file from a checkpoint folder
     Convert(ConvertArgs),
     /// Show what is in a model file
@@ -599,12 +603,12 @@ fn bits(text: &str) -> Result<f64, String> {
     }
 }
 
-fn labels(text: &str) -> Result<Labels, String> {
+pub fn labels(text: &str) -> Result<Labels, String> {
     let parsed = text.split(';').map(|label| label.parse::<Label>()).collect::<Result<Vec<_>, _>>();
     parsed.map(Labels).map_err(|error| error.to_string())
 }
 
-fn choices(text: &str) -> Result<Choices, String> {
+pub fn choices(text: &str) -> Result<Choices, String> {
     let parsed = text.split(';').map(|choice| choice.parse::<Line>()).collect::<Result<Vec<_>, _>>();
     parsed.map(Choices).map_err(|_| "one of the choices is empty, or has more than one line".into())
 }

@@ -20,6 +20,7 @@ mod progress;
 mod save;
 mod synthetic;
 mod trace;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Detect(args) => answer::run(&args.into(), console),
         Command::Segment(args) => answer::run(&args.into(), console),
         Command::Run(args) => answer::run(&args.into(), console),
+        Command::Watch(args) => watch::run(&args, console),
         Command::Convert(args) => convert::run(&args, console),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => inspect::verify(&args, console),

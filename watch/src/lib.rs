@@ -11,6 +11,7 @@ pub mod gate;
 pub mod look;
 pub mod period;
 pub mod record;
+pub mod run;
 pub mod setup;
 pub mod sink;
 pub mod source;

@@ -20,7 +20,8 @@ impl FromStr for Period {
 
     /// Reads a number and a unit, such as `1.5s`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no length of time: write a number and ms, s, m, h or d, as in '2s'");
+        let wrong =
+            || format!("'{text}' is no length of time: write a number and ms, s, m, h or d, as in '2s'");
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
         let (number, unit) = text.split_at(digits);

@@ -64,6 +64,9 @@ pub struct AnswerRecord {
     pub changed: bool,
     /// The whole answer.
     pub text: String,
+    /// Whether answers are read as objects.
+    #[serde(skip)]
+    pub is_about_objects: bool,
     /// With `choose`, the likelihood of the answer among the choices.
     pub score: Option<f32>,
     /// The objects that it locates.
@@ -188,6 +191,14 @@ pub fn rfc3339(wall: SystemTime) -> String {
         Ok(time) => format!("{time:.3}"),
         // Some ten thousand years away: a clock that was never set.
         Err(_) => "1970-01-01T00:00:00.000Z".into(),
+    }
+}
+
+/// The time of day by the clock of this machine's zone: `09:30:00`.
+pub fn local_time(wall: SystemTime) -> String {
+    match jiff::Timestamp::try_from(wall) {
+        Ok(time) => jiff::tz::TimeZone::system().to_datetime(time).strftime("%H:%M:%S").to_string(),
+        Err(_) => "--:--:--".into(),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::period::Period;
 use crate::source::Address;
 use crate::watcher::{Camera, WatchOptions, Watched};
 pub use error::ConfigError;
+pub(crate) use question::NEW_TOKENS;
 pub use question::QuestionConfig;
 pub use rule::RuleConfig;
 
@@ -164,7 +165,9 @@ impl Config {
     /// As [`Config::parse`].
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.cameras.is_empty() {
-            return Err(ConfigError::Missing("there is no source: name a camera, a stream, a folder or a film"));
+            return Err(ConfigError::Missing(
+                "there is no source: name a camera, a stream, a folder or a film",
+            ));
         }
         if self.questions.is_empty() {
             return Err(ConfigError::Missing("there is no question"));
@@ -178,7 +181,10 @@ impl Config {
         if self.draft_tokens.is_some_and(|n| n > 64) {
             return Err(ConfigError::wrong(of_file, "draft_tokens is a number from 0 to 64"));
         }
-        let thresholds = [("pixel_threshold", self.gate.pixel_threshold), ("feature_threshold", self.gate.feature_threshold)];
+        let thresholds = [
+            ("pixel_threshold", self.gate.pixel_threshold),
+            ("feature_threshold", self.gate.feature_threshold),
+        ];
         for (key, value) in thresholds {
             if value.is_some_and(|n| !(n.is_finite() && n > 0.0)) {
                 return Err(ConfigError::wrong("[gate]", format!("{key} is a number above 0")));

@@ -104,17 +104,24 @@ impl QuestionConfig {
             return Err(wrong(&"'choose' goes with 'ask' or 'prompt'"));
         }
         if self.lang.is_some() && self.ask.is_none() {
-            return Err(wrong(&"'lang' goes with 'ask'; a caption has its language itself: caption = \"de\""));
+            return Err(wrong(
+                &"'lang' goes with 'ask'; a caption has its language itself: caption = \"de\"",
+            ));
         }
         for camera in self.camera.as_slice() {
             let cameras = config.cameras()?;
             if !cameras.iter().any(|(known, _)| *known.name == **camera) {
                 let names: Vec<&str> = cameras.iter().map(|(known, _)| &*known.name).collect();
-                return Err(wrong(&format!("there is no camera '{camera}'; there are: {}", names.join(", "))));
+                return Err(wrong(&format!(
+                    "there is no camera '{camera}'; there are: {}",
+                    names.join(", ")
+                )));
             }
         }
         if self.max_new_tokens.is_some_and(|n| n == 0 || n > config.max_new_tokens.unwrap_or(NEW_TOKENS)) {
-            return Err(wrong(&"max_new_tokens is at least 1, and at most that of the file (256 if it has none)"));
+            return Err(wrong(
+                &"max_new_tokens is at least 1, and at most that of the file (256 if it has none)",
+            ));
         }
         let is_objects = |prompt: &str| prompt.starts_with("detect ") || prompt.starts_with("segment ");
         let reading = match choices {
@@ -122,16 +129,16 @@ impl QuestionConfig {
             [] => Reading::Text,
             choices => Reading::Choice(choices.to_vec()),
         };
-        let labels = |labels: &[Label]| -> Vec<String> { labels.iter().map(|label| label.as_str().to_owned()).collect() };
+        let labels = |labels: &[Label]| -> Vec<String> {
+            labels.iter().map(|label| label.as_str().to_owned()).collect()
+        };
         let labels = match &task {
             Task::Detect { labels: names } => Some((labels(names), false)),
             Task::Segment { labels: names } => Some((labels(names), true)),
             _ => None,
         };
-        let zones = Zones {
-            include: config.polygons(&self.zone, &of)?,
-            ignore: config.polygons(&self.ignore, &of)?,
-        };
+        let zones =
+            Zones { include: config.polygons(&self.zone, &of)?, ignore: config.polygons(&self.ignore, &of)? };
         let name = self.name.clone().unwrap_or_else(|| prompt.clone());
         let mut rules = Vec::new();
         for rule in &self.rules {
@@ -184,7 +191,9 @@ impl QuestionConfig {
         };
         let task = match kind {
             "caption" => Task::caption(self.caption.as_deref().unwrap_or_default()),
-            "ask" => Task::answer(self.lang.as_deref().unwrap_or("en"), self.ask.as_deref().unwrap_or_default()),
+            "ask" => {
+                Task::answer(self.lang.as_deref().unwrap_or("en"), self.ask.as_deref().unwrap_or_default())
+            }
             "detect" => Task::detect(self.detect.as_slice()),
             "segment" => Task::segment(self.segment.as_slice()),
             "ocr" => Ok(Task::ocr()),

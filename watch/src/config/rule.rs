@@ -104,7 +104,10 @@ impl RuleConfig {
         if let (Some(label), Some(labels)) = (&self.label, labels)
             && !labels.contains(label)
         {
-            return Err(wrong(&format!("the question does not ask for '{label}' but for: {}", labels.join(", "))));
+            return Err(wrong(&format!(
+                "the question does not ask for '{label}' but for: {}",
+                labels.join(", ")
+            )));
         }
         if let (Some(is), Reading::Choice(choices)) = (&self.is, reading)
             && !choices.iter().any(|choice| choice.to_lowercase() == is.to_lowercase())

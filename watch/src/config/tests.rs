@@ -75,7 +75,8 @@ fn a_whole_file_is_read() {
     assert!(options.features.is_none());
     assert_eq!(options.pixels.unwrap().threshold, 6.5);
 
-    let model = palmtop::Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/demo.palm"))).unwrap();
+    let model =
+        palmtop::Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/demo.palm"))).unwrap();
     let watched = config.watched(&model).unwrap();
     // The second question is asked of both cameras.
     let asked: Vec<(usize, &str)> = watched.iter().map(|w| (w.camera, w.question.prompt.as_str())).collect();
@@ -84,7 +85,10 @@ fn a_whole_file_is_read() {
         [(0, "detect person ; dog"), (0, "answer en is the door open?"), (1, "answer en is the door open?")]
     );
     let people = &watched[0];
-    assert_eq!((people.every, people.at_least_every), (Duration::from_secs(2), Some(Duration::from_secs(60))));
+    assert_eq!(
+        (people.every, people.at_least_every),
+        (Duration::from_secs(2), Some(Duration::from_secs(60)))
+    );
     assert_eq!((people.reading.clone(), people.needed.to_string().as_str()), (Reading::Objects, "2 of 3"));
     assert_eq!(people.zones.include.len(), 1);
     let [somebody, crowd, porch] = &people.rules[..] else { panic!("three rules") };
@@ -103,7 +107,8 @@ fn objects_without_rules_appear() {
     let config = Config::parse("[[camera]]\nsource = \"a.mjpeg\"\n[[question]]\ndetect = \"cat\"").unwrap();
     let planned = question(&config, 0);
     assert_eq!(planned.name, "detect cat");
-    let model = palmtop::Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/demo.palm"))).unwrap();
+    let model =
+        palmtop::Model::open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/demo.palm"))).unwrap();
     let rules = &config.watched(&model).unwrap()[0].rules;
     assert!(matches!(&rules[..], [rule] if matches!(rule.condition, Condition::Appears(_))));
     assert_eq!(rules[0].until.to_string(), "3 of 3");
@@ -118,7 +123,10 @@ fn what_makes_no_sense_says_where_and_what_would() {
         ("[[camera]]\nsource = 5", "line 2"),
         ("[[camera]]\nsource = \"x\"\nspeed = 3", "speed"),
         ("[[camera]]\nsource = \"ftp://x\"\n[[question]]\nocr = true", "source 'ftp://x'"),
-        ("[[camera]]\nsource = \"x\"\n[[camera]]\nsource = \"x\"\n[[question]]\nocr = true", "two cameras of the name 'x'"),
+        (
+            "[[camera]]\nsource = \"x\"\n[[camera]]\nsource = \"x\"\n[[question]]\nocr = true",
+            "two cameras of the name 'x'",
+        ),
         ("Q[[question]]\nname = \"q\"", "question 'q': it has exactly one of"),
         ("Q[[question]]\nocr = true\ncaption = \"en\"", "not caption and ocr"),
         ("Q[[question]]\ncaption = \"english\"", "is not a language code"),
@@ -134,8 +142,14 @@ fn what_makes_no_sense_says_where_and_what_would() {
         ("Q[[question]]\nocr = true\n[[question.rule]]\nmatches = \"(\"", "regex parse error"),
         ("Q[[question]]\nocr = true\n[[question.rule]]\nis = \"a\"\ncontains = \"b\"", "exactly one of is"),
         ("Q[[question]]\nocr = true\n[[question.rule]]\nis = \"a\"\nhours = \"8-9\"", "no hours of the day"),
-        ("Q[[question]]\ndetect = \"cat\"\n[[question.rule]]\nappears = true\nlabel = \"dog\"", "not ask for 'dog'"),
-        ("Q[[question]]\nask = \"x\"\nchoose = [\"yes\"]\n[[question.rule]]\nis = \"no\"", "none of the choices"),
+        (
+            "Q[[question]]\ndetect = \"cat\"\n[[question.rule]]\nappears = true\nlabel = \"dog\"",
+            "not ask for 'dog'",
+        ),
+        (
+            "Q[[question]]\nask = \"x\"\nchoose = [\"yes\"]\n[[question.rule]]\nis = \"no\"",
+            "none of the choices",
+        ),
         ("Q[gate]\ncells = -1\n[[question]]\nocr = true", "line"),
         ("Qfoo = 1", "foo"),
     ] {

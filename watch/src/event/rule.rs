@@ -161,9 +161,8 @@ impl RuleState {
                     self.objects.len() - 1
                 }
             };
-            let seen = track.missed == 0
-                && which.have(track, sight.picture)
-                && (in_hours || is_about_absence);
+            let seen =
+                track.missed == 0 && which.have(track, sight.picture) && (in_hours || is_about_absence);
             let may_begin = is_about_absence || !self.is_early(sight.taken);
             let voted = &mut self.objects[index].1;
             let mut change = voted.vote.look(seen, may_begin);

@@ -41,6 +41,7 @@ const READ_BYTES: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Capture {
     shared: Arc<Shared>,
+    is_film: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,8 @@ impl Capture {
     /// If it cannot be opened now. What breaks off later is tried again, with growing pauses.
     pub fn start(address: Address, options: OpenOptions) -> Result<Self, SourceError> {
         let opened = open(&address, &options)?;
-        let pace = if opened.ends { Pace::Every } else { Pace::Live };
+        let is_film = opened.ends;
+        let pace = if is_film { Pace::Every } else { Pace::Live };
         let shared = Arc::new(Shared {
             latest: Latest::new(pace),
             status: Mutex::new(Status::Opening),
@@ -68,12 +70,17 @@ impl Capture {
         let io = |error| SourceError::Io { source_name: name, error };
         let body = move || of_thread.run(&address, &options, opened);
         thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
-        Ok(Self { shared })
+        Ok(Self { shared, is_film })
     }
 
     /// The newest picture; see [`Latest::take`].
     pub fn take(&self, spare: Option<Vec<u8>>, wait: Duration) -> Taken {
         self.shared.latest.take(spare, wait)
+    }
+
+    /// True for a film: it is read picture by picture, and has a clock of its own.
+    pub fn is_film(&self) -> bool {
+        self.is_film
     }
 
     /// How many pictures came, and how many of them were dropped for newer ones.

@@ -66,7 +66,10 @@ impl Default for Counts {
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pictures, broken, still, encoded, same, spared, answers, late, .. } = self;
-        write!(f, "{pictures} pictures ({still} still, {broken} broken), {encoded} encoded ({same} with nothing new)")?;
+        write!(
+            f,
+            "{pictures} pictures ({still} still, {broken} broken), {encoded} encoded ({same} with nothing new)"
+        )?;
         write!(f, ", {answers} answers ({spared} spared, {late} late), {} events", self.events)?;
         if self.tokens > 0 {
             write!(f, ", {} tokens ({} % from drafts)", self.tokens, 100 * self.drafted / self.tokens)?;

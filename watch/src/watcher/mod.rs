@@ -166,7 +166,9 @@ impl Watcher {
             QuestionState::new(watched, name, grid, (side, patches / side.max(1)))
         };
         let questions_state: Vec<QuestionState> = watched.into_iter().map(state).collect();
-        let run = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let run = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |time| time.as_millis() as u64);
         Ok(Self {
             looker: Looker::new(session, questions, cancel)?,
             due: vec![false; questions_state.len()],
@@ -184,7 +186,8 @@ impl Watcher {
     /// Bytes that gates and features take beside the session's plan, for so many cameras.
     pub fn gate_bytes(model: &Model, cameras: usize, options: &WatchOptions) -> usize {
         let config = model.config();
-        let features = options.features.map_or(0, |_| FeatureGate::bytes(config.image_rows(), config.text.hidden));
+        let features =
+            options.features.map_or(0, |_| FeatureGate::bytes(config.image_rows(), config.text.hidden));
         let pixels = options.pixels.as_ref().map_or(0, PixelGate::bytes);
         cameras * (features + pixels)
     }
@@ -333,7 +336,8 @@ impl Watcher {
     /// The pixel gate: marks questions in whose zone something moves, or has just ceased to.
     fn look_for_motion(&mut self, index: usize, frame: &Frame<'_>, taken: Instant) {
         let camera = &mut self.cameras[index];
-        let since = camera.last.replace(taken).map_or(Duration::ZERO, |last| taken.saturating_duration_since(last));
+        let since =
+            camera.last.replace(taken).map_or(Duration::ZERO, |last| taken.saturating_duration_since(last));
         let of_camera = self.questions.iter_mut().filter(|state| state.watched().camera == index);
         let Some(gate) = &mut camera.pixels else {
             of_camera.for_each(QuestionState::something_moved);

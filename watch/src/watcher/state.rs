@@ -64,7 +64,8 @@ impl QuestionState {
         patches: (usize, usize),
     ) -> Self {
         let rules: Vec<RuleState> = watched.rules.iter().cloned().map(RuleState::new).collect();
-        let most = |votes: &dyn Fn(&crate::event::Rule) -> usize| watched.rules.iter().map(votes).max().unwrap_or(0);
+        let most =
+            |votes: &dyn Fn(&crate::event::Rule) -> usize| watched.rules.iter().map(votes).max().unwrap_or(0);
         let missed_max = most(&|rule| rule.until.of()).max(watched.needed.of()).max(3) - 1;
         let undecided_max = most(&|rule| rule.until.of().max(rule.needed.of())).max(watched.needed.of());
         Self {
@@ -186,6 +187,7 @@ impl QuestionState {
                 picture: told.exposure.number,
                 changed,
                 text: answer.text.clone(),
+                is_about_objects: self.watched.reading == Reading::Objects,
                 score: is_choice.then(|| answer.likelihood()),
                 objects: records,
                 latency: told.latency,

@@ -1,0 +1,154 @@
+//! The options of `palmtop watch`: what a configuration file says, in short.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueHint};
+use palmtop::tasks::Language;
+use palmtop_watch::config::{CameraConfig, Config, OneOrMany, QuestionConfig};
+use palmtop_watch::event::Quorum;
+use palmtop_watch::period::Period;
+
+use crate::args::{Choices, Labels, ModelArgs, choices, labels};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    palmtop watch demo/street.mjpeg --detect \"car ; bus\"\n  \
+    palmtop watch /dev/video0 --ask \"is the door open?\" --choose \"yes;no\" --every 2s -m model.palm\n  \
+    palmtop watch rtsp://camera/stream --caption en --json -m model.palm\n  \
+    palmtop watch --config watch.toml\n\n\
+    Enter asks at once; docs/watch.md has the configuration file, and all that can be done with events.")]
+pub struct WatchArgs {
+    /// Cameras (/dev/video0, csi://0), streams (rtsp://…, http://…), folders, films, named pipes, or - for standard input
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    pub sources: Vec<String>,
+    /// What to watch, as a TOML file; sources and questions of the command line are added to its own
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object for everything that changes (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+    /// Tell of every answer, not only of those that change something
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub questions: QuestionArgs,
+    #[command(flatten)]
+    pub when: WhenArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Questions")]
+pub struct QuestionArgs {
+    /// Describe what is seen, in this language
+    #[arg(long, value_name = "LANG", num_args = 0..=1, default_missing_value = "en")]
+    pub caption: Option<Language>,
+    /// Ask this; repeat the option to ask more
+    #[arg(long, value_name = "TEXT")]
+    pub ask: Vec<String>,
+    /// Answers to --ask are one of these texts, separated by ';'
+    #[arg(long, value_name = "TEXTS", value_parser = choices, requires = "ask")]
+    pub choose: Vec<Choices>,
+    /// Find objects, separated by ';', and tell when they come and go
+    #[arg(long, value_name = "LABELS", value_parser = labels)]
+    pub detect: Vec<Labels>,
+    /// The same with outlines
+    #[arg(long, value_name = "LABELS", value_parser = labels)]
+    pub segment: Vec<Labels>,
+    /// Read the text
+    #[arg(long)]
+    pub ocr: bool,
+    /// Give this prompt to the model unchanged
+    #[arg(long, value_name = "PROMPT")]
+    pub prompt: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "When")]
+pub struct WhenArgs {
+    /// Ask at most so often, such as 2s
+    #[arg(long, value_name = "TIME")]
+    pub every: Option<Period>,
+    /// Ask at least so often, whether or not anything moves, such as 60s
+    #[arg(long, value_name = "TIME")]
+    pub at_least_every: Option<Period>,
+    /// So many looks must agree before something counts, such as "2 of 3"
+    #[arg(long = "for", value_name = "LOOKS")]
+    pub needed: Option<Quorum>,
+    /// The time from a picture to its answers; what does not fit is late, and comes first next time
+    #[arg(long, value_name = "TIME")]
+    pub budget: Option<Period>,
+    /// Look at every picture, even if no pixel changes
+    #[arg(long)]
+    pub no_pixel_gate: bool,
+    /// Ask about every picture that was looked at, even if the image encoder sees nothing new
+    #[arg(long)]
+    pub no_feature_gate: bool,
+}
+
+impl WatchArgs {
+    /// The configuration: the file's, and what the command line adds to it.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let mut config = match &self.config {
+            Some(path) => {
+                Config::read(path).with_context(|| format!("cannot use configuration {}", path.display()))?
+            }
+            None => Config::default(),
+        };
+        config.cameras.extend(self.sources.iter().map(|source| CameraConfig {
+            name: None,
+            source: source.clone(),
+            zone: OneOrMany::default(),
+            ignore: OneOrMany::default(),
+        }));
+        let when = &self.when;
+        config.every = when.every.or(config.every);
+        config.at_least_every = when.at_least_every.or(config.at_least_every);
+        config.budget = when.budget.or(config.budget);
+        config.gate.pixels =
+            config.gate.pixels.map(|on| on && !when.no_pixel_gate).or(Some(!when.no_pixel_gate));
+        config.gate.features =
+            config.gate.features.map(|on| on && !when.no_feature_gate).or(Some(!when.no_feature_gate));
+        config.questions.extend(self.questions.questions());
+        if config.questions.is_empty() {
+            config.questions.push(QuestionConfig { caption: Some("en".into()), ..QuestionConfig::default() });
+        }
+        for question in &mut config.questions {
+            question.needed = question.needed.or(when.needed);
+        }
+        Ok(config)
+    }
+}
+
+impl QuestionArgs {
+    fn questions(&self) -> Vec<QuestionConfig> {
+        let mut all = Vec::new();
+        let mut add = |question: QuestionConfig| all.push(question);
+        if let Some(language) = &self.caption {
+            add(QuestionConfig { caption: Some(language.to_string()), ..QuestionConfig::default() });
+        }
+        let texts = self.choose.iter().flat_map(|choices| &choices.0);
+        let choose: Vec<String> = texts.map(|text| text.to_string()).collect();
+        for text in &self.ask {
+            let choose = OneOrMany::Many(choose.clone());
+            add(QuestionConfig { ask: Some(text.clone()), choose, ..QuestionConfig::default() });
+        }
+        let names =
+            |labels: &Labels| OneOrMany::Many(labels.0.iter().map(|label| label.to_string()).collect());
+        for labels in &self.detect {
+            add(QuestionConfig { detect: names(labels), ..QuestionConfig::default() });
+        }
+        for labels in &self.segment {
+            add(QuestionConfig { segment: names(labels), ..QuestionConfig::default() });
+        }
+        if self.ocr {
+            add(QuestionConfig { ocr: true, ..QuestionConfig::default() });
+        }
+        for prompt in &self.prompt {
+            add(QuestionConfig { prompt: Some(prompt.clone()), ..QuestionConfig::default() });
+        }
+        all
+    }
+}

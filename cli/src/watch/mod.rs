@@ -1,0 +1,182 @@
+//! `palmtop watch`: the perception loop as a command.
+
+pub mod args;
+mod model;
+mod print;
+mod service;
+
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use palmtop::CancelToken;
+use palmtop_present::plain::human_bytes;
+use palmtop_watch::command::Command;
+use palmtop_watch::config::Config;
+use palmtop_watch::record::Record;
+use palmtop_watch::run::{Deliver, Loop, LoopError, Prepared, SourceOptions};
+use palmtop_watch::sink::Message;
+use palmtop_watch::source::{Address, Kind};
+use palmtop_watch::watcher::Counts;
+
+use crate::output::Console;
+use crate::{Outcome, errors, interrupt};
+use args::WatchArgs;
+use model::ModelFile;
+use print::Print;
+use service::{Systemd, Wishes};
+
+/// So often `-v` says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// So often the model's file is looked at.
+const MODEL_EVERY: Duration = Duration::from_secs(5);
+
+/// Watches until all films are over or somebody ends it.
+pub fn run(args: &WatchArgs, console: Console) -> anyhow::Result<Outcome> {
+    let cancel = interrupt::listen()?;
+    args.model.machine.kernels()?;
+    let config = args.config()?;
+    config.check()?;
+    let (sender, commands) = channel();
+    let wishes = Wishes::default();
+    service::listen(&wishes, sender.clone(), &cancel)?;
+    if config.cameras()?.iter().all(|(_, address)| address.kind != Kind::Stdin) {
+        service::read_lines(sender);
+    }
+    let model = ModelFile::open(args, &config, console)?;
+    let service = Service { args, console, cancel, wishes, commands, systemd: Systemd::new() };
+    service.run(config, model)
+}
+
+struct Service<'a> {
+    args: &'a WatchArgs,
+    console: Console,
+    cancel: CancelToken,
+    wishes: Wishes,
+    commands: Receiver<Command>,
+    systemd: Systemd,
+}
+
+impl Service<'_> {
+    fn run(mut self, mut config: Config, mut model: ModelFile) -> anyhow::Result<Outcome> {
+        loop {
+            match self.watch(&config, &mut model)? {
+                Some(next) => (config, model) = next,
+                None => break,
+            }
+        }
+        self.systemd.stopping();
+        let is_interrupted = self.cancel.is_cancelled() && !self.wishes.is_over();
+        Ok(if is_interrupted { Outcome::Interrupted } else { Outcome::Done })
+    }
+
+    /// Runs one loop to its end; gives what to go on with, if a new configuration or model is to be used.
+    fn watch(
+        &mut self,
+        config: &Config,
+        model: &mut ModelFile,
+    ) -> anyhow::Result<Option<(Config, ModelFile)>> {
+        let Self { args, console, cancel, wishes, commands, systemd } = self;
+        let console = *console;
+        let prepared = Prepared::new(&model.model, config, &args.model.machine.limits())?;
+        let plan = model.model.plan(prepared.limits())?;
+        console.note(format_args!(
+            "memory: {} of weights, {} for answers, {} for gates",
+            human_bytes(plan.weights_bytes as u64),
+            human_bytes(plan.session_bytes() as u64),
+            human_bytes(prepared.gate_bytes(&model.model) as u64),
+        ));
+        let mut printer = Printer::new(args, config)?;
+        let options = SourceOptions::default();
+        let mut running = Loop::start(&model.model, prepared, &options, args.all, cancel)?;
+        systemd.ready();
+        let (mut next, mut reported, mut looked) = (None, Instant::now(), Instant::now());
+        let result = running.run(commands, &mut printer, &mut |counts| {
+            systemd.alive();
+            if console.verbose && reported.elapsed() >= REPORT_EVERY {
+                reported = Instant::now();
+                console.note(counts);
+            }
+            let mut reload = wishes.take_reload();
+            if looked.elapsed() >= MODEL_EVERY {
+                looked = Instant::now();
+                reload |= model.has_changed();
+            }
+            if reload {
+                systemd.reloading();
+                match reloaded(args, model, console) {
+                    Ok(new) => next = Some(new),
+                    Err(error) => console.note(format_args!(
+                        "not reloaded, the loop goes on as it was: {}",
+                        errors::in_one_line(&error)
+                    )),
+                }
+                systemd.ready();
+            }
+            next.is_none() && !cancel.is_cancelled()
+        });
+        report(&running, console);
+        printer.end()?;
+        match result {
+            Err(LoopError::Model(palmtop::Error::Cancelled)) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(next),
+        }
+    }
+}
+
+/// A new configuration and model, both checked, so that the old ones need not be given up for nothing.
+fn reloaded(args: &WatchArgs, model: &ModelFile, console: Console) -> anyhow::Result<(Config, ModelFile)> {
+    let config = args.config()?;
+    config.check()?;
+    let model = model.reopened(args, &config, console)?;
+    let prepared = Prepared::new(&model.model, &config, &args.model.machine.limits())?;
+    model.model.plan(prepared.limits())?;
+    Ok((config, model))
+}
+
+fn report(running: &Loop, console: Console) {
+    let counts: &Counts = running.watcher().counts();
+    let (came, dropped) = running.captured();
+    let dropped = if dropped > 0 {
+        format!(" (of {came} that came, {dropped} gave way to newer ones)")
+    } else {
+        String::new()
+    };
+    console.note(format_args!("{counts}{dropped}"));
+}
+
+/// Prints what the loop tells.
+struct Printer {
+    print: Print,
+    failed: Option<anyhow::Error>,
+}
+
+impl Printer {
+    fn new(args: &WatchArgs, config: &Config) -> anyhow::Result<Self> {
+        let cameras = config.cameras()?;
+        let is_film = |address: &Address| matches!(&address.kind, Kind::Path(path) if path.is_file());
+        let film_time = cameras.iter().all(|(_, address)| is_film(address));
+        Ok(Self { print: Print::new(args.json, film_time, cameras.len() > 1), failed: None })
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Deliver for Printer {
+    fn wants_picture(&self, _: &Record) -> bool {
+        false
+    }
+
+    fn deliver(&mut self, message: Message) -> ControlFlow<()> {
+        match self.print.record(&message.record) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The model of a loop that runs for months: its file may be replaced by a newer one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use palmtop::Model;
+use palmtop_watch::config::Config;
+
+use super::args::WatchArgs;
+use crate::args::ModelArgs;
+use crate::models;
+use crate::output::Console;
+
+/// A model, and which file it was.
+pub struct ModelFile {
+    pub model: Arc<Model>,
+    path: Option<PathBuf>,
+    seen: Option<Identity>,
+}
+
+/// What tells one file from another of the same name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Identity {
+    bytes: u64,
+    modified: Option<SystemTime>,
+    #[cfg(unix)]
+    inode: (u64, u64),
+}
+
+impl Identity {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            #[cfg(unix)]
+            inode: {
+                use std::os::unix::fs::MetadataExt;
+                (metadata.dev(), metadata.ino())
+            },
+        })
+    }
+}
+
+impl ModelFile {
+    /// Opens the model of the command line, or of the configuration, or the built-in one.
+    pub fn open(args: &WatchArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
+        let path = args.model.model.clone().or_else(|| config.model.clone());
+        let seen = path.as_deref().and_then(Identity::of);
+        let machine = args.model.machine.clone();
+        let of_path = ModelArgs { model: path.clone(), load: args.model.load, machine };
+        Ok(Self { model: models::open_or_demo(&of_path, console)?, path, seen })
+    }
+
+    /// Opens it again if another one is wanted, or if its file was replaced.
+    pub fn reopened(&self, args: &WatchArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
+        let path = args.model.model.clone().or_else(|| config.model.clone());
+        let seen = path.as_deref().and_then(Identity::of);
+        if path == self.path && seen == self.seen {
+            return Ok(Self { model: self.model.clone(), path, seen });
+        }
+        Self::open(args, config, console)
+    }
+
+    /// True once if its file is another one than before. One that is gone is no reason to stop.
+    pub fn has_changed(&mut self) -> bool {
+        let now = self.path.as_deref().and_then(Identity::of);
+        let has_changed = now.is_some() && now != self.seen;
+        if has_changed {
+            self.seen = now;
+        }
+        has_changed
+    }
+}
