@@ -277,6 +277,102 @@ fn choices_are_answered_with_one_of_them() {
     }
 }
 
+/// A detection or segmentation that a model wrote without a grammar, and one with it.
+fn with_and_without(seen: &mut Seen, prompt: &str, grammar: &Grammar) -> (Answer, Answer) {
+    let free = seen.ask(&[prompt], &GenerateOptions::default())[0].clone();
+    (free, seen.ask(&[prompt], &following(grammar))[0].clone())
+}
+
+#[test]
+fn detections_are_those_of_the_model_with_its_scores() {
+    let model = Model::open(&data().join("../../demo/demo.palm")).unwrap();
+    let mut limits = limits(1, 2);
+    limits.draft_tokens = 8;
+    let mut seen = Seen::new(&model, &limits);
+    let picture = decode_file(data().join("../../demo/day.png"), &ImageLimits::default()).unwrap();
+    seen.session.encode(picture.view(), &mut seen.features, &GenerateOptions::default()).unwrap();
+    let mut objects = 0;
+    for (prompt, labels, masks) in [
+        ("detect bus", vec!["bus"], false),
+        ("detect panda ; bus ; traffic light", vec!["panda", "bus", "traffic light"], false),
+        ("detect cat ; dog", vec!["cat", "dog"], false),
+        ("segment bus", vec!["bus"], true),
+        ("segment bus ; panda", vec!["bus", "panda"], true),
+    ] {
+        let grammar = Grammar::detections(&model, &labels, masks).unwrap();
+        assert_eq!(grammar.tokens_max(), None);
+        let (free, bound) = with_and_without(&mut seen, prompt, &grammar);
+        let read =
+            |answer: &Answer| model.read_answer(answer, (640, 480), &Default::default()).unwrap().objects;
+        let (want, got) = (read(&free), read(&bound));
+        let scores = |objects: &[palmtop::tasks::Detection]| -> Vec<Option<u32>> {
+            objects.iter().map(|object| object.score.map(f32::to_bits)).collect()
+        };
+        assert_eq!(bound.stop, StopReason::EndOfSequence);
+        assert!(got.iter().all(|o| o.score.is_some_and(|s| s < 1.0)), "{prompt}: {:?}", scores(&got));
+        // The small model forgets a location now and then.
+        let is_whole = free.text.matches("<loc").count() == 4 * want.len();
+        if is_whole {
+            assert_eq!(bound.text, free.text, "{prompt}");
+            assert_eq!(bound.tokens, free.tokens, "{prompt}");
+            assert_eq!(scores(&got), scores(&want), "{prompt}");
+            objects += got.len();
+        } else {
+            assert!(!got.is_empty(), "{prompt}: {}", free.text);
+        }
+        // The same with the answer as its own draft.
+        let request = palmtop::Request { pictures: &[&seen.features], prompt, draft: &free.tokens };
+        let go_on = &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(());
+        let id = seen.session.begin(&request, &following(&grammar), go_on).unwrap();
+        while seen.session.is_running(id).unwrap() {
+            seen.session.step(go_on).unwrap();
+        }
+        assert_same(&[seen.session.sequence(id).unwrap().clone()], &[bound], prompt);
+        seen.session.end(id).unwrap();
+    }
+    assert!(objects >= 4, "{objects}");
+}
+
+#[test]
+fn detections_have_their_form_whatever_the_model_would_write() {
+    // A model of random weights writes anything but objects.
+    let model = converted("tiny1", uniform(WeightFormat::Int8)).open();
+    let mut seen = Seen::new(&model, &limits(3, 2));
+    let labels = ["cat", "cat food", "dog"];
+    let (mut many, mut ended) = (0, 0);
+    for seed in 0..60 {
+        let masks = seed % 2 == 0;
+        let mut options = following(&Grammar::detections(&model, labels, masks).unwrap());
+        options.sampling = Sampling { temperature: 8.0, seed, ..Sampling::default() };
+        for answer in seen.ask(&PROMPTS, &options) {
+            let read = model.read_answer(answer, (100, 100), &Default::default()).unwrap();
+            ended += usize::from(answer.stop == StopReason::EndOfSequence);
+            many += usize::from(read.objects.len() > 1);
+            let whole = read.objects.len() - usize::from(read.cut_short && !read.objects.is_empty());
+            for object in &read.objects[..whole] {
+                assert!(labels.contains(&object.label.as_str()), "{:?}", answer.text);
+                assert_eq!(object.mask_codes.is_some(), masks, "{:?}", answer.text);
+                assert!(object.score.is_some());
+            }
+            if !read.cut_short {
+                let separators = answer.text.matches(';').count();
+                assert_eq!(separators, read.objects.len().saturating_sub(1), "{:?}", answer.text);
+            }
+        }
+    }
+    assert!(many > 10 && ended > 10, "{many} of several objects, {ended} that ended");
+}
+
+#[test]
+fn labels_that_are_none_are_refused() {
+    let model = converted("tiny1", Recipe::default()).open();
+    let detections = |labels: &[&str]| refused(Grammar::detections(&model, labels, false));
+    assert_eq!(detections(&[]), GrammarError::NoChoices);
+    assert_eq!(detections(&["cat", "  "]), GrammarError::EmptyChoice { choice: 2 });
+    assert!(matches!(detections(&["<loc0001>"]), GrammarError::ControlToken { choice: 1, .. }));
+    assert!(matches!(detections(&[&"x".repeat(5000)]), GrammarError::ChoiceTooLong { .. }));
+}
+
 #[test]
 fn the_likeliest_choice_is_taken_token_by_token() {
     let model = converted("tiny1", uniform(WeightFormat::F32)).open();

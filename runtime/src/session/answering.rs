@@ -268,7 +268,7 @@ impl Session {
         on_piece: OnPiece<'_>,
     ) -> Result<()> {
         let grammar = options.grammar.as_ref();
-        select(&mut self.pass.head, [grammar.map(|g| g.allowed(super::grammar::START))].into_iter());
+        select(&mut self.pass.head, [grammar.and_then(|g| g.needed(super::grammar::START))].into_iter());
         self.answers[index].clear();
         let rows =
             self.prefill(index, request.pictures, request.prompt, &options.control(), &mut Trace::off())?;
@@ -369,7 +369,7 @@ impl Session {
             return Ok(0);
         }
         let allowed = |&(i, state): &(usize, u32)| {
-            self.sequences[i].options.grammar.as_ref().map(|grammar| grammar.allowed(state))
+            self.sequences[i].options.grammar.as_ref().and_then(|grammar| grammar.needed(state))
         };
         select(head, states.iter().map(allowed));
         let batch = Batch { spans, pictures: &[], tokens };
@@ -419,7 +419,11 @@ impl Session {
             None => self.sampler.choose(&self.kernels, logits, sampling),
             Some(grammar) => {
                 let allowed = grammar.allowed(sequence.state);
-                let choice = self.sampler.choose_among(&self.kernels, logits, allowed, sampling);
+                let sampler = &mut self.sampler;
+                let choice = match grammar.is_among_all(sequence.state) {
+                    true => sampler.choose_with_all(&self.kernels, logits, allowed, sampling),
+                    false => sampler.choose_among(&self.kernels, logits, allowed, sampling),
+                };
                 let index = choice.token as usize;
                 sequence.state = grammar.next(sequence.state, index);
                 Choice { token: allowed[index], ..choice }

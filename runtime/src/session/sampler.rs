@@ -79,6 +79,27 @@ impl Sampler {
         self.choose(kernels, &logits[..tokens.len()], how)
     }
 
+    /// The same, with the probability among all tokens of the row: all logits are read.
+    pub fn choose_with_all(
+        &mut self,
+        kernels: &Kernels,
+        logits: &mut [f32],
+        tokens: &[u32],
+        how: &Sampling,
+    ) -> Choice {
+        let (_, max) = likeliest(logits);
+        let total = kernels.sum_exp(logits, max);
+        if let [token] = *tokens {
+            return Choice {
+                token: 0,
+                probability: probability(kernels, logits[token as usize], max, total),
+            };
+        }
+        let Choice { token, .. } = self.choose_among(kernels, logits, tokens, how);
+        // The chosen one's logit has been moved to its place among the allowed ones.
+        Choice { token, probability: probability(kernels, logits[token as usize], max, total) }
+    }
+
     /// Draws a token by chance; `best` is the likeliest, which has the logit `max`.
     ///
     /// Tokens are ranked by logit, equal ones by number. Those that take part are the first `top_k` of this ranking,

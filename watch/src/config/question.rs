@@ -212,6 +212,7 @@ impl Planned {
         let of = || format!("question '{}'", self.name);
         let grammar = match (&self.reading, &self.labels) {
             (Reading::Choice(choices), _) => Some(Grammar::choices(model, choices)),
+            (_, Some((labels, masks))) => Some(Grammar::detections(model, labels, *masks)),
             _ => None,
         };
         let grammar = grammar.transpose().map_err(|error| ConfigError::wrong(of(), error))?;

@@ -75,6 +75,9 @@ pub enum GrammarError {
     /// A grammar of another model.
     #[error("the grammar was made for another model: make it from this model")]
     OtherModel,
+    /// A model without tokens for places, or for masks.
+    #[error("the model has no <loc> tokens, or for masks no <seg> tokens: it cannot find objects")]
+    NoLocations,
     /// The tokenizer table of the model file is broken.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

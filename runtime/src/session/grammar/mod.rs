@@ -10,6 +10,7 @@
 //!    └────── yes ─▶ end
 //! ```
 
+mod detections;
 mod error;
 
 use std::collections::VecDeque;
@@ -22,7 +23,7 @@ use crate::model::config::TokenIds;
 use crate::tokenizer::EncodeScratch;
 pub use error::GrammarError;
 
-/// What an answer may be: any tokens of a set, or one of some choices.
+/// What an answer may be: any tokens of a set, one of some choices, or objects with some labels.
 ///
 /// At every step the model's head is multiplied only in the stripes of 16 rows that have an allowed token, and not at
 /// all where a single token is allowed. A logit that is computed has the bits that it has without a grammar; all others
@@ -60,6 +61,8 @@ struct State {
     edges: Range<u32>,
     /// From here one way leads to the end, and no other anywhere.
     determined: bool,
+    /// Probabilities here are those among all tokens, not only among the allowed ones.
+    among_all: bool,
 }
 
 /// The state before the first token.
@@ -104,7 +107,7 @@ impl Grammar {
         }
         more.iter().for_each(|&token| allowed[token as usize] = true);
         let tokens: Vec<u32> = (0..).zip(allowed).filter_map(|(token, is)| is.then_some(token)).collect();
-        let states = vec![State { edges: 0..tokens.len() as u32, determined: false }];
+        let states = vec![State { edges: 0..tokens.len() as u32, determined: false, among_all: false }];
         let next = vec![START; tokens.len()];
         Ok(Self(Arc::new(Automaton { model: model.fingerprint(), states, tokens, next, tokens_max: None })))
     }
@@ -177,6 +180,16 @@ impl Grammar {
         }
     }
 
+    /// The tokens whose logits are needed in `state`; `None` for all.
+    pub(crate) fn needed(&self, state: u32) -> Option<&[u32]> {
+        (!self.is_among_all(state)).then(|| self.allowed(state))
+    }
+
+    /// True if probabilities in `state` are those among all tokens.
+    pub(crate) fn is_among_all(&self, state: u32) -> bool {
+        self.0.states[state as usize].among_all
+    }
+
     /// The tokens that `state` allows, ascending; at least one. All are below the vocabulary's size.
     pub(crate) fn allowed(&self, state: u32) -> &[u32] {
         &self.0.tokens[self.edges(state)]
@@ -196,6 +209,8 @@ impl Grammar {
     /// The one token that can follow, and the state behind it.
     pub(crate) fn only(&self, state: u32) -> Option<(u32, u32)> {
         match *self.allowed(state) {
+            // Its probability is wanted, so it is computed.
+            _ if self.is_among_all(state) => None,
             [token] => Some((token, self.next(state, 0))),
             _ => None,
         }
@@ -312,7 +327,7 @@ fn tree(model: u64, mut eos: Vec<u32>, mut sequences: Vec<&[u32]>) -> Result<Aut
         let first = tokens.len() as u32;
         tokens.extend(edges.iter().map(|edge| edge.0));
         next.extend(edges.iter().map(|edge| edge.1));
-        states.push(State { edges: first..tokens.len() as u32, determined: false });
+        states.push(State { edges: first..tokens.len() as u32, determined: false, among_all: false });
     }
     for i in (0..states.len()).rev() {
         let Range { start, end } = states[i].edges;
