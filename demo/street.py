@@ -1,0 +1,338 @@
+#!/usr/bin/env python3
+"""Makes demo/street.mjpeg, a film of a street in the demo model's world, and its truth, demo/street.json.
+
+    python3 demo/street.py [--out FOLDER] [--pictures FOLDER]
+
+Nobody has touched the camera: it hangs above the street, and has a small cheap sensor. Needs Python 3.11, numpy 2.4.6,
+Pillow 13.0.0 and fonts-noto-color-emoji and fonts-dejavu-core of Debian 12; with these the film is the same to the
+byte. demo/score_events.py compares the events of `palmtop watch` with the truth.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import sys
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "train"))
+from world import lettering, sprites  # noqa: E402
+from world.classes import INDEX  # noqa: E402
+
+WIDTH, HEIGHT = 256, 192
+RATE = 10  # pictures a second, as palmtop reads Motion JPEG
+SECONDS = 96
+SEED = 2026
+JPEG_QUALITY = 38
+# Standard deviation of a pixel's noise: of the sensor itself, and of light at the brightest level; in levels of 255.
+READ_NOISE, SHOT_NOISE = 2.0, 4.0
+
+PAVEMENT, ROAD = 106, 116  # where they begin, from the top
+LAMP = (196, 44)  # the lamp's head
+LAMP_REACH, LAMP_LIGHT = 42.0, 0.16
+
+
+class Stop(NamedTuple):
+    """Where an object's middle is at a time, in seconds and pixels; it rests there if the next stop is the same."""
+
+    second: float
+    x: float
+    y: float
+
+
+@dataclass
+class Actor:
+    """An object of the film."""
+
+    label: str
+    length: float  # pixels of its longer side
+    stops: list[Stop]
+    mirrored: bool = False  # emoji of cars and buses drive to the left
+    steps: float = 0.0  # pixels by which it bobs as it walks
+    sprite: Image.Image = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.sprite = sprites.draw(INDEX[self.label], self.length, 0.0, self.mirrored, 1.0)
+
+    def corner(self, second: float) -> tuple[int, int] | None:
+        """Where its sprite's upper left corner is; None before its first stop and from its last one on."""
+        at = _between(self.stops, second)
+        if at is None:
+            return None
+        (x, y), moves = at
+        if moves and self.steps:
+            y -= self.steps * abs(np.sin(2 * np.pi * 1.5 * second))
+        return round(x - self.sprite.width / 2), round(y - self.sprite.height / 2)
+
+
+LEFT, RIGHT = -60, WIDTH + 60  # outside of the picture
+FAR, NEAR, WALK = 127, 158, 92  # middles of the lanes, and of those that walk
+
+ACTORS = [
+    # Behind others first.
+    Actor("house", 78, [Stop(0, 50, 62), Stop(SECONDS, 50, 62)]),
+    Actor("tree", 72, [Stop(0, 222, 72), Stop(SECONDS, 222, 72)]),
+    # A car passes.
+    Actor("car", 70, [Stop(4, RIGHT, FAR), Stop(10, LEFT, FAR)]),
+    # A dog comes, looks about, and goes on; a bus stops while it sits there.
+    Actor("dog", 46, [Stop(11, LEFT, WALK), Stop(15, 130, WALK), Stop(27, 130, WALK), Stop(31, RIGHT, WALK)], True, 2),
+    Actor("bus", 92, [Stop(18, RIGHT, NEAR), Stop(22, 120, NEAR), Stop(32, 120, NEAR), Stop(36, LEFT, NEAR)]),
+    # A football, for which nobody asks.
+    Actor("football", 42, [Stop(37, LEFT, FAR), Stop(42.5, RIGHT, FAR)], False, 6),
+    # A car parks under a cloud; a second one waits, and drives on; a dog comes to see them.
+    Actor("dog", 46, [Stop(60, RIGHT, WALK), Stop(64, 116, WALK), Stop(75, 116, WALK), Stop(79, LEFT, WALK)], False, 2),
+    Actor("car", 68, [Stop(54, RIGHT, FAR), Stop(58, 186, FAR), Stop(66, 186, FAR), Stop(70, LEFT, FAR)]),
+    Actor("car", 72, [Stop(45, LEFT, NEAR), Stop(49, 84, NEAR), Stop(72, 84, NEAR), Stop(76, RIGHT, NEAR)], True),
+    # A cat comes and stays.
+    Actor("cat", 46, [Stop(79, RIGHT, WALK), Stop(83, 158, WALK), Stop(SECONDS, 158, WALK)], False, 2),
+    # The next bus does not stop.
+    Actor("bus", 92, [Stop(86, RIGHT, NEAR), Stop(92, LEFT, NEAR)]),
+]
+
+
+class Sign(NamedTuple):
+    """What the shop's sign says from a second on."""
+
+    second: float
+    text: str
+
+
+SIGNS = [Sign(0, "SHOP"), Sign(40.5, "SALE"), Sign(93, "SHOP")]
+SIGN_AT, SIGN_SIZE = (136, 28), 26
+
+
+def _between(stops: list[Stop], second: float):
+    """The place at a time and whether it moves: it speeds up and slows down smoothly where it rests."""
+    for i, (a, b) in enumerate(zip(stops, stops[1:])):
+        if a.second <= second < b.second:
+            break
+    else:
+        return None
+    if a[1:] == b[1:]:
+        return (a.x, a.y), False
+    rested = i > 0 and stops[i - 1][1:] == a[1:]
+    rests = i + 2 < len(stops) and stops[i + 2][1:] == b[1:]
+    way = _hermite((second - a.second) / (b.second - a.second), 1.0 - rested, 1.0 - rests)
+    return (a.x + way * (b.x - a.x), a.y + way * (b.y - a.y)), True
+
+
+def _hermite(t: float, slope0: float, slope1: float) -> float:
+    """From 0 to 1 with these slopes at the ends."""
+    return (t**3 - 2 * t**2 + t) * slope0 + (3 * t**2 - 2 * t**3) + (t**3 - t**2) * slope1
+
+
+def street(rng: np.random.Generator) -> Image.Image:
+    """What stands behind all actors: sky, far hills, grass, a pavement and a road."""
+    y = np.arange(HEIGHT, dtype=np.float32)[:, None, None]
+    x = np.arange(WIDTH, dtype=np.float32)[None, :, None]
+    sky = np.array([108, 166, 222], np.float32) + np.array([64, 46, 16], np.float32) * np.clip(y / 84, 0, 1)
+    sky = sky + 9 * _clouds(rng, 4)
+    hills = 80 + 5 * np.sin(x / 31 + 1.0) + 3 * np.sin(x / 13)
+    far = np.array([112, 142, 118], np.float32) + 4 * _clouds(rng, 10)
+    grass = np.array([104, 146, 74], np.float32) + 6 * _clouds(rng, 18)
+    pixels = sky + (far - sky) * np.clip((y - hills) / 4 + 0.5, 0, 1)
+    pixels = pixels + (grass - pixels) * np.clip((y - 92) / 4 + 0.5, 0, 1)
+    paving = np.array([176, 170, 160], np.float32) + 3 * _clouds(rng, 28)
+    asphalt = np.array([112, 112, 116], np.float32) + 3 * _clouds(rng, 28)
+    pixels = np.where(y >= PAVEMENT, paving, pixels)
+    pixels = np.where(y >= ROAD, asphalt, pixels)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    pen.line((0, 150, WIDTH, 150), (134, 134, 134), 2)
+    pen.line((LAMP[0], LAMP[1], LAMP[0], PAVEMENT + 3), (74, 76, 80), 3)
+    pen.ellipse((LAMP[0] - 5, LAMP[1] - 5, LAMP[0] + 5, LAMP[1] + 5), (250, 238, 190))
+    return image.filter(ImageFilter.GaussianBlur(0.6))
+
+
+def _clouds(rng, cells: int) -> np.ndarray:
+    """Smooth noise of unit variance, [HEIGHT, WIDTH, 1]; `cells` bumps from left to right."""
+    grid = rng.standard_normal((max(2, cells * HEIGHT // WIDTH), cells), np.float32)
+    return np.asarray(Image.fromarray(grid).resize((WIDTH, HEIGHT), Image.BICUBIC))[..., None]
+
+
+def hang(canvas: Image.Image, text: str) -> tuple[int, int, int, int]:
+    """Hangs up the sign; the box of its letters."""
+    ink = lettering.draw(text, "dejavu/DejaVuSans-Bold.ttf", SIGN_SIZE).ink
+    (x, y), pad = (SIGN_AT[0] - ink.width // 2, SIGN_AT[1] - ink.height // 2), 7
+    box = (x, y, x + ink.width, y + ink.height)
+    ImageDraw.Draw(canvas).rounded_rectangle(
+        (box[0] - pad, box[1] - pad, box[2] + pad, box[3] + pad), pad, (245, 245, 240)
+    )
+    canvas.paste((36, 70, 170), (x, y), ink)
+    return box
+
+
+def light(second: float) -> np.ndarray:
+    """The light's factor for every pixel, [HEIGHT, WIDTH, 1]."""
+    x = np.arange(WIDTH, dtype=np.float32)[None, :]
+    y = np.arange(HEIGHT, dtype=np.float32)[:, None]
+    # A cloud with a soft edge takes eight seconds to cover the street and stays for twelve.
+    shadow = lambda begin: np.clip(((second - begin) * 60 - x) / 120, 0, 1)
+    factor = 1 - 0.28 * (shadow(41) - shadow(61)) + 0 * y
+    # The lamp flickers, worst from 8 to 20 seconds, and goes out for a moment.
+    wild = 0.5 if 8 <= second < 20 else 0.08
+    flicker = 1 + wild * np.sin(2 * np.pi * 3.3 * second) * np.cos(2 * np.pi * 1.27 * second)
+    away = (x - LAMP[0]) ** 2 + (y - LAMP[1]) ** 2
+    factor = factor + LAMP_LIGHT * flicker * np.exp(-away / (2 * LAMP_REACH**2))
+    # The camera measures the light anew: too bright, and back within a second.
+    if 52 <= second < 53.5:
+        factor = factor * (1 + 0.3 * np.exp(-3 * (second - 52)))
+    return factor[..., None]
+
+
+def expose(scene: Image.Image, second: float, rng: np.random.Generator) -> Image.Image:
+    """What the sensor makes of a scene."""
+    bright = np.asarray(scene, np.float32) * light(second).astype(np.float32)
+    spread = np.sqrt(READ_NOISE**2 + SHOT_NOISE**2 * np.clip(bright, 0, 255) / 255)
+    noisy = bright + spread * rng.standard_normal(bright.shape, np.float32)
+    return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0", optimize=True, progressive=False)
+    return out.getvalue()
+
+
+def sign_of(second: float) -> str:
+    return [sign.text for sign in SIGNS if sign.second <= second][-1]
+
+
+def draw(background: Image.Image, second: float) -> Image.Image:
+    canvas = background.copy()
+    hang(canvas, sign_of(second))
+    for actor in ACTORS:
+        if corner := actor.corner(second):
+            canvas.paste(actor.sprite, corner, actor.sprite)
+    return canvas
+
+
+def boxes(actor: Actor) -> dict[int, tuple[int, int, int, int]]:
+    """For each picture that shows a part of an actor, the box of that part: left, top, right, bottom."""
+    found = {}
+    for number in range(SECONDS * RATE):
+        if corner := actor.corner(number / RATE):
+            x, y = corner
+            box = max(x, 0), max(y, 0), min(x + actor.sprite.width, WIDTH), min(y + actor.sprite.height, HEIGHT)
+            if box[0] < box[2] and box[1] < box[3]:
+                found[number] = box
+    return found
+
+
+def is_whole(actor: Actor, box) -> bool:
+    return (box[2] - box[0], box[3] - box[1]) == actor.sprite.size
+
+
+def sparse(boxes: dict[int, tuple]) -> list[list[int]]:
+    """Every tenth box, and those where it begins and ends to move: picture, left, top, right, bottom."""
+    numbers = sorted(boxes)
+    kept = [
+        n
+        for n in numbers
+        if n in (numbers[0], numbers[-1])
+        or (n % RATE == 0 and not boxes[n] == boxes.get(n - 1) == boxes.get(n + 1))
+        or (boxes[n] == boxes.get(n - 1)) != (boxes[n] == boxes.get(n + 1))
+    ]
+    return [[n, *boxes[n]] for n in kept]
+
+
+def truth() -> dict:
+    """What there is to be seen. Times are seconds since the first picture."""
+    last = SECONDS * RATE - 1
+    objects = []
+    for number, actor in enumerate(ACTORS, 1):
+        seen = boxes(actor)
+        whole = [n for n, box in sorted(seen.items()) if is_whole(actor, box)]
+        objects.append(
+            {
+                "object": number,
+                "label": actor.label,
+                # In part from `comes` to `gone`, and whole from `whole_from` to `whole_to`.
+                "comes": min(seen) / RATE,
+                "whole_from": whole[0] / RATE,
+                "whole_to": None if whole[-1] == last else whole[-1] / RATE,
+                "gone": None if max(seen) == last else (max(seen) + 1) / RATE,
+                "boxes": sparse(seen),
+            }
+        )
+    return {
+        "film": {"width": WIDTH, "height": HEIGHT, "pictures": SECONDS * RATE, "rate": RATE},
+        "objects": objects,
+        "sign": [{"second": sign.second, "text": sign.text} for sign in SIGNS],
+        "events": [
+            # An event for each object of a label.
+            *(_event(rule, o["label"], o) for rule in RULES for o in objects if o["label"] in RULES[rule]),
+            # Events for times.
+            *(_event("bus", None, time) for time in _together(objects, "bus", 1)),
+            *(_event("two cars", None, time) for time in _together(objects, "car", 2)),
+            *(_event("sale", None, time) for time in _written("SALE")),
+        ],
+    }
+
+
+# Rules of demo/street.toml that follow each object of these labels.
+RULES = {"traffic": ["car", "bus"], "animals": ["dog", "cat"], "standing": ["house", "tree"]}
+
+
+def _event(rule: str, label: str | None, time: dict) -> dict:
+    """Between which seconds the world changes: it is right to see it from the first on, and wrong not to from the
+    second on. There is no end if it lasts longer than the film."""
+    end = None if time["gone"] is None else [time["whole_to"], time["gone"]]
+    return {"rule": rule, "label": label, "begin": [time["comes"], time["whole_from"]], "end": end}
+
+
+def _together(objects: list[dict], label: str, count: int) -> list[dict]:
+    """When so many objects of a label are there at once."""
+    pictures = range(SECONDS * RATE)
+    those = [o for o in objects if o["label"] == label]
+
+    def there(begin: str, end: str, number: int) -> bool:
+        is_in = lambda o: o[begin] * RATE <= number and (o[end] is None or number < o[end] * RATE)
+        return sum(is_in(o) for o in those) >= count
+
+    in_part = _spans([there("comes", "gone", n) for n in pictures])
+    whole = _spans([there("whole_from", "whole_to", n) for n in pictures])
+    assert len(in_part) == len(whole)
+    return [
+        {"comes": p[0], "whole_from": w[0], "whole_to": w[1], "gone": p[1]} for p, w in zip(in_part, whole)
+    ]
+
+
+def _written(text: str) -> list[dict]:
+    """When the sign says a text."""
+    spans = _spans([sign_of(number / RATE) == text for number in range(SECONDS * RATE)])
+    return [{"comes": begin, "whole_from": begin, "whole_to": end, "gone": end} for begin, end in spans]
+
+
+def _spans(holds: list[bool]) -> list[tuple[float, float | None]]:
+    """From when to when something holds, in seconds; without an end if it holds in the last picture."""
+    edges = [n for n in range(len(holds)) if holds[n] != (n > 0 and holds[n - 1])]
+    ends = [n / RATE for n in edges[1::2]] + [None] * (len(edges) % 2)
+    return list(zip((n / RATE for n in edges[::2]), ends))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    parser.add_argument("--pictures", type=pathlib.Path, help="write every picture as a file of its own too")
+    args = parser.parse_args()
+    rng = np.random.Generator(np.random.PCG64(SEED))
+    background = street(rng)
+    film = []
+    for number in range(SECONDS * RATE):
+        second = number / RATE
+        film.append(jpeg(expose(draw(background, second), second, rng)))
+    (args.out / "street.mjpeg").write_bytes(b"".join(film))
+    (args.out / "street.json").write_text(json.dumps(truth(), indent=1) + "\n")
+    if args.pictures:
+        args.pictures.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(film):
+            (args.pictures / f"{number:04d}.jpg").write_bytes(picture)
+
+
+if __name__ == "__main__":
+    main()
