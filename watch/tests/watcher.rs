@@ -72,15 +72,13 @@ impl Scene {
 }
 
 fn events(records: &[Record]) -> Vec<&EventRecord> {
-    let event = |record: &'_ Record| match record {
-        Record::Event(_) => true,
-        Record::Answer(_) | Record::Camera(_) => false,
-    };
-    let of = |record| match record {
-        Record::Event(event) => event,
-        _ => unreachable!("filtered"),
-    };
-    records.iter().filter(|r| event(r)).map(of).collect()
+    fn event(record: &Record) -> Option<&EventRecord> {
+        match record {
+            Record::Event(event) => Some(event),
+            Record::Answer(_) | Record::Camera(_) => None,
+        }
+    }
+    records.iter().filter_map(event).collect()
 }
 
 fn answers(records: &[Record]) -> Vec<(String, String)> {
@@ -170,7 +168,7 @@ fn questions_are_asked_when_due_and_when_told_to() {
     );
     let mut scene = Scene::new(&config);
     let menu = picture("menu.png");
-    let mut asked = |scene: &mut Scene, camera| {
+    let asked = |scene: &mut Scene, camera| {
         let before = scene.watcher.counts().answers;
         scene.see(camera, &menu);
         scene.watcher.counts().answers - before
@@ -236,9 +234,10 @@ fn only_what_changes_in_its_zone_makes_a_question_due() {
 
 #[test]
 fn a_budget_that_is_over_makes_questions_late() {
-    let mut scene = Scene::with(&format!("{CAMERA}[[question]]\nocr = true\n[[question]]\ncaption = \"en\""), |config| {
-        config.budget = Some("1ms".parse().unwrap());
-    });
+    let mut scene =
+        Scene::with(&format!("{CAMERA}[[question]]\nocr = true\n[[question]]\ncaption = \"en\""), |config| {
+            config.budget = Some("1ms".parse().unwrap());
+        });
     let menu = picture("menu.png");
     let exposure = Exposure { counts_from: Instant::now() - Duration::from_secs(1), ..scene.now() };
     let view = Frame::from(menu.view());
