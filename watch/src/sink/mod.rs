@@ -1,12 +1,24 @@
 //! Where records go: each sink behind a bounded queue and a thread of its own, so that none can hold up the loop.
 
+pub mod command;
+pub mod end;
+mod health;
+pub mod interest;
+pub mod outbox;
+pub mod secret;
+pub mod snapshots;
+pub mod webhook;
+
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use palmtop::image::RgbImage;
 use palmtop_present::encode::{self, EncodeError, PictureFormat};
 use palmtop_present::overlay::{self, Canvas, Item, Style};
 
 use crate::record::{ObjectRecord, Record};
+use end::End;
+use interest::{Interest, Picture};
 
 /// A record, and the picture that it is about.
 #[derive(Debug)]
@@ -50,6 +62,18 @@ impl Snapshot {
         once(&self.plain, || encoded(&self.picture))
     }
 
+    /// The picture as JPEG, drawn in or not; none if none is wanted.
+    ///
+    /// # Errors
+    /// If a side is longer than JPEG has it.
+    pub fn jpeg_of(&self, which: Picture) -> Result<Option<&[u8]>, EncodeError> {
+        match which {
+            Picture::None => Ok(None),
+            Picture::Plain => self.jpeg().map(Some),
+            Picture::Annotated => self.annotated_jpeg().map(Some),
+        }
+    }
+
     /// The picture as JPEG, with boxes, labels and masks drawn.
     ///
     /// # Errors
@@ -84,7 +108,7 @@ fn once(
     Ok(place.get().map_or(&[], Vec::as_slice))
 }
 
-/// Why a record did not get to its receiver.
+/// Why a record did not get to its receiver, or a sink cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SinkError(pub String);
@@ -94,12 +118,21 @@ pub trait Sink: Send {
     /// What it is called in notes, without user and password.
     fn name(&self) -> String;
 
-    /// True if it wants the pictures of records like this one.
-    fn wants_picture(&self, record: &Record) -> bool;
+    /// Which records it gets, and of which of them the picture. This never changes.
+    fn interest(&self) -> Interest;
+
+    /// Hands over the deadline, before the first record. A sink that pauses or waits heeds it.
+    fn attach(&mut self, _end: Arc<End>) {}
 
     /// Delivers a record. It is called on the sink's own thread and may take its time, but not for ever.
     ///
     /// # Errors
     /// If the record did not get there. It is lost then, and counted.
     fn send(&mut self, message: &Message) -> Result<(), SinkError>;
+
+    /// Delivers what it still holds, as the last call, and says how many records it had to give up. It is back by the
+    /// deadline.
+    fn finish(&mut self, _deadline: Instant) -> u64 {
+        0
+    }
 }
