@@ -8,6 +8,9 @@ use palmtop::tasks::Language;
 use palmtop_watch::config::{CameraConfig, Config, OneOrMany, QuestionConfig};
 use palmtop_watch::event::Quorum;
 use palmtop_watch::period::Period;
+use palmtop_watch::sink::command::CommandOptions;
+use palmtop_watch::sink::snapshots::SnapshotOptions;
+use palmtop_watch::sink::webhook::WebhookOptions;
 
 use crate::args::{Choices, Labels, ModelArgs, choices, labels};
 
@@ -36,7 +39,23 @@ pub struct WatchArgs {
     #[command(flatten)]
     pub when: WhenArgs,
     #[command(flatten)]
+    pub receivers: ReceiverArgs,
+    #[command(flatten)]
     pub model: ModelArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Receivers")]
+pub struct ReceiverArgs {
+    /// Save pictures of events in this folder, at most 1000 of them
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub snapshots: Option<PathBuf>,
+    /// Post events as JSON to this address
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub webhook: Vec<String>,
+    /// Run this program for each event, which gets it as JSON on standard input
+    #[arg(long, value_name = "PROGRAM", value_hint = ValueHint::CommandName)]
+    pub run: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +134,14 @@ impl WatchArgs {
         if config.questions.is_empty() {
             config.questions.push(QuestionConfig { caption: Some("en".into()), ..QuestionConfig::default() });
         }
+        let receivers = &self.receivers;
+        if let Some(folder) = &receivers.snapshots {
+            config.snapshots = Some(SnapshotOptions { folder: folder.clone(), ..SnapshotOptions::default() });
+        }
+        let webhook = |url: &String| WebhookOptions { url: url.as_str().into(), ..WebhookOptions::default() };
+        config.webhooks.extend(receivers.webhook.iter().map(webhook));
+        let command = |run: &String| CommandOptions { run: vec![run.clone()], ..CommandOptions::default() };
+        config.commands.extend(receivers.run.iter().map(command));
         for question in &mut config.questions {
             question.needed = question.needed.or(when.needed);
         }

@@ -6,9 +6,11 @@ mod print;
 mod service;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use palmtop::CancelToken;
 use palmtop_present::plain::human_bytes;
 use palmtop_watch::command::Command;
@@ -16,6 +18,7 @@ use palmtop_watch::config::Config;
 use palmtop_watch::record::Record;
 use palmtop_watch::run::{Deliver, Loop, LoopError, Prepared, SourceOptions};
 use palmtop_watch::sink::Message;
+use palmtop_watch::sink::receivers::Receivers;
 use palmtop_watch::source::{Address, Kind};
 use palmtop_watch::watcher::Counts;
 
@@ -86,12 +89,12 @@ impl Service<'_> {
             human_bytes(plan.session_bytes() as u64),
             human_bytes(prepared.gate_bytes(&model.model) as u64),
         ));
-        let mut printer = Printer::new(args, config)?;
+        let mut outlets = Outlets::new(args, config)?;
         let options = SourceOptions::default();
         let mut running = Loop::start(&model.model, prepared, &options, args.all, cancel)?;
         systemd.ready();
         let (mut next, mut reported, mut looked) = (None, Instant::now(), Instant::now());
-        let result = running.run(commands, &mut printer, &mut |counts| {
+        let result = running.run(commands, &mut outlets, &mut |counts| {
             systemd.alive();
             if console.verbose && reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
@@ -116,7 +119,7 @@ impl Service<'_> {
             next.is_none() && !cancel.is_cancelled()
         });
         report(&running, console);
-        printer.end()?;
+        outlets.end(console)?;
         match result {
             Err(LoopError::Model(palmtop::Error::Cancelled)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -146,31 +149,42 @@ fn report(running: &Loop, console: Console) {
     console.note(format_args!("{counts}{dropped}"));
 }
 
-/// Prints what the loop tells.
-struct Printer {
+/// So long receivers may take at the end for what waits.
+const FINISH: Duration = Duration::from_millis(800);
+
+/// Prints what the loop tells, and hands it to the receivers.
+struct Outlets {
     print: Print,
+    receivers: Receivers,
     failed: Option<anyhow::Error>,
 }
 
-impl Printer {
+impl Outlets {
     fn new(args: &WatchArgs, config: &Config) -> anyhow::Result<Self> {
         let cameras = config.cameras()?;
         let is_film = |address: &Address| matches!(&address.kind, Kind::Path(path) if path.is_file());
         let film_time = cameras.iter().all(|(_, address)| is_film(address));
-        Ok(Self { print: Print::new(args.json, film_time, cameras.len() > 1), failed: None })
+        let print = Print::new(args.json, film_time, cameras.len() > 1);
+        let receivers = Receivers::start(config).context("cannot tell what happens")?;
+        Ok(Self { print, receivers, failed: None })
     }
 
-    fn end(self) -> anyhow::Result<()> {
+    fn end(self, console: Console) -> anyhow::Result<()> {
+        for (name, lost) in self.receivers.finish(Instant::now() + FINISH) {
+            console.note(format_args!("{name}: {lost} records were lost"));
+        }
         self.failed.map_or(Ok(()), Err)
     }
 }
 
-impl Deliver for Printer {
-    fn wants_picture(&self, _: &Record) -> bool {
-        false
+impl Deliver for Outlets {
+    fn wants_picture(&self, record: &Record) -> bool {
+        self.receivers.wants_picture(record)
     }
 
     fn deliver(&mut self, message: Message) -> ControlFlow<()> {
+        let message = Arc::new(message);
+        self.receivers.offer(&message);
         match self.print.record(&message.record) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {

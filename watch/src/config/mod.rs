@@ -16,6 +16,9 @@ use serde::Deserialize;
 
 use crate::gate::{FeatureOptions, PixelOptions, Polygon, Zones};
 use crate::period::Period;
+use crate::sink::command::CommandOptions;
+use crate::sink::snapshots::SnapshotOptions;
+use crate::sink::webhook::WebhookOptions;
 use crate::source::Address;
 use crate::watcher::{Camera, WatchOptions, Watched};
 pub use error::ConfigError;
@@ -52,6 +55,14 @@ pub struct Config {
     pub questions: Vec<QuestionConfig>,
     /// When to look.
     pub gate: GateConfig,
+    /// A folder of pictures.
+    pub snapshots: Option<SnapshotOptions>,
+    /// Web addresses that get records.
+    #[serde(rename = "webhook")]
+    pub webhooks: Vec<WebhookOptions>,
+    /// Programs that are run.
+    #[serde(rename = "command")]
+    pub commands: Vec<CommandOptions>,
 }
 
 /// A camera of the file.

@@ -5,6 +5,7 @@ pub mod end;
 mod health;
 pub mod interest;
 pub mod outbox;
+pub mod receivers;
 pub mod secret;
 pub mod snapshots;
 pub mod webhook;

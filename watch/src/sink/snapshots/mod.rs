@@ -3,7 +3,7 @@
 mod folder;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use palmtop_present::encode;
 use serde::Deserialize;

@@ -1,0 +1,67 @@
+//! All sinks of a configuration.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::command::Command;
+use super::outbox::{Bound, Outbox};
+use super::snapshots::Snapshots;
+use super::webhook::Webhook;
+use super::{Message, Sink, SinkError};
+use crate::config::Config;
+use crate::record::Record;
+
+/// The sinks of a configuration, each behind its queue.
+#[derive(Default)]
+pub struct Receivers(Vec<Outbox>);
+
+impl Receivers {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// For options that make no sense, and files and folders that are named and cannot be used. A receiver that cannot be
+    /// reached is none.
+    pub fn start(config: &Config) -> Result<Self, SinkError> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        if let Some(options) = &config.snapshots {
+            sinks.push(Box::new(Snapshots::new(options.clone())?));
+        }
+        for options in &config.webhooks {
+            sinks.push(Box::new(Webhook::new(options.clone())?));
+        }
+        for options in &config.commands {
+            sinks.push(Box::new(Command::new(options.clone())?));
+        }
+        let outbox = |sink: Box<dyn Sink>| {
+            let name = sink.name();
+            Outbox::start(sink, Bound::default()).map_err(|error| SinkError(format!("{name}: {error}")))
+        };
+        sinks.into_iter().map(outbox).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// True if one of them wants the picture of such a record.
+    pub fn wants_picture(&self, record: &Record) -> bool {
+        self.0.iter().any(|outbox| outbox.wants_picture(record))
+    }
+
+    /// Hands a record to those that want it. Waits for none of them.
+    pub fn offer(&self, message: &Arc<Message>) {
+        for outbox in self.0.iter().filter(|outbox| outbox.wants(&message.record)) {
+            outbox.offer(message.clone());
+        }
+    }
+
+    /// What each has sent, failed to send and dropped.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, super::outbox::Counts)> {
+        self.0.iter().map(|outbox| (outbox.name(), outbox.counts()))
+    }
+
+    /// Lets them send what waits, until then; gives how many records each lost, if any.
+    pub fn finish(self, deadline: Instant) -> Vec<(String, u64)> {
+        let finish = |outbox: Outbox| {
+            let name = outbox.name().to_owned();
+            (name, outbox.finish(deadline))
+        };
+        self.0.into_iter().map(finish).filter(|(_, lost)| *lost > 0).collect()
+    }
+}
