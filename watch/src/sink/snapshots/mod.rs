@@ -151,6 +151,8 @@ impl SnapshotOptions {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
