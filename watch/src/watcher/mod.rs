@@ -312,6 +312,7 @@ impl Watcher {
             self.counts.not_looked += 1;
             return Ok(());
         }
+        self.model.check_unchanged()?;
         let deadline = self.options.budget.map(|budget| exposure.counts_from + budget);
         if !self.looker.encode(*frame, deadline)? {
             self.counts.late += self.looker.postpone(|i| self.due[i]) as u64;

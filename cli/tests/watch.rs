@@ -1,0 +1,255 @@
+//! `palmtop watch` as a user or a service has it: films, pipes, configuration files, signals, receivers.
+#![cfg(unix)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Ran, palmtop, run, succeed, text};
+use serde_json::Value;
+
+/// Nothing here takes so long.
+const LONG: Duration = Duration::from_secs(60);
+
+fn demo(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo").join(name)
+}
+
+fn jpeg(name: &str) -> Vec<u8> {
+    let picture = image::open(demo(name)).unwrap().to_rgb8();
+    let mut out = Vec::new();
+    image::codecs::jpeg::JpegEncoder::new_with_quality(&mut out, 90).encode_image(&picture).unwrap();
+    out
+}
+
+/// Motion JPEG: so many times each of these pictures.
+fn film(parts: &[(&str, usize)]) -> Vec<u8> {
+    parts.iter().flat_map(|(name, times)| jpeg(name).repeat(*times)).collect()
+}
+
+fn lines(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+}
+
+/// A loop that reads a pipe, and what it has printed so far.
+struct Running {
+    child: Child,
+    out: Lines<BufReader<ChildStdout>>,
+    pipe: Option<fs::File>,
+}
+
+impl Running {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let pipe = dir.join("pipe");
+        if !pipe.exists() {
+            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        }
+        let mut child = palmtop(["watch", "--json"].iter().chain(args))
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Opened for both, so that nobody waits for the other end.
+        let pipe = fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap();
+        Self { child, out, pipe: Some(pipe) }
+    }
+
+    fn show(&mut self, parts: &[(&str, usize)]) {
+        self.pipe.as_mut().unwrap().write_all(&film(parts)).unwrap();
+    }
+
+    /// The next record of this kind.
+    fn next(&mut self, kind: &str) -> Value {
+        loop {
+            let line = self.out.next().expect("the loop goes on").unwrap();
+            let record: Value = serde_json::from_str(&line).unwrap();
+            if record["record"] == kind {
+                return record;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for the end; gives the exit code, what was printed since, and the notes.
+    fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
+        let until = Instant::now() + LONG;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let rest = self.out.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        let mut notes = String::new();
+        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut notes).unwrap();
+        (self.child.wait().unwrap().code(), rest, notes)
+    }
+}
+
+#[test]
+fn a_film_is_told_line_by_line_and_as_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.mjpeg");
+    fs::write(&path, film(&[("day.png", 15), ("menu.png", 15)])).unwrap();
+    let run = |more: &[&str]| -> Ran {
+        let mut args = vec!["watch", text(&path), "--detect", "bus"];
+        args.extend(more);
+        succeed(args)
+    };
+    let plain = run(&[]);
+    let stdout = plain.stdout;
+    let shown: Vec<&str> = stdout.lines().map(str::trim).collect();
+    let [begin, end] = shown[..] else { panic!("two lines: {stdout}") };
+    assert!(begin.starts_with("0.0 s  + detect bus: bus 1"), "{stdout}");
+    assert!(end.contains("- detect bus: bus 1, after "), "{stdout}");
+    let notes = plain.stderr;
+    assert!(notes.contains("memory: ") && notes.contains("30 pictures"), "{notes}");
+
+    let json = run(&["--json", "--quiet"]);
+    assert_eq!(json.stderr, "");
+    let records = json.json();
+    let events: Vec<&Value> = records.iter().filter(|r| r["record"] == "event").collect();
+    assert_eq!(events.len(), 2, "{records:?}");
+    assert_eq!((&events[0]["phase"], &events[1]["phase"]), (&"begin".into(), &"end".into()));
+    assert_eq!(events[0]["id"], events[1]["id"]);
+    let event = events[0].as_object().unwrap();
+    for (key, value) in [
+        ("version", Value::from(1)),
+        ("camera", "film".into()),
+        ("question", "detect bus".into()),
+        ("rule", "detect bus".into()),
+        ("track", 1.into()),
+        ("label", "bus".into()),
+        ("lasted_ms", Value::Null),
+    ] {
+        assert_eq!(event[key], value, "{key}");
+    }
+    assert!(events[0]["objects"][0]["box"]["x_min"].is_number());
+    assert!(events[0]["time"].as_str().unwrap().ends_with('Z'));
+    let changes = records.iter().filter(|r| r["record"] == "answer").count();
+    assert_eq!(changes, 2, "{records:?}");
+    assert_eq!(records.last().unwrap()["status"], "ended");
+    // Every answer, if that is wanted.
+    let all = run(&["--json", "--all", "--no-pixel-gate", "--no-feature-gate"]);
+    assert_eq!(all.json().iter().filter(|r| r["record"] == "answer").count(), 30);
+}
+
+#[test]
+fn a_pipe_is_watched_until_sigterm_ends_it_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path(), &["pipe", "--detect", "bus"]);
+    running.show(&[("day.png", 3)]);
+    assert_eq!(running.next("event")["phase"], "begin");
+    let start = Instant::now();
+    running.signal("TERM");
+    let (code, rest, notes) = running.end();
+    // It ends within a second; a loaded machine is given more.
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(code, Some(0), "{notes}");
+    let ends: Vec<&Value> = rest.iter().filter(|r| r["phase"] == "end").collect();
+    assert_eq!(ends.len(), 1, "{rest:?}");
+    assert!(notes.contains("1 events"), "{notes}");
+}
+
+#[test]
+fn lines_and_signals_ask_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Running::start(dir.path(), &["pipe", "--ocr", "--all", "--every", "1h"]);
+    running.show(&[("menu.png", 2)]);
+    let first = running.next("answer");
+    assert_eq!(first["changed"], true);
+    let stdin = running.child.stdin.as_mut().unwrap();
+    stdin.write_all(b"ask ocr\n").unwrap();
+    stdin.flush().unwrap();
+    // It is asked about the next picture.
+    std::thread::sleep(Duration::from_millis(300));
+    running.show(&[("menu.png", 2)]);
+    let second = running.next("answer");
+    assert_eq!((&second["changed"], &second["text"]), (&false.into(), &first["text"]));
+    running.signal("USR1");
+    std::thread::sleep(Duration::from_millis(300));
+    running.show(&[("menu.png", 2)]);
+    assert_eq!(running.next("answer")["text"], first["text"]);
+    running.signal("INT");
+    assert_eq!(running.end().0, Some(130));
+}
+
+#[test]
+fn sighup_reads_the_file_anew_and_a_bad_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("watch.toml");
+    let camera = "[[camera]]\nsource = \"pipe\"\n";
+    fs::write(&config, format!("{camera}[[question]]\nname = \"first\"\ndetect = \"bus\"")).unwrap();
+    let mut running = Running::start(dir.path(), &["--config", "watch.toml"]);
+    running.show(&[("day.png", 2)]);
+    assert_eq!(running.next("event")["question"], "first");
+    fs::write(&config, "[[camera]]\nsource = 5").unwrap();
+    running.signal("HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    // The old one goes on: what was there is gone.
+    running.show(&[("menu.png", 8)]);
+    assert_eq!(running.next("event")["phase"], "end");
+    fs::write(&config, format!("{camera}[[question]]\nname = \"second\"\ndetect = \"bus\"")).unwrap();
+    running.signal("HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    running.show(&[("day.png", 4)]);
+    assert_eq!(running.next("event")["question"], "second");
+    running.signal("TERM");
+    let (code, _, notes) = running.end();
+    assert_eq!(code, Some(0));
+    assert!(
+        notes.contains("not reloaded, the loop goes on as it was: ") && notes.contains("line 2"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn receivers_get_events_and_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let (film_path, shots, seen) =
+        (dir.path().join("f.mjpeg"), dir.path().join("shots"), dir.path().join("seen"));
+    fs::write(&film_path, film(&[("day.png", 6)])).unwrap();
+    let program = dir.path().join("program");
+    fs::write(&program, format!("#!/bin/sh\ncat >> {0}; echo >> {0}\n", text(&seen))).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let args =
+        ["watch", text(&film_path), "--detect", "bus", "--snapshots", text(&shots), "--run", text(&program)];
+    succeed(args);
+    let pictures: Vec<PathBuf> = fs::read_dir(&shots).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(!pictures.is_empty());
+    let picture = image::open(&pictures[0]).unwrap();
+    assert_eq!(picture.width(), image::open(demo("day.png")).unwrap().width());
+    let records = lines(&fs::read_to_string(&seen).unwrap());
+    assert_eq!(records[0]["phase"], "begin");
+}
+
+#[test]
+fn what_cannot_be_watched_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = dir.path().join("bad.toml");
+    fs::write(&bad, "[[camera]]\nsource = \"x\"\nspeed = 3\n").unwrap();
+    for (args, says) in [
+        (vec!["watch"], "there is no source"),
+        (vec!["watch", "/no/such/film.mjpeg"], "No such file"),
+        (vec!["watch", "ftp://x"], "is no kind of source"),
+        (vec!["watch", "--config", text(&bad)], "speed"),
+        (vec!["watch", "--config", "/no/such/file.toml"], "cannot read /no/such/file.toml"),
+        (vec!["watch", "x", "--every", "soon"], "is no length of time"),
+        (vec!["watch", "x", "--for", "5 of 3"], "is no number of looks"),
+        (vec!["watch", "x", "--choose", "yes"], "--ask"),
+        (vec!["watch", "x", "--detect", "bus", "--snapshots", "/proc/none/x"], "/proc/none"),
+    ] {
+        let ran = run(&args);
+        assert!(ran.code != Some(0) && ran.stderr.contains(says), "{args:?}: {}", ran.stderr);
+        assert!(ran.stdout.is_empty());
+    }
+}
