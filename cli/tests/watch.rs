@@ -4,9 +4,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::{Ran, palmtop, run, succeed, text};
@@ -31,23 +32,17 @@ fn film(parts: &[(&str, usize)]) -> Vec<u8> {
     parts.iter().flat_map(|(name, times)| jpeg(name).repeat(*times)).collect()
 }
 
-fn lines(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
-}
-
-/// A loop that reads a pipe, and what it has printed so far.
+/// A loop that reads a pipe, and what it prints.
 struct Running {
     child: Child,
-    out: Lines<BufReader<ChildStdout>>,
-    pipe: Option<fs::File>,
+    records: Receiver<Value>,
+    pipe: fs::File,
 }
 
 impl Running {
     fn start(dir: &Path, args: &[&str]) -> Self {
         let pipe = dir.join("pipe");
-        if !pipe.exists() {
-            assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        }
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let mut child = palmtop(["watch", "--json"].iter().chain(args))
             .current_dir(dir)
             .stdin(Stdio::piped())
@@ -55,25 +50,39 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, records) = channel();
+        std::thread::spawn(move || {
+            for line in lines {
+                let line = line.unwrap();
+                let record = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+                if sender.send(record).is_err() {
+                    break;
+                }
+            }
+        });
         // Opened for both, so that nobody waits for the other end.
         let pipe = fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap();
-        Self { child, out, pipe: Some(pipe) }
+        Self { child, records, pipe }
     }
 
-    fn show(&mut self, parts: &[(&str, usize)]) {
-        self.pipe.as_mut().unwrap().write_all(&film(parts)).unwrap();
-    }
-
-    /// The next record of this kind.
-    fn next(&mut self, kind: &str) -> Value {
-        loop {
-            let line = self.out.next().expect("the loop goes on").unwrap();
-            let record: Value = serde_json::from_str(&line).unwrap();
-            if record["record"] == kind {
-                return record;
+    /// Shows a picture again and again, as a camera would, until a record has this value for this key.
+    fn show_until(&mut self, name: &str, key: &str, value: &str) -> Value {
+        let picture = jpeg(name);
+        let until = Instant::now() + LONG;
+        while Instant::now() < until {
+            self.pipe.write_all(&picture).unwrap();
+            while let Ok(record) = self.records.recv_timeout(Duration::from_millis(50)) {
+                if record[key] == value {
+                    return record;
+                }
             }
         }
+        panic!("{name}: no record with {key} {value}")
+    }
+
+    fn show(&mut self, name: &str) {
+        self.pipe.write_all(&jpeg(name)).unwrap();
     }
 
     fn signal(&self, name: &str) {
@@ -82,16 +91,23 @@ impl Running {
     }
 
     /// Waits for the end; gives the exit code, what was printed since, and the notes.
-    fn end(mut self) -> (Option<i32>, Vec<Value>, String) {
+    fn end(&mut self) -> (Option<i32>, Vec<Value>, String) {
         let until = Instant::now() + LONG;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "it does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let rest = self.out.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
         let mut notes = String::new();
-        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut notes).unwrap();
-        (self.child.wait().unwrap().code(), rest, notes)
+        self.child.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
+        (self.child.wait().unwrap().code(), self.records.iter().collect(), notes)
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -147,38 +163,33 @@ fn a_film_is_told_line_by_line_and_as_json() {
 fn a_pipe_is_watched_until_sigterm_ends_it_cleanly() {
     let dir = tempfile::tempdir().unwrap();
     let mut running = Running::start(dir.path(), &["pipe", "--detect", "bus"]);
-    running.show(&[("day.png", 3)]);
-    assert_eq!(running.next("event")["phase"], "begin");
+    running.show_until("day.png", "phase", "begin");
     let start = Instant::now();
     running.signal("TERM");
     let (code, rest, notes) = running.end();
     // It ends within a second; a loaded machine is given more.
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(code, Some(0), "{notes}");
-    let ends: Vec<&Value> = rest.iter().filter(|r| r["phase"] == "end").collect();
-    assert_eq!(ends.len(), 1, "{rest:?}");
-    assert!(notes.contains("1 events"), "{notes}");
+    let ends = rest.iter().filter(|r| r["phase"] == "end").count();
+    assert_eq!(ends, 1, "{rest:?}");
+    assert!(notes.contains(", 1 events"), "{notes}");
 }
 
 #[test]
 fn lines_and_signals_ask_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut running = Running::start(dir.path(), &["pipe", "--ocr", "--all", "--every", "1h"]);
-    running.show(&[("menu.png", 2)]);
-    let first = running.next("answer");
+    let first = running.show_until("menu.png", "record", "answer");
     assert_eq!(first["changed"], true);
-    let stdin = running.child.stdin.as_mut().unwrap();
-    stdin.write_all(b"ask ocr\n").unwrap();
-    stdin.flush().unwrap();
-    // It is asked about the next picture.
-    std::thread::sleep(Duration::from_millis(300));
-    running.show(&[("menu.png", 2)]);
-    let second = running.next("answer");
+    // Another hour would go by.
+    (0..5).for_each(|_| running.show("menu.png"));
+    assert!(running.records.recv_timeout(Duration::from_millis(500)).is_err());
+    running.child.stdin.as_mut().unwrap().write_all(b"ask ocr\n").unwrap();
+    let second = running.show_until("menu.png", "record", "answer");
     assert_eq!((&second["changed"], &second["text"]), (&false.into(), &first["text"]));
     running.signal("USR1");
-    std::thread::sleep(Duration::from_millis(300));
-    running.show(&[("menu.png", 2)]);
-    assert_eq!(running.next("answer")["text"], first["text"]);
+    assert_eq!(running.show_until("menu.png", "record", "answer")["text"], first["text"]);
+    running.child.stdin.as_mut().unwrap().write_all(b"pause\n").unwrap();
     running.signal("INT");
     assert_eq!(running.end().0, Some(130));
 }
@@ -190,19 +201,14 @@ fn sighup_reads_the_file_anew_and_a_bad_one_is_refused() {
     let camera = "[[camera]]\nsource = \"pipe\"\n";
     fs::write(&config, format!("{camera}[[question]]\nname = \"first\"\ndetect = \"bus\"")).unwrap();
     let mut running = Running::start(dir.path(), &["--config", "watch.toml"]);
-    running.show(&[("day.png", 2)]);
-    assert_eq!(running.next("event")["question"], "first");
+    assert_eq!(running.show_until("day.png", "phase", "begin")["question"], "first");
     fs::write(&config, "[[camera]]\nsource = 5").unwrap();
     running.signal("HUP");
-    std::thread::sleep(Duration::from_millis(500));
-    // The old one goes on: what was there is gone.
-    running.show(&[("menu.png", 8)]);
-    assert_eq!(running.next("event")["phase"], "end");
+    // The old one goes on: what was there goes.
+    assert_eq!(running.show_until("menu.png", "phase", "end")["question"], "first");
     fs::write(&config, format!("{camera}[[question]]\nname = \"second\"\ndetect = \"bus\"")).unwrap();
     running.signal("HUP");
-    std::thread::sleep(Duration::from_millis(500));
-    running.show(&[("day.png", 4)]);
-    assert_eq!(running.next("event")["question"], "second");
+    assert_eq!(running.show_until("day.png", "question", "second")["camera"], "pipe");
     running.signal("TERM");
     let (code, _, notes) = running.end();
     assert_eq!(code, Some(0));
@@ -210,6 +216,32 @@ fn sighup_reads_the_file_anew_and_a_bad_one_is_refused() {
         notes.contains("not reloaded, the loop goes on as it was: ") && notes.contains("line 2"),
         "{notes}"
     );
+}
+
+#[test]
+fn a_model_that_is_replaced_is_taken_up_and_a_broken_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("a.palm");
+    let replace = |bytes: &[u8]| {
+        let new = dir.path().join("new.palm");
+        fs::write(&new, bytes).unwrap();
+        fs::rename(&new, &model).unwrap();
+    };
+    let whole = fs::read(demo("demo.palm")).unwrap();
+    replace(&whole);
+    let mut running = Running::start(dir.path(), &["pipe", "--detect", "bus", "-m", "a.palm", "-v"]);
+    running.show_until("day.png", "phase", "begin");
+    replace(b"no model");
+    running.signal("HUP");
+    running.show_until("menu.png", "phase", "end");
+    replace(&whole);
+    running.signal("HUP");
+    let after = running.show_until("day.png", "phase", "begin");
+    assert_eq!(after["track"], 1, "a new loop counts anew");
+    running.signal("TERM");
+    let (code, _, notes) = running.end();
+    assert_eq!(code, Some(0));
+    assert!(notes.contains("not reloaded") && notes.matches("memory: ").count() == 2, "{notes}");
 }
 
 #[test]
@@ -228,8 +260,9 @@ fn receivers_get_events_and_pictures() {
     assert!(!pictures.is_empty());
     let picture = image::open(&pictures[0]).unwrap();
     assert_eq!(picture.width(), image::open(demo("day.png")).unwrap().width());
-    let records = lines(&fs::read_to_string(&seen).unwrap());
-    assert_eq!(records[0]["phase"], "begin");
+    let seen = fs::read_to_string(&seen).unwrap();
+    let first: Value = serde_json::from_str(seen.lines().next().unwrap()).unwrap();
+    assert_eq!(first["phase"], "begin");
 }
 
 #[test]

@@ -103,7 +103,8 @@ fn a_look_allocates_nothing(model: &Arc<Model>) {
 /// A day of a camera that gives a picture every two seconds; something comes and goes every ten minutes.
 fn a_day_leaves_no_memory_taken(model: &Arc<Model>) {
     const HOUR: u64 = 1800;
-    let mut watcher = watcher(model, "[[question]]\ndetect = [\"bus\", \"cat\"]\n[[question]]\ncaption = \"en\"");
+    let mut watcher =
+        watcher(model, "[[question]]\ndetect = [\"bus\", \"cat\"]\n[[question]]\ncaption = \"en\"");
     let scene = |name: &str| decode_file(demo(name), &ImageLimits::default()).unwrap();
     let scenes = [scene("day.png"), scene("menu.png")];
     let start = Instant::now();
@@ -128,7 +129,9 @@ fn a_day_leaves_no_memory_taken(model: &Arc<Model>) {
         // The clock on the wall jumps back and forth; nothing goes by it.
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(if number % 7 == 0 { 1 } else { 1 << 31 });
         let exposure = Exposure { number, taken: start + since, wall, counts_from: Instant::now() };
-        watcher.picture(0, &frame, &exposure, &mut |record: Record| events += u64::from(record.begins_event())).unwrap();
+        watcher
+            .picture(0, &frame, &exposure, &mut |record: Record| events += u64::from(record.begins_event()))
+            .unwrap();
         if number == HOUR {
             after_an_hour = BYTES.load(Ordering::Relaxed);
         }

@@ -147,6 +147,9 @@ fn report(running: &Loop, console: Console) {
         String::new()
     };
     console.note(format_args!("{counts}{dropped}"));
+    if console.verbose {
+        running.watcher().noises().for_each(|noise| console.note(noise));
+    }
 }
 
 /// So long receivers may take at the end for what waits.

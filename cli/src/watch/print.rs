@@ -1,6 +1,8 @@
 //! What `palmtop watch` prints: a line a change, and nothing while nothing changes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use palmtop_present::plain::printable;
 use palmtop_watch::record::{CameraStatus, Moment, ObjectRecord, Phase, RECORD_VERSION, Record, local_time};
@@ -16,6 +18,8 @@ pub struct Print {
     film_time: bool,
     /// Lines say which camera they are about.
     several_cameras: bool,
+    /// Cameras that did not run when they were told of last.
+    in_trouble: BTreeSet<Arc<str>>,
 }
 
 /// A record as a line of JSON.
@@ -28,7 +32,7 @@ struct Line<'a> {
 
 impl Print {
     pub fn new(json: bool, film_time: bool, several_cameras: bool) -> Self {
-        Self { out: Stdout::new(), json, film_time, several_cameras }
+        Self { out: Stdout::new(), json, film_time, several_cameras, in_trouble: BTreeSet::new() }
     }
 
     /// Prints a record, if it is something to print.
@@ -42,7 +46,7 @@ impl Print {
         }
     }
 
-    fn line(&self, record: &Record) -> Option<String> {
+    fn line(&mut self, record: &Record) -> Option<String> {
         let (camera, at) = match record {
             Record::Answer(answer) => (&answer.camera, &answer.at),
             Record::Event(event) => (&event.camera, &event.at),
@@ -54,8 +58,16 @@ impl Print {
         }
         match record {
             Record::Camera(camera) => {
-                // That a camera runs is what everybody expects.
-                if camera.status == CameraStatus::Ended {
+                // That a camera runs is what everybody expects, unless it did not.
+                let is_news = match camera.status {
+                    CameraStatus::Ended => false,
+                    CameraStatus::Running => self.in_trouble.remove(&camera.camera),
+                    _ => {
+                        self.in_trouble.insert(camera.camera.clone());
+                        true
+                    }
+                };
+                if !is_news {
                     return None;
                 }
                 let _ = write!(line, ": {}", camera.status.name());

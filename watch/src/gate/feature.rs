@@ -54,6 +54,8 @@ pub struct FeatureGate {
     sorted: Vec<f32>,
     changed: Vec<bool>,
     has_seen: bool,
+    /// What is usual, over the last pictures.
+    usual: f32,
 }
 
 impl FeatureGate {
@@ -68,12 +70,18 @@ impl FeatureGate {
             sorted: Vec::with_capacity(patches),
             changed: vec![false; patches],
             has_seen: false,
+            usual: 0.0,
         }
     }
 
     /// Bytes that such a gate takes.
     pub fn bytes(patches: usize, width: usize) -> usize {
         size_of::<f32>() * patches * (width + 3) + patches
+    }
+
+    /// The usual distance of a patch in the last pictures, and the one from which on it has changed.
+    pub fn usual_and_limit(&self) -> (f32, f32) {
+        (self.usual, (self.options.threshold * self.usual.max(DISTANCE_MIN)).min(DISTANCE_MAX))
     }
 
     /// Which patches had changed in the last picture, row by row.
@@ -105,6 +113,7 @@ impl FeatureGate {
         // The median of pictures that are not numbers is none either, and clamping needs one.
         let usual = self.sorted.select_nth_unstable_by(middle, f32::total_cmp).1.clamp(0.0, 2.0);
         let usual = if usual.is_nan() { 0.0 } else { usual };
+        self.usual += LEARNS * (usual - self.usual);
         let mut report = FeatureReport { patches: 0, usual, most: 0.0 };
         for (patch, &distance) in self.distances.iter().enumerate() {
             let noise = &mut self.noise[patch];

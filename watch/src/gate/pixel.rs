@@ -127,6 +127,11 @@ impl PixelGate {
         cells * of_cell + Luma::bytes(options.columns.max(1), options.rows.max(1), options.side_max)
     }
 
+    /// The standard deviation of a sample in levels of 255, as the median cell has learned it.
+    pub fn usual_noise(&self) -> f32 {
+        median(&mut Vec::new(), self.cells.iter().map(|cell| cell.noise)).sqrt().max(NOISE_MIN)
+    }
+
     /// Cells from left to right, and from top to bottom.
     pub fn grid(&self) -> (usize, usize) {
         (self.options.columns, self.options.rows)

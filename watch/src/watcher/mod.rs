@@ -10,6 +10,7 @@
 mod counts;
 mod state;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -98,6 +99,30 @@ impl Exposure {
     pub fn now(number: u64) -> Self {
         let now = Instant::now();
         Self { number, taken: now, wall: SystemTime::now(), counts_from: now }
+    }
+}
+
+/// What is usual in a still scene of a camera.
+#[derive(Clone, Copy, Debug)]
+pub struct Noise<'a> {
+    /// The camera.
+    pub camera: &'a str,
+    /// The standard deviation of a sample of the pixel gate, in levels of 255, of the median cell.
+    pub levels: Option<f32>,
+    /// The usual distance of a patch of the feature gate, and the one from which on it has changed.
+    pub distances: Option<(f32, f32)>,
+}
+
+impl fmt::Display for Noise<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.camera)?;
+        if let Some(levels) = self.levels {
+            write!(f, " noise of {levels:.1} levels")?;
+        }
+        if let Some((usual, limit)) = self.distances {
+            write!(f, ", patches are {usual:.4} apart, and have changed from {limit:.4} on")?;
+        }
+        Ok(())
     }
 }
 
@@ -216,6 +241,15 @@ impl Watcher {
     /// The session, for its plan and its model.
     pub fn session(&self) -> &Session {
         self.looker.session()
+    }
+
+    /// What is usual in a still scene of each camera, as its gates have learned it.
+    pub fn noises(&self) -> impl Iterator<Item = Noise<'_>> {
+        self.cameras.iter().map(|state| Noise {
+            camera: &state.camera.name,
+            levels: state.pixels.as_ref().map(PixelGate::usual_noise),
+            distances: state.features.as_ref().map(FeatureGate::usual_and_limit),
+        })
     }
 
     /// True while it looks at nothing.
