@@ -4,6 +4,7 @@ pub mod command;
 pub mod end;
 mod health;
 pub mod interest;
+pub mod mqtt;
 pub mod outbox;
 pub mod receivers;
 pub mod secret;
