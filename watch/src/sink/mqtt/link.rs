@@ -24,8 +24,8 @@ pub enum Client {
 
 /// A connection that is made, or is.
 pub enum Connection {
-    Three(rumqttc::Connection),
-    Five(v5::Connection),
+    Three(Box<rumqttc::Connection>),
+    Five(Box<v5::Connection>),
 }
 
 /// What a connection says.
@@ -67,7 +67,7 @@ pub fn connect(broker: &Broker, will: (&str, &str), capacity: usize) -> (Client,
                 options.set_credentials(user, password.reveal());
             }
             let (client, connection) = rumqttc::Client::new(options, capacity);
-            (Client::Three(client), Connection::Three(connection))
+            (Client::Three(client), Connection::Three(Box::new(connection)))
         }
         Version::V5 => {
             let mut options = v5::MqttOptions::new(&broker.client_id, &broker.host, broker.port);
@@ -78,7 +78,7 @@ pub fn connect(broker: &Broker, will: (&str, &str), capacity: usize) -> (Client,
                 options.set_credentials(user, password.reveal());
             }
             let (client, connection) = v5::Client::new(options, capacity);
-            (Client::Five(client), Connection::Five(connection))
+            (Client::Five(client), Connection::Five(Box::new(connection)))
         }
     }
 }
