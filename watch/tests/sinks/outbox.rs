@@ -202,6 +202,25 @@ fn the_end_comes_in_time_even_if_the_sink_is_stuck() {
 }
 
 #[test]
+fn several_end_at_once() {
+    let all: Vec<Started> = (0..3).map(|_| start("one-of-several", messages(10))).collect();
+    for Started { outbox, allow, .. } in &all {
+        outbox.offer(an_event("1"));
+        allow.send(Outcome::Good).unwrap();
+        outbox.close(Instant::now() + LONG);
+    }
+    // All end, though nobody has waited for the first.
+    for Started { outbox, got: kept, .. } in &all {
+        until("it has sent what waited", || got(kept) == ["1"]);
+        outbox.offer(an_event("2"));
+        assert_eq!(outbox.counts().dropped, 1);
+    }
+    for Started { outbox, .. } in all {
+        assert_eq!(outbox.finish(Instant::now() + LONG), 0);
+    }
+}
+
+#[test]
 fn pauses_end_with_the_sink() {
     let end = Arc::new(End::new());
     assert!(end.pause(Duration::from_millis(1)));
