@@ -167,6 +167,10 @@ pub enum CameraStatus {
 }
 
 impl CameraStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Running, Self::Waiting, Self::Frozen, Self::Black, Self::Broken, Self::Ended];
+
     /// True if its pictures are worth something.
     pub fn is_well(self) -> bool {
         self == Self::Running

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::end::End;
 use super::interest::{Interest, Kinds, Picture};
-use super::{Message, Sink, SinkError};
+use super::{Message, Sink, SinkError, Versioned};
 use crate::period::Period;
 use crate::record::{Phase, Record};
 
@@ -117,7 +117,7 @@ impl Sink for Command {
     }
 
     fn send(&mut self, message: &Message) -> Result<(), SinkError> {
-        let mut json = serde_json::to_vec(&message.record).map_err(|e| self.failed(e))?;
+        let mut json = serde_json::to_vec(&Versioned::from(&message.record)).map_err(|e| self.failed(e))?;
         json.push(b'\n');
         let snapshot = self.snapshot(message)?;
         let mut process = Process::new(self.program());

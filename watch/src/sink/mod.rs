@@ -4,6 +4,7 @@ pub mod command;
 pub mod end;
 mod health;
 pub mod interest;
+pub mod mqtt;
 pub mod outbox;
 pub mod receivers;
 pub mod secret;
@@ -16,10 +17,25 @@ use std::time::Instant;
 use palmtop::image::RgbImage;
 use palmtop_present::encode::{self, EncodeError, PictureFormat};
 use palmtop_present::overlay::{self, Canvas, Item, Style};
+use serde::Serialize;
 
-use crate::record::{ObjectRecord, Record};
+use crate::record::{ObjectRecord, RECORD_VERSION, Record};
 use end::End;
 use interest::{Interest, Picture};
+
+/// A record as receivers get it in JSON: the same as a line of `--json` (docs/json.md).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Versioned<'a> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+impl<'a> From<&'a Record> for Versioned<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self { version: RECORD_VERSION, record }
+    }
+}
 
 /// A record, and the picture that it is about.
 #[derive(Debug)]

@@ -182,15 +182,21 @@ impl Outbox {
         self.shared.locked().counts
     }
 
-    /// Delivers what waits, until the deadline, and ends. A sink that is not done by then is left behind with what it
-    /// has. Gives the number of records that were lost by ending.
-    pub fn finish(self, deadline: Instant) -> u64 {
+    /// Says that [`finish`](Self::finish) will come with this deadline, and nothing more to deliver: so that several
+    /// sinks end at once, and not one after the other.
+    pub fn close(&self, deadline: Instant) {
         // What the sink says at its deadline must still be heard.
         let margin = deadline.saturating_duration_since(Instant::now()) / 8;
         self.shared.end.set(deadline.checked_sub(margin.min(MARGIN)).unwrap_or(deadline));
-        let mut state = self.shared.locked();
-        state.is_closed = true;
+        self.shared.locked().is_closed = true;
         self.shared.changed.notify_all();
+    }
+
+    /// Delivers what waits, until the deadline, and ends. A sink that is not done by then is left behind with what it
+    /// has. Gives the number of records that were lost by ending.
+    pub fn finish(self, deadline: Instant) -> u64 {
+        self.close(deadline);
+        let mut state = self.shared.locked();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if state.is_over || left.is_zero() {

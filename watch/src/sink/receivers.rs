@@ -58,6 +58,7 @@ impl Receivers {
 
     /// Lets them send what waits, until then; gives how many records each lost, if any.
     pub fn finish(self, deadline: Instant) -> Vec<(String, u64)> {
+        self.0.iter().for_each(|outbox| outbox.close(deadline));
         let finish = |outbox: Outbox| {
             let name = outbox.name().to_owned();
             (name, outbox.finish(deadline))

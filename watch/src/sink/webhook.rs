@@ -16,9 +16,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use super::end::End;
 use super::interest::{Interest, Kinds, Picture};
 use super::secret::{Place, Secret};
-use super::{Message, Sink, SinkError};
+use super::{Message, Sink, SinkError, Versioned};
 use crate::period::Period;
-use crate::record::Record;
 
 /// Bytes of an answer that are read, so that its connection can be used again. Nobody looks at them.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
@@ -93,7 +92,7 @@ pub struct Webhook {
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(flatten)]
-    record: &'a Record,
+    record: Versioned<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     picture_jpeg_base64: Option<String>,
 }
@@ -186,8 +185,10 @@ impl Sink for Webhook {
             Some(picture) => picture.jpeg_of(self.options.picture).map_err(|e| SinkError(e.to_string()))?,
             None => None,
         };
-        let body =
-            Body { record: &message.record, picture_jpeg_base64: jpeg.map(|jpeg| BASE64.encode(jpeg)) };
+        let body = Body {
+            record: Versioned::from(&message.record),
+            picture_jpeg_base64: jpeg.map(|jpeg| BASE64.encode(jpeg)),
+        };
         let body = serde_json::to_vec(&body).map_err(|e| SinkError(e.to_string()))?;
         let mut pause = self.options.retry_pause.0;
         let mut attempts = 1;

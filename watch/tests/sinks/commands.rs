@@ -7,7 +7,7 @@ use palmtop_watch::record::{CameraStatus, Phase, Record};
 use palmtop_watch::sink::command::{Command, CommandOptions};
 use palmtop_watch::sink::end::End;
 use palmtop_watch::sink::interest::{Kinds, Picture};
-use palmtop_watch::sink::{Message, Sink};
+use palmtop_watch::sink::{Message, Sink, Versioned};
 
 use crate::given::{LONG, answer, camera, error, event, message, objects, picture, until};
 
@@ -33,8 +33,11 @@ fn written(script: &str, record: Record) -> String {
 #[test]
 fn a_program_gets_the_record_and_its_variables() {
     let record = Record::Event(event("someone", "id-1", Phase::End));
-    let want = serde_json::to_string(&record).unwrap() + "\n";
-    assert!(want.starts_with(r#"{"record":"event","id":"id-1","phase":"end","rule":"someone""#), "{want}");
+    let want = serde_json::to_string(&Versioned::from(&record)).unwrap() + "\n";
+    assert!(
+        want.starts_with(r#"{"version":1,"record":"event","id":"id-1","phase":"end","rule":"someone""#),
+        "{want}"
+    );
     assert_eq!(written("cat > $1", record.clone()), want);
     let script = "env | grep ^PALMTOP_[CPQRT] | sort > $1";
     assert_eq!(

@@ -10,7 +10,7 @@ use palmtop_watch::record::{Phase, Record};
 use palmtop_watch::sink::end::End;
 use palmtop_watch::sink::interest::{Kinds, Picture};
 use palmtop_watch::sink::webhook::{Webhook, WebhookOptions};
-use palmtop_watch::sink::{Message, Sink};
+use palmtop_watch::sink::{Message, Sink, Versioned};
 use serde_json::Value;
 
 use crate::given::{LONG, error, event, keep_log, logged, message, objects, picture};
@@ -109,8 +109,8 @@ fn a_record_is_posted_as_json() {
     assert_eq!(request.header("user-agent"), Some(concat!("palmtop/", env!("CARGO_PKG_VERSION"))));
     assert_eq!(request.header("authorization"), None);
     let json = request.json();
-    assert_eq!(json, serde_json::to_value(an_event().record).unwrap());
-    assert_eq!(json["record"], "event");
+    assert_eq!(json, serde_json::to_value(Versioned::from(&an_event().record)).unwrap());
+    assert_eq!((&json["version"], &json["record"]), (&1.into(), &"event".into()));
     sink.send(&an_event()).unwrap();
     requests.recv().unwrap();
 }
