@@ -181,12 +181,19 @@ pub fn shown(path: &Path) -> String {
 
 /// Shows what the libraries log: warnings, with `-v` debugging notes, with `-vv` everything.
 pub fn log_to_stderr(verbosity: u8) {
-    struct Logger;
+    struct Logger {
+        /// Of libraries that are not ours.
+        others: log::LevelFilter,
+    }
     impl log::Log for Logger {
-        fn enabled(&self, _: &log::Metadata) -> bool {
-            true
+        fn enabled(&self, metadata: &log::Metadata) -> bool {
+            metadata.target().starts_with("palmtop")
+                || (metadata.level() <= self.others && palmtop_watch::sink::secret::may_be_logged(metadata))
         }
         fn log(&self, record: &log::Record) {
+            if !self.enabled(record.metadata()) {
+                return;
+            }
             let level = record.level().as_str().to_ascii_lowercase();
             say(format_args!("{level}: {}: {}\n", record.target(), record.args()));
         }
@@ -197,7 +204,9 @@ pub fn log_to_stderr(verbosity: u8) {
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    if log::set_logger(&Logger).is_ok() {
+    let others = if verbosity < 2 { log::LevelFilter::Warn } else { log::LevelFilter::Trace };
+    // It lasts as long as the program.
+    if log::set_logger(Box::leak(Box::new(Logger { others }))).is_ok() {
         log::set_max_level(level);
     }
 }

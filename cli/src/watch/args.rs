@@ -9,6 +9,7 @@ use palmtop_watch::config::{CameraConfig, Config, OneOrMany, QuestionConfig};
 use palmtop_watch::event::Quorum;
 use palmtop_watch::period::Period;
 use palmtop_watch::sink::command::CommandOptions;
+use palmtop_watch::sink::mqtt::MqttOptions;
 use palmtop_watch::sink::snapshots::SnapshotOptions;
 use palmtop_watch::sink::webhook::WebhookOptions;
 
@@ -50,6 +51,9 @@ pub struct ReceiverArgs {
     /// Save pictures of events in this folder, at most 1000 of them
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub snapshots: Option<PathBuf>,
+    /// Publish to this MQTT broker, such as mqtt://192.168.1.2; Home Assistant finds it by itself
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub mqtt: Option<String>,
     /// Post events as JSON to this address
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     pub webhook: Vec<String>,
@@ -137,6 +141,9 @@ impl WatchArgs {
         let receivers = &self.receivers;
         if let Some(folder) = &receivers.snapshots {
             config.snapshots = Some(SnapshotOptions { folder: folder.clone(), ..SnapshotOptions::default() });
+        }
+        if let Some(broker) = &receivers.mqtt {
+            config.mqtt = Some(MqttOptions::new(broker));
         }
         let webhook = |url: &String| WebhookOptions { url: url.as_str().into(), ..WebhookOptions::default() };
         config.webhooks.extend(receivers.webhook.iter().map(webhook));

@@ -7,7 +7,7 @@ mod service;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -17,6 +17,7 @@ use palmtop_watch::command::Command;
 use palmtop_watch::config::Config;
 use palmtop_watch::record::Record;
 use palmtop_watch::run::{Deliver, Loop, LoopError, Prepared, SourceOptions};
+use palmtop_watch::setup::Setup;
 use palmtop_watch::sink::Message;
 use palmtop_watch::sink::receivers::Receivers;
 use palmtop_watch::source::{Address, Kind};
@@ -40,14 +41,16 @@ pub fn run(args: &WatchArgs, console: Console) -> anyhow::Result<Outcome> {
     args.model.machine.kernels()?;
     let config = args.config()?;
     config.check()?;
+    Receivers::check(&config)?;
     let (sender, commands) = channel();
     let wishes = Wishes::default();
     service::listen(&wishes, sender.clone(), &cancel)?;
     if config.cameras()?.iter().all(|(_, address)| address.kind != Kind::Stdin) {
-        service::read_lines(sender);
+        service::read_lines(sender.clone());
     }
     let model = ModelFile::open(args, &config, console)?;
-    let service = Service { args, console, cancel, wishes, commands, systemd: Systemd::new() };
+    let systemd = Systemd::new();
+    let service = Service { args, console, cancel, wishes, sender, commands, systemd };
     service.run(config, model)
 }
 
@@ -56,6 +59,7 @@ struct Service<'a> {
     console: Console,
     cancel: CancelToken,
     wishes: Wishes,
+    sender: Sender<Command>,
     commands: Receiver<Command>,
     systemd: Systemd,
 }
@@ -79,7 +83,7 @@ impl Service<'_> {
         config: &Config,
         model: &mut ModelFile,
     ) -> anyhow::Result<Option<(Config, ModelFile)>> {
-        let Self { args, console, cancel, wishes, commands, systemd } = self;
+        let Self { args, console, cancel, wishes, sender, commands, systemd } = self;
         let console = *console;
         let prepared = Prepared::new(&model.model, config, &args.model.machine.limits())?;
         let plan = model.model.plan(prepared.limits())?;
@@ -89,9 +93,10 @@ impl Service<'_> {
             human_bytes(plan.session_bytes() as u64),
             human_bytes(prepared.gate_bytes(&model.model) as u64),
         ));
-        let mut outlets = Outlets::new(args, config)?;
         let options = SourceOptions::default();
-        let mut running = Loop::start(&model.model, prepared, &options, args.all, cancel)?;
+        let all_answers = args.all || Receivers::want_every_answer(config);
+        let mut running = Loop::start(&model.model, prepared, &options, all_answers, cancel)?;
+        let mut outlets = Outlets::new(args, config, &running.watcher().setup(), sender)?;
         systemd.ready();
         let (mut next, mut reported, mut looked) = (None, Instant::now(), Instant::now());
         let result = running.run(commands, &mut outlets, &mut |counts| {
@@ -132,6 +137,7 @@ impl Service<'_> {
 fn reloaded(args: &WatchArgs, model: &ModelFile, console: Console) -> anyhow::Result<(Config, ModelFile)> {
     let config = args.config()?;
     config.check()?;
+    Receivers::check(&config)?;
     let model = model.reopened(args, &config, console)?;
     let prepared = Prepared::new(&model.model, &config, &args.model.machine.limits())?;
     model.model.plan(prepared.limits())?;
@@ -163,12 +169,17 @@ struct Outlets {
 }
 
 impl Outlets {
-    fn new(args: &WatchArgs, config: &Config) -> anyhow::Result<Self> {
+    fn new(
+        args: &WatchArgs,
+        config: &Config,
+        setup: &Setup,
+        sender: &Sender<Command>,
+    ) -> anyhow::Result<Self> {
         let cameras = config.cameras()?;
         let is_film = |address: &Address| matches!(&address.kind, Kind::Path(path) if path.is_file());
         let film_time = cameras.iter().all(|(_, address)| is_film(address));
-        let print = Print::new(args.json, film_time, cameras.len() > 1);
-        let receivers = Receivers::start(config).context("cannot tell what happens")?;
+        let print = Print::new(args.json, args.all, film_time, cameras.len() > 1);
+        let receivers = Receivers::start(config, setup, sender).context("cannot tell what happens")?;
         Ok(Self { print, receivers, failed: None })
     }
 

@@ -14,6 +14,8 @@ use crate::output::Stdout;
 pub struct Print {
     out: Stdout,
     json: bool,
+    /// Answers that change nothing are printed, too.
+    all: bool,
     /// Times are those of a film, and not of the day.
     film_time: bool,
     /// Lines say which camera they are about.
@@ -31,12 +33,15 @@ struct Line<'a> {
 }
 
 impl Print {
-    pub fn new(json: bool, film_time: bool, several_cameras: bool) -> Self {
-        Self { out: Stdout::new(), json, film_time, several_cameras, in_trouble: BTreeSet::new() }
+    pub fn new(json: bool, all: bool, film_time: bool, several_cameras: bool) -> Self {
+        Self { out: Stdout::new(), json, all, film_time, several_cameras, in_trouble: BTreeSet::new() }
     }
 
     /// Prints a record, if it is something to print.
     pub fn record(&mut self, record: &Record) -> anyhow::Result<()> {
+        if matches!(record, Record::Answer(answer) if !answer.changed && !self.all) {
+            return Ok(());
+        }
         if self.json {
             return self.out.print_json(&Line { version: RECORD_VERSION, record });
         }

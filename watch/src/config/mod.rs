@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::gate::{FeatureOptions, PixelOptions, Polygon, Zones};
 use crate::period::Period;
 use crate::sink::command::CommandOptions;
+use crate::sink::mqtt::MqttOptions;
 use crate::sink::snapshots::SnapshotOptions;
 use crate::sink::webhook::WebhookOptions;
 use crate::source::Address;
@@ -63,6 +64,8 @@ pub struct Config {
     /// Programs that are run.
     #[serde(rename = "command")]
     pub commands: Vec<CommandOptions>,
+    /// An MQTT broker.
+    pub mqtt: Option<MqttOptions>,
 }
 
 /// A camera of the file.

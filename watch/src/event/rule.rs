@@ -249,15 +249,168 @@ fn turn(
 
 /// Whether a condition about a whole answer holds.
 fn holds(condition: &Condition, sight: &Sight<'_>) -> bool {
-    let lower = |text: &str| text.trim().to_lowercase();
     match condition {
-        Condition::Is(text) => lower(sight.text) == lower(text),
-        Condition::Contains(text) => lower(sight.text).contains(&lower(text)),
+        Condition::Is(text) => lower(sight.text.trim()).eq(lower(text.trim())),
+        Condition::Contains(text) => {
+            let begins = |(at, _)| is_prefix(lower(text.trim()), lower(&sight.text[at..]));
+            sight.text.char_indices().any(begins)
+        }
         Condition::Matches(pattern) => pattern.is_match(sight.text),
         Condition::Count { label, at_least, at_most } => {
             let is_it = |seen: &&&str| label.as_ref().is_none_or(|label| label == **seen);
             (*at_least..=*at_most).contains(&sight.labels.iter().filter(is_it).count())
         }
         Condition::Appears(_) | Condition::Disappears(_) => false,
+    }
+}
+
+/// Letters in lower case, one by one: nothing is allocated for them.
+fn lower(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// True if a text begins with another one.
+fn is_prefix(start: impl Iterator<Item = char>, mut text: impl Iterator<Item = char>) -> bool {
+    start.into_iter().all(|letter| text.next() == Some(letter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Seen, TrackOptions, Tracker};
+    use super::*;
+    use palmtop::tasks::BoundingBox;
+
+    fn rule(condition: Condition) -> Rule {
+        let once = Quorum::default();
+        Rule { name: "r".into(), condition, needed: once, until: once, cooldown: Duration::ZERO, hours: None }
+    }
+
+    fn appears(label: Option<&str>, zone: Option<Polygon>) -> Condition {
+        Condition::Appears(Objects { label: label.map(str::to_owned), zone })
+    }
+
+    /// Looks, one a second from midnight UTC of the first day on, and what begins (+) and ends (-) in each.
+    struct Looks {
+        state: RuleState,
+        tracker: Tracker,
+        start: Instant,
+        second: u64,
+    }
+
+    impl Looks {
+        fn new(rule: Rule) -> Self {
+            let options = TrackOptions { missed_max: 2, ..TrackOptions::default() };
+            Self {
+                state: RuleState::new(rule),
+                tracker: Tracker::new(options),
+                start: Instant::now(),
+                second: 0,
+            }
+        }
+
+        /// Objects have a label and a left edge in a picture of 100 by 100.
+        fn look(&mut self, text: &str, objects: &[(&str, f32)]) -> String {
+            let at = |x: f32| BoundingBox { x_min: x, y_min: 40.0, x_max: x + 10.0, y_max: 60.0 };
+            let seen: Vec<Seen<'_>> = objects.iter().map(|&(label, x)| Seen { label, at: at(x) }).collect();
+            self.tracker.look(&seen, |_, _| {});
+            let labels: Vec<&str> = objects.iter().map(|o| o.0).collect();
+            let since = Duration::from_secs(self.second);
+            self.second += 1;
+            let sight = Sight {
+                text,
+                labels: &labels,
+                tracks: self.tracker.tracks(),
+                picture: (100, 100),
+                taken: self.start + since,
+                wall: SystemTime::UNIX_EPOCH + since,
+            };
+            let mut out = String::new();
+            self.state.look(&sight, &mut |turn| {
+                let sign = if turn.change == Change::Begins { '+' } else { '-' };
+                let track = turn.track.map_or(String::new(), |track| format!("t{}", track.id));
+                out += &format!("{sign}{}{track}@{} ", turn.event, turn.lasted.as_secs());
+            });
+            out.trim_end().to_owned()
+        }
+    }
+
+    fn of_texts(rule: Rule, texts: &[&str]) -> Vec<String> {
+        let mut looks = Looks::new(rule);
+        texts.iter().map(|text| looks.look(text, &[])).collect()
+    }
+
+    #[test]
+    fn texts_are_compared_in_either_case() {
+        let is = rule(Condition::Is(" Yes".into()));
+        assert_eq!(of_texts(is, &["no", "yes", "YES ", "yes, it is"]), ["", "+1@0", "", "-1@2"]);
+        let contains = rule(Condition::Contains("Straße".into()));
+        assert_eq!(
+            of_texts(contains, &["eine straße", "STRASSE", "die Straße!", ""]),
+            ["+1@0", "-1@1", "+2@0", "-2@1"]
+        );
+        let matches = rule(Condition::Matches(Regex::new("[A-Z]{2} ?[0-9]+").unwrap()));
+        assert_eq!(of_texts(matches, &["AB 123", "ab 123", "x CD9"]), ["+1@0", "-1@1", "+2@0"]);
+    }
+
+    #[test]
+    fn objects_are_counted_by_label() {
+        let count = Condition::Count { label: Some("car".into()), at_least: 2, at_most: 3 };
+        let mut looks = Looks::new(rule(count));
+        let cars = |n: usize| (0..n).map(|i| ("car", 20.0 * i as f32)).collect::<Vec<_>>();
+        assert_eq!(looks.look("", &[("car", 0.0), ("bus", 50.0)]), "");
+        assert_eq!(looks.look("", &cars(2)), "+1@0");
+        assert_eq!(looks.look("", &cars(3)), "");
+        assert_eq!(looks.look("", &cars(4)), "-1@2");
+    }
+
+    #[test]
+    fn each_object_has_an_event_of_its_own() {
+        let mut looks =
+            Looks::new(Rule { until: "3".parse().unwrap(), ..rule(appears(Some("person"), None)) });
+        assert_eq!(looks.look("", &[("person", 0.0), ("dog", 50.0)]), "+1t1@0");
+        assert_eq!(looks.look("", &[("person", 3.0), ("person", 60.0)]), "+2t3@0");
+        // Missed twice, and back.
+        assert_eq!(looks.look("", &[("person", 62.0)]), "");
+        assert_eq!(looks.look("", &[("person", 64.0)]), "");
+        assert_eq!(looks.look("", &[("person", 5.0), ("person", 66.0)]), "");
+        assert_eq!((looks.look("", &[]), looks.look("", &[])), (String::new(), String::new()));
+        assert_eq!(looks.look("", &[]), "-1t1@7 -2t3@6");
+        let nothing = &mut |_: Turn<'_>| panic!("all have ended");
+        looks.state.end(looks.start, nothing);
+    }
+
+    #[test]
+    fn zones_are_entered_and_left() {
+        let right = || Some(Polygon::rectangle(0.5, 0.0, 1.0, 1.0).unwrap());
+        let walk = [10.0, 20.0, 30.0, 44.0, 52.0, 58.0, 50.0, 40.0, 30.0];
+        let mut enters = Looks::new(rule(appears(None, right())));
+        let got: Vec<String> = walk.iter().map(|&x| enters.look("", &[("cat", x)])).collect();
+        assert_eq!(got, ["", "", "", "", "+1t1@0", "", "", "-1t1@3", ""]);
+        let mut leaves = Looks::new(rule(Condition::Disappears(Objects { label: None, zone: right() })));
+        let got: Vec<String> = walk.iter().map(|&x| leaves.look("", &[("cat", x)])).collect();
+        assert_eq!(got, ["", "", "", "", "", "", "", "+1t1@0 -1t1@0", ""]);
+    }
+
+    #[test]
+    fn a_cooldown_and_the_hours_hold_back_beginnings() {
+        let cooldown = Rule { cooldown: Duration::from_secs(3), ..rule(Condition::Is("a".into())) };
+        assert_eq!(of_texts(cooldown, &["a", "b", "a", "a", "b"]), ["+1@0", "-1@1", "", "+2@0", "-2@1"]);
+        // No hour of the day is in both, whatever zone this machine is in.
+        for hours in ["00:00-12:00", "12:00-24:00"] {
+            let hours: Hours = hours.parse().unwrap();
+            let got = of_texts(Rule { hours: Some(hours), ..rule(Condition::Is("a".into())) }, &["a", "a"]);
+            let is_now = hours.contain(SystemTime::UNIX_EPOCH);
+            assert_eq!(got, if is_now { ["+1@0", ""] } else { ["", ""] });
+        }
+    }
+
+    #[test]
+    fn open_events_end_when_the_loop_ends() {
+        let mut looks = Looks::new(rule(appears(None, None)));
+        looks.look("", &[("cat", 0.0), ("dog", 50.0)]);
+        let mut ends = Vec::new();
+        let end = looks.start + Duration::from_secs(9);
+        looks.state.end(end, &mut |turn| ends.push((turn.event, turn.lasted.as_secs())));
+        assert_eq!(ends, [(1, 9), (2, 9)]);
     }
 }

@@ -42,6 +42,11 @@ impl Kinds {
         Self(self.0 | other.0)
     }
 
+    /// Whether answers that change nothing are among them.
+    pub fn have_every_answer(self) -> bool {
+        self.0 & Self::ANSWERS.0 != 0
+    }
+
     /// Whether this record is of one of these kinds.
     pub fn has(self, record: &Record) -> bool {
         let kinds = match record {

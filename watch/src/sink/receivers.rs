@@ -1,15 +1,34 @@
 //! All sinks of a configuration.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::command::Command;
+use super::mqtt::{Mqtt, MqttOptions};
 use super::outbox::{Bound, Outbox};
 use super::snapshots::Snapshots;
 use super::webhook::Webhook;
 use super::{Message, Sink, SinkError};
+use crate::command;
 use crate::config::Config;
 use crate::record::Record;
+use crate::setup::Setup;
+
+/// Those that need to know nothing but their options.
+fn plain(config: &Config) -> Result<Vec<Box<dyn Sink>>, SinkError> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    if let Some(options) = &config.snapshots {
+        sinks.push(Box::new(Snapshots::new(options.clone())?));
+    }
+    for options in &config.webhooks {
+        sinks.push(Box::new(Webhook::new(options.clone())?));
+    }
+    for options in &config.commands {
+        sinks.push(Box::new(Command::new(options.clone())?));
+    }
+    Ok(sinks)
+}
 
 /// The sinks of a configuration, each behind its queue.
 #[derive(Default)]
@@ -21,22 +40,37 @@ impl Receivers {
     /// # Errors
     /// For options that make no sense, and files and folders that are named and cannot be used. A receiver that cannot be
     /// reached is none.
-    pub fn start(config: &Config) -> Result<Self, SinkError> {
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        if let Some(options) = &config.snapshots {
-            sinks.push(Box::new(Snapshots::new(options.clone())?));
-        }
-        for options in &config.webhooks {
-            sinks.push(Box::new(Webhook::new(options.clone())?));
-        }
-        for options in &config.commands {
-            sinks.push(Box::new(Command::new(options.clone())?));
+    pub fn start(
+        config: &Config,
+        setup: &Setup,
+        commands: &Sender<command::Command>,
+    ) -> Result<Self, SinkError> {
+        let mut sinks = plain(config)?;
+        if let Some(options) = &config.mqtt {
+            sinks.push(Box::new(Mqtt::new(options, setup, commands.clone())?));
         }
         let outbox = |sink: Box<dyn Sink>| {
             let name = sink.name();
             Outbox::start(sink, Bound::default()).map_err(|error| SinkError(format!("{name}: {error}")))
         };
         sinks.into_iter().map(outbox).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Checks all that can be checked without reaching anybody.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn check(config: &Config) -> Result<(), SinkError> {
+        plain(config)?;
+        config.mqtt.as_ref().map_or(Ok(()), MqttOptions::check)
+    }
+
+    /// True if one of them wants answers that change nothing, too.
+    pub fn want_every_answer(config: &Config) -> bool {
+        config.snapshots.as_ref().is_some_and(|options| options.records.have_every_answer())
+            || config.webhooks.iter().any(|options| options.records.have_every_answer())
+            || config.commands.iter().any(|options| options.records.have_every_answer())
+            || config.mqtt.as_ref().is_some_and(|options| options.every_answer)
     }
 
     /// True if one of them wants the picture of such a record.
@@ -58,6 +92,7 @@ impl Receivers {
 
     /// Lets them send what waits, until then; gives how many records each lost, if any.
     pub fn finish(self, deadline: Instant) -> Vec<(String, u64)> {
+        self.0.iter().for_each(|outbox| outbox.close(deadline));
         self.0.iter().for_each(|outbox| outbox.close(deadline));
         let finish = |outbox: Outbox| {
             let name = outbox.name().to_owned();
