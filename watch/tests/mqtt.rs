@@ -294,13 +294,13 @@ fn the_broker_says_it_if_we_vanish_from_version_3() {
 
 fn a_broker_that_comes_back_is_told_how_it_is(version: Version) {
     let Some(mut broker) = Broker::open("") else { return };
+    let listener = Listener::new(&broker);
     let (sink, _commands) = start(&MqttOptions { version, events: 5, ..options(&broker) }, &setup());
     let name = sink.name();
     let outbox = Outbox::start(Box::new(sink), Bound::default()).unwrap();
     let offer = |record: Record| outbox.offer(Arc::new(message(record)));
     offer(Record::Answer(answer("front", "person", "no")));
     offer(Record::Event(event("someone", "before", Phase::Begin)));
-    let listener = Listener::new(&broker);
     listener.expect("palmtop/pi/front/person/state", "no");
     until("the event has arrived", || listener.all("front/event").len() == 1);
     // By then the broker has acknowledged the event.

@@ -188,11 +188,12 @@ impl Listener {
         self.client.publish(topic, QoS::AtLeastOnce, is_retained, payload).unwrap();
     }
 
-    /// The topic of the only device that Home Assistant is told of.
+    /// The topic of the only device that Home Assistant is told of, as soon as it is.
     pub fn discovery(&self) -> String {
         let is_discovery = |topic: &&String| topic.starts_with("homeassistant/device/");
-        let topics: Vec<String> = self.last().keys().filter(is_discovery).cloned().collect();
-        assert_eq!(topics.len(), 1, "{topics:?}");
-        topics[0].clone()
+        let topics = || -> Vec<String> { self.last().keys().filter(is_discovery).cloned().collect() };
+        until("a device is told of", || !topics().is_empty());
+        assert_eq!(topics().len(), 1, "{:?}", topics());
+        topics().remove(0)
     }
 }
