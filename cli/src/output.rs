@@ -183,10 +183,13 @@ pub fn shown(path: &Path) -> String {
 pub fn log_to_stderr(verbosity: u8) {
     struct Logger;
     impl log::Log for Logger {
-        fn enabled(&self, _: &log::Metadata) -> bool {
-            true
+        fn enabled(&self, metadata: &log::Metadata) -> bool {
+            palmtop_watch::sink::secret::may_be_logged(metadata)
         }
         fn log(&self, record: &log::Record) {
+            if !self.enabled(record.metadata()) {
+                return;
+            }
             let level = record.level().as_str().to_ascii_lowercase();
             say(format_args!("{level}: {}: {}\n", record.target(), record.args()));
         }

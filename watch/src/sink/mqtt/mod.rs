@@ -68,6 +68,18 @@ struct Rule {
     open: VecDeque<String>,
 }
 
+impl MqttOptions {
+    /// Whether [`Mqtt::new`] would take them, without connecting: before an old connection is given up for a new one.
+    ///
+    /// # Errors
+    /// As [`Mqtt::new`].
+    pub fn check(&self, setup: &Setup) -> Result<(), SinkError> {
+        self.broker()?;
+        let topics = Topics::new(&self.prefix, &self.node(), setup)?;
+        Discovery::new(self, setup, &topics).map(drop)
+    }
+}
+
 impl Mqtt {
     /// The sink, which begins to connect at once. Commands that come in go to `commands`.
     ///
