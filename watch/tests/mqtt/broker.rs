@@ -118,10 +118,13 @@ impl Drop for Broker {
     }
 }
 
+/// A topic and what was said there.
+type Heard = (String, Vec<u8>);
+
 /// What a broker says to everybody, as it comes.
 #[derive(Clone)]
 pub struct Listener {
-    heard: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
     client: rumqttc::Client,
 }
 
