@@ -53,8 +53,9 @@ pub enum CommandError {
     EmptyPrompt,
 }
 
-/// In words (`ask` or nothing for all questions, `ask QUESTION` for one, `pause`, `resume`) or in JSON: `{"ask": {"question": …, "camera": …}}`, of which
-/// either may be absent, `{"prompt": {"question": …, "prompt": …}}`, `"pause"`, `"resume"`.
+/// In words (`ask` or nothing for all questions, `ask QUESTION` for one, `pause`, `resume`) or in JSON:
+/// `{"ask": {"question": …, "camera": …}}`, of which either may be absent, `{"prompt": {"question": …, "prompt": …}}`,
+/// `"pause"`, `"resume"`.
 impl FromStr for Command {
     type Err = CommandError;
 

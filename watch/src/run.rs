@@ -11,6 +11,7 @@ use palmtop::{CancelToken, Limits, Model, Session};
 use crate::command::Command;
 use crate::config::{Config, ConfigError, NEW_TOKENS};
 use crate::record::{CameraRecord, CameraStatus, ObjectRecord, Record};
+use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
 use crate::source::{Address, Capture, OpenOptions, Shot, SourceError, Status, Taken};
 use crate::watcher::{Camera, Counts, Exposure, Watched, Watcher};
@@ -80,6 +81,11 @@ impl Prepared {
     /// What a session needs.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What will be watched.
+    pub fn setup(&self, model: &Model) -> Setup {
+        Setup::new(model, self.cameras.iter().map(|(camera, _)| camera), &self.watched)
     }
 
     /// Bytes that the gates need beside the session.

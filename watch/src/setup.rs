@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use palmtop::Model;
+
+use crate::watcher::{Camera, Watched};
+
 /// Everything that is watched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Setup {
@@ -11,6 +15,32 @@ pub struct Setup {
     pub cameras: Vec<Arc<str>>,
     /// The questions: one that is asked of several cameras is here once for each.
     pub questions: Vec<QuestionSetup>,
+}
+
+impl Setup {
+    /// Of these cameras and questions.
+    ///
+    /// # Panics
+    /// If a question names a camera that is not there.
+    pub fn new<'a>(
+        model: &Model,
+        cameras: impl IntoIterator<Item = &'a Camera>,
+        questions: impl IntoIterator<Item = &'a Watched>,
+    ) -> Self {
+        let cameras: Vec<Arc<str>> = cameras.into_iter().map(|camera| camera.name.clone()).collect();
+        let question = |watched: &Watched| QuestionSetup {
+            name: watched.question.name.as_str().into(),
+            camera: cameras[watched.camera].clone(),
+            prompt: watched.question.prompt.clone(),
+            reading: watched.reading.clone(),
+            rules: watched.rules.iter().map(|rule| rule.name.clone()).collect(),
+        };
+        Self {
+            model: model.file().metadata().text("general.name").unwrap_or_default(),
+            questions: questions.into_iter().map(question).collect(),
+            cameras,
+        }
+    }
 }
 
 /// A question about one camera.

@@ -41,7 +41,6 @@ pub fn run(args: &WatchArgs, console: Console) -> anyhow::Result<Outcome> {
     args.model.machine.kernels()?;
     let config = args.config()?;
     config.check()?;
-    Receivers::check(&config)?;
     let (sender, commands) = channel();
     let wishes = Wishes::default();
     service::listen(&wishes, sender.clone(), &cancel)?;
@@ -93,10 +92,11 @@ impl Service<'_> {
             human_bytes(plan.session_bytes() as u64),
             human_bytes(prepared.gate_bytes(&model.model) as u64),
         ));
+        let setup = prepared.setup(&model.model);
+        let mut outlets = Outlets::new(args, config, &setup, sender)?;
         let options = SourceOptions::default();
         let all_answers = args.all || Receivers::want_every_answer(config);
         let mut running = Loop::start(&model.model, prepared, &options, all_answers, cancel)?;
-        let mut outlets = Outlets::new(args, config, &running.watcher().setup(), sender)?;
         systemd.ready();
         let (mut next, mut reported, mut looked) = (None, Instant::now(), Instant::now());
         let result = running.run(commands, &mut outlets, &mut |counts| {
@@ -137,9 +137,9 @@ impl Service<'_> {
 fn reloaded(args: &WatchArgs, model: &ModelFile, console: Console) -> anyhow::Result<(Config, ModelFile)> {
     let config = args.config()?;
     config.check()?;
-    Receivers::check(&config)?;
     let model = model.reopened(args, &config, console)?;
     let prepared = Prepared::new(&model.model, &config, &args.model.machine.limits())?;
+    Receivers::check(&config, &prepared.setup(&model.model))?;
     model.model.plan(prepared.limits())?;
     Ok((config, model))
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use super::command::Command;
-use super::mqtt::{Mqtt, MqttOptions};
+use super::mqtt::Mqtt;
 use super::outbox::{Bound, Outbox};
 use super::snapshots::Snapshots;
 use super::webhook::Webhook;
@@ -60,9 +60,9 @@ impl Receivers {
     ///
     /// # Errors
     /// As [`start`](Self::start).
-    pub fn check(config: &Config) -> Result<(), SinkError> {
+    pub fn check(config: &Config, setup: &Setup) -> Result<(), SinkError> {
         plain(config)?;
-        config.mqtt.as_ref().map_or(Ok(()), MqttOptions::check)
+        config.mqtt.as_ref().map_or(Ok(()), |options| options.check(setup))
     }
 
     /// True if one of them wants answers that change nothing, too.

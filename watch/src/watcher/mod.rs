@@ -23,7 +23,7 @@ use crate::event::{Quorum, Rule};
 use crate::gate::{FeatureGate, FeatureOptions, PixelGate, PixelOptions, Zones};
 use crate::look::{LookReport, Looker, Question};
 use crate::record::{Moment, Record};
-use crate::setup::{QuestionSetup, Reading, Setup};
+use crate::setup::{Reading, Setup};
 pub use counts::Counts;
 use state::{QuestionState, Told};
 
@@ -219,18 +219,8 @@ impl Watcher {
 
     /// What is watched.
     pub fn setup(&self) -> Setup {
-        let question = |state: &QuestionState| QuestionSetup {
-            name: state.name().clone(),
-            camera: state.camera_name().clone(),
-            prompt: state.watched().question.prompt.clone(),
-            reading: state.watched().reading.clone(),
-            rules: state.watched().rules.iter().map(|rule| rule.name.clone()).collect(),
-        };
-        Setup {
-            model: self.model.file().metadata().text("general.name").unwrap_or_default(),
-            cameras: self.cameras.iter().map(|c| c.camera.name.clone()).collect(),
-            questions: self.questions.iter().map(question).collect(),
-        }
+        let cameras = self.cameras.iter().map(|state| &state.camera);
+        Setup::new(&self.model, cameras, self.questions.iter().map(QuestionState::watched))
     }
 
     /// What it has done so far.

@@ -118,10 +118,13 @@ impl Drop for Broker {
     }
 }
 
+/// A topic and what was said there.
+type Heard = (String, Vec<u8>);
+
 /// What a broker says to everybody, as it comes.
 #[derive(Clone)]
 pub struct Listener {
-    heard: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    heard: Arc<Mutex<Vec<Heard>>>,
     client: rumqttc::Client,
 }
 
@@ -188,11 +191,12 @@ impl Listener {
         self.client.publish(topic, QoS::AtLeastOnce, is_retained, payload).unwrap();
     }
 
-    /// The topic of the only device that Home Assistant is told of.
+    /// The topic of the only device that Home Assistant is told of, as soon as it is.
     pub fn discovery(&self) -> String {
         let is_discovery = |topic: &&String| topic.starts_with("homeassistant/device/");
-        let topics: Vec<String> = self.last().keys().filter(is_discovery).cloned().collect();
-        assert_eq!(topics.len(), 1, "{topics:?}");
-        topics[0].clone()
+        let topics = || -> Vec<String> { self.last().keys().filter(is_discovery).cloned().collect() };
+        until("a device is told of", || !topics().is_empty());
+        assert_eq!(topics().len(), 1, "{:?}", topics());
+        topics().remove(0)
     }
 }

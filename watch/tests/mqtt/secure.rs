@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use palmtop_watch::record::Record;
+use palmtop_watch::record::{Phase, Record};
 use palmtop_watch::sink::Sink;
 use palmtop_watch::sink::mqtt::{MqttOptions, Version};
 
 use crate::broker::{Broker, Listener, has, mosquitto};
-use crate::given::{answer, logged, until};
+use crate::given::{answer, event, logged, message, until};
 use crate::{finish, options, setup, start, tell};
 
 const PASSWORD: &str = "pass-that-nobody-sees";
@@ -131,10 +131,7 @@ fn brokers_are_reached_by_tls_and_only_if_they_can_be_trusted() {
     for version in [Version::V5, Version::V3] {
         let (mut sink, _commands) = start(&options(version, "ca.pem"), &setup());
         assert_eq!(sink.name(), format!("mqtts://127.0.0.1:{}", broker.port));
-        tell(
-            &mut sink,
-            Record::Event(crate::given::event("someone", "1", palmtop_watch::record::Phase::Begin)),
-        );
+        tell(&mut sink, Record::Event(event("someone", "1", Phase::Begin)));
         // The event is acknowledged, so all of it works.
         assert_eq!(finish(sink), 0);
     }
@@ -165,4 +162,29 @@ fn brokers_are_reached_by_tls_and_only_if_they_can_be_trusted() {
     assert!(
         refused(&|o| o.password_file = Some(broker.file("none"))).contains("the password cannot be read")
     );
+}
+
+#[test]
+fn what_the_broker_refuses_is_lost_and_said() {
+    let open = Broker::start(|folder| {
+        let list = "topic readwrite #\ntopic deny palmtop/pi/front/event\n";
+        fs::write(folder.join("access"), list).unwrap();
+        format!("allow_anonymous true\nacl_file {}", folder.join("access").display())
+    });
+    let Some(broker) = open else { return };
+    let listener = Listener::new(&broker);
+    let (mut sink, _commands) = start(&options(&broker), &setup());
+    tell(&mut sink, Record::Event(event("someone", "1", Phase::Begin)));
+    let answer = message(Record::Answer(answer("front", "door", "open")));
+    until("it is told that an event was refused", || match sink.send(&answer) {
+        Ok(()) => false,
+        Err(error) => {
+            assert_eq!(error.0, "the broker refuses events, or they are too large for it (1 now)");
+            true
+        }
+    });
+    assert_eq!(logged("the broker refuses a message: NotAuthorized").len(), 1);
+    listener.expect("palmtop/pi/front/door/state", "open");
+    assert_eq!(finish(sink), 0);
+    assert!(listener.all("front/event").is_empty());
 }

@@ -1,8 +1,8 @@
 //! What Home Assistant is told of entities: one retained message for the device with all of its components.
 //!
-//! The discovery of a whole device (Home Assistant 2024.11 and newer) was chosen over a message for each entity since it
-//! says in one place, which the broker keeps, what was there in the last run: what is missing now can be removed, as the
-//! documentation wants it, by a message in which nothing but its platform is left, before the one without it.
+//! The discovery of a whole device (Home Assistant 2024.11 and newer) was chosen over a message for each entity: it says
+//! in one place, which the broker keeps, what was there in the last run. What is missing now can then be removed, as the
+//! documentation wants it: by a message in which nothing but its platform is left, and another one without it.
 
 use std::collections::BTreeSet;
 
@@ -182,7 +182,8 @@ impl Components<'_> {
         let mut availability = vec![json!({ "topic": topics.status })];
         availability.extend(camera_status.map(|topic| {
             let running = CameraStatus::Running.name();
-            json!({ "topic": topic, "value_template": format!("{{{{ 'online' if value == '{running}' else 'offline' }}}}") })
+            let template = format!("{{{{ 'online' if value == '{running}' else 'offline' }}}}");
+            json!({ "topic": topic, "value_template": template })
         }));
         let with = |fields: Value| {
             let mut fields = fields;

@@ -1,5 +1,5 @@
-//! Answers, events and cameras as topics of an MQTT broker, told to Home Assistant as entities of a device; and commands
-//! from there.
+//! Answers, events and cameras as topics of an MQTT broker, told to Home Assistant as entities of a device; and
+//! commands from there.
 //!
 //! How something is (an answer, a rule, a camera) is kept here, as much as the set-up has places for, and told anew to
 //! each connection; events wait, up to a number, until the broker has acknowledged them. So a record counts as
@@ -68,12 +68,24 @@ struct Rule {
     open: VecDeque<String>,
 }
 
+impl MqttOptions {
+    /// Whether [`Mqtt::new`] would take them, without connecting: before an old connection is given up for a new one.
+    ///
+    /// # Errors
+    /// As [`Mqtt::new`].
+    pub fn check(&self, setup: &Setup) -> Result<(), SinkError> {
+        self.broker()?;
+        let topics = Topics::new(&self.prefix, &self.node(), setup)?;
+        Discovery::new(self, setup, &topics).map(drop)
+    }
+}
+
 impl Mqtt {
     /// The sink, which begins to connect at once. Commands that come in go to `commands`.
     ///
     /// # Errors
-    /// If the options do not fit together, a file cannot be read, or names of the set-up cannot be told apart as topics.
-    /// That the broker is not there is no error.
+    /// If the options do not fit together, a file cannot be read, or names of the set-up cannot be told apart as
+    /// topics. That the broker is not there is no error.
     pub fn new(options: &MqttOptions, setup: &Setup, commands: Sender<Command>) -> Result<Self, SinkError> {
         let broker = options.broker()?;
         let topics = Topics::new(&options.prefix, &options.node(), setup)?;

@@ -148,14 +148,6 @@ impl MqttOptions {
         Self { broker: broker.into(), ..Self::default() }
     }
 
-    /// Reads files and variables, and checks the rest; reaches nobody.
-    ///
-    /// # Errors
-    /// What is wrong with them.
-    pub fn check(&self) -> Result<(), SinkError> {
-        self.broker().map(|_| ())
-    }
-
     /// The name of this machine.
     pub(super) fn node(&self) -> String {
         self.node.clone().unwrap_or_else(host_name)

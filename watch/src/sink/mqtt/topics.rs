@@ -135,8 +135,8 @@ pub fn level(name: &str) -> String {
     if level.is_empty() { "_".into() } else { level }
 }
 
-/// An identity that depends on these names and nothing else, of letters, digits and `_`: the last name is legible, and a
-/// hash of all keeps names apart that look the same.
+/// An identity that depends on these names and nothing else, of letters, digits and `_`: the last name is legible, and
+/// a hash of all keeps names apart that look the same.
 pub fn identity(names: &[&str]) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let slug: String = names.last().map_or("", |name| name).chars().take(SLUG_MAX).map(kept).collect();
