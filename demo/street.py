@@ -23,17 +23,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "train"))
 from world import lettering, sprites  # noqa: E402
 from world.classes import INDEX  # noqa: E402
 
-WIDTH, HEIGHT = 256, 192
+WIDTH, HEIGHT = 224, 168
 RATE = 10  # pictures a second, as palmtop reads Motion JPEG
-SECONDS = 96
+SECONDS = 112
 SEED = 2026
 JPEG_QUALITY = 38
 # Standard deviation of a pixel's noise: of the sensor itself, and of light at the brightest level; in levels of 255.
 READ_NOISE, SHOT_NOISE = 2.0, 4.0
 
-PAVEMENT, ROAD = 106, 116  # where they begin, from the top
-LAMP = (196, 44)  # the lamp's head
-LAMP_REACH, LAMP_LIGHT = 42.0, 0.16
+PAVEMENT, ROAD = 93, 101  # where they begin, from the top
+LAMP = (171, 38)  # the lamp's head
+LAMP_REACH, LAMP_LIGHT = 37.0, 0.16
 
 
 class Stop(NamedTuple):
@@ -69,28 +69,30 @@ class Actor:
         return round(x - self.sprite.width / 2), round(y - self.sprite.height / 2)
 
 
-LEFT, RIGHT = -60, WIDTH + 60  # outside of the picture
-FAR, NEAR, WALK = 127, 158, 92  # middles of the lanes, and of those that walk
+LEFT, RIGHT = -52, WIDTH + 52  # outside of the picture
+FAR, NEAR, WALK = 111, 138, 80  # middles of the lanes, and of those that walk
 
 ACTORS = [
-    # Behind others first.
-    Actor("house", 78, [Stop(0, 50, 62), Stop(SECONDS, 50, 62)]),
-    Actor("tree", 72, [Stop(0, 222, 72), Stop(SECONDS, 222, 72)]),
-    # A car passes.
-    Actor("car", 70, [Stop(4, RIGHT, FAR), Stop(10, LEFT, FAR)]),
-    # A dog comes, looks about, and goes on; a bus stops while it sits there.
-    Actor("dog", 46, [Stop(11, LEFT, WALK), Stop(15, 130, WALK), Stop(27, 130, WALK), Stop(31, RIGHT, WALK)], True, 2),
-    Actor("bus", 92, [Stop(18, RIGHT, NEAR), Stop(22, 120, NEAR), Stop(32, 120, NEAR), Stop(36, LEFT, NEAR)]),
-    # A football, for which nobody asks.
-    Actor("football", 42, [Stop(37, LEFT, FAR), Stop(42.5, RIGHT, FAR)], False, 6),
-    # A car parks under a cloud; a second one waits, and drives on; a dog comes to see them.
-    Actor("dog", 46, [Stop(60, RIGHT, WALK), Stop(64, 116, WALK), Stop(75, 116, WALK), Stop(79, LEFT, WALK)], False, 2),
-    Actor("car", 68, [Stop(54, RIGHT, FAR), Stop(58, 186, FAR), Stop(66, 186, FAR), Stop(70, LEFT, FAR)]),
-    Actor("car", 72, [Stop(45, LEFT, NEAR), Stop(49, 84, NEAR), Stop(72, 84, NEAR), Stop(76, RIGHT, NEAR)], True),
+    # Those behind others first.
+    Actor("house", 68, [Stop(0, 44, 54), Stop(SECONDS, 44, 54)]),
+    Actor("tree", 64, [Stop(0, 193, 62), Stop(SECONDS, 193, 62)]),
+    # A dog comes, sits for a while, and goes on.
+    Actor("dog", 42, [Stop(18, LEFT, WALK), Stop(21.5, 112, WALK), Stop(38, 112, WALK), Stop(41.5, RIGHT, WALK)], True, 2),
+    # Another one comes to see the cars.
+    Actor("dog", 42, [Stop(72, RIGHT, WALK), Stop(75.5, 102, WALK), Stop(86, 102, WALK), Stop(89.5, LEFT, WALK)], False, 2),
     # A cat comes and stays.
-    Actor("cat", 46, [Stop(79, RIGHT, WALK), Stop(83, 158, WALK), Stop(SECONDS, 158, WALK)], False, 2),
-    # The next bus does not stop.
-    Actor("bus", 92, [Stop(86, RIGHT, NEAR), Stop(92, LEFT, NEAR)]),
+    Actor("cat", 42, [Stop(94, RIGHT, WALK), Stop(97.5, 138, WALK), Stop(SECONDS, 138, WALK)], False, 2),
+    # A car passes.
+    Actor("car", 62, [Stop(6, RIGHT, FAR), Stop(11.5, LEFT, FAR)]),
+    # A football, for which nobody asks.
+    Actor("football", 38, [Stop(51, LEFT, FAR), Stop(56, RIGHT, FAR)], False, 6),
+    # A car waits behind one that parks, and drives on.
+    Actor("car", 60, [Stop(60, RIGHT, FAR), Stop(64, 163, FAR), Stop(74, 163, FAR), Stop(78, LEFT, FAR)]),
+    # A bus stops while the dog sits there, and the next one does not.
+    Actor("bus", 80, [Stop(20, RIGHT, NEAR), Stop(24, 105, NEAR), Stop(36, 105, NEAR), Stop(40, LEFT, NEAR)]),
+    Actor("bus", 80, [Stop(103, RIGHT, NEAR), Stop(109, LEFT, NEAR)]),
+    # A car parks under a cloud.
+    Actor("car", 63, [Stop(58, LEFT, NEAR), Stop(62, 74, NEAR), Stop(84, 74, NEAR), Stop(88, RIGHT, NEAR)], True),
 ]
 
 
@@ -101,8 +103,8 @@ class Sign(NamedTuple):
     text: str
 
 
-SIGNS = [Sign(0, "SHOP"), Sign(40.5, "SALE"), Sign(93, "SHOP")]
-SIGN_AT, SIGN_SIZE = (136, 28), 26
+SIGNS = [Sign(0, "SHOP"), Sign(46.5, "SALE"), Sign(100.5, "SHOP")]
+SIGN_AT, SIGN_SIZE = (119, 25), 23
 
 
 def _between(stops: list[Stop], second: float):
@@ -129,20 +131,20 @@ def street(rng: np.random.Generator) -> Image.Image:
     """What stands behind all actors: sky, far hills, grass, a pavement and a road."""
     y = np.arange(HEIGHT, dtype=np.float32)[:, None, None]
     x = np.arange(WIDTH, dtype=np.float32)[None, :, None]
-    sky = np.array([108, 166, 222], np.float32) + np.array([64, 46, 16], np.float32) * np.clip(y / 84, 0, 1)
+    sky = np.array([108, 166, 222], np.float32) + np.array([64, 46, 16], np.float32) * np.clip(y / 74, 0, 1)
     sky = sky + 9 * _clouds(rng, 4)
-    hills = 80 + 5 * np.sin(x / 31 + 1.0) + 3 * np.sin(x / 13)
+    hills = 70 + 5 * np.sin(x / 31 + 1.0) + 3 * np.sin(x / 13)
     far = np.array([112, 142, 118], np.float32) + 4 * _clouds(rng, 10)
     grass = np.array([104, 146, 74], np.float32) + 6 * _clouds(rng, 18)
     pixels = sky + (far - sky) * np.clip((y - hills) / 4 + 0.5, 0, 1)
-    pixels = pixels + (grass - pixels) * np.clip((y - 92) / 4 + 0.5, 0, 1)
+    pixels = pixels + (grass - pixels) * np.clip((y - 81) / 4 + 0.5, 0, 1)
     paving = np.array([176, 170, 160], np.float32) + 3 * _clouds(rng, 28)
     asphalt = np.array([112, 112, 116], np.float32) + 3 * _clouds(rng, 28)
     pixels = np.where(y >= PAVEMENT, paving, pixels)
     pixels = np.where(y >= ROAD, asphalt, pixels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(image)
-    pen.line((0, 150, WIDTH, 150), (134, 134, 134), 2)
+    pen.line((0, 131, WIDTH, 131), (134, 134, 134), 2)
     pen.line((LAMP[0], LAMP[1], LAMP[0], PAVEMENT + 3), (74, 76, 80), 3)
     pen.ellipse((LAMP[0] - 5, LAMP[1] - 5, LAMP[0] + 5, LAMP[1] + 5), (250, 238, 190))
     return image.filter(ImageFilter.GaussianBlur(0.6))
@@ -170,17 +172,17 @@ def light(second: float) -> np.ndarray:
     """The light's factor for every pixel, [HEIGHT, WIDTH, 1]."""
     x = np.arange(WIDTH, dtype=np.float32)[None, :]
     y = np.arange(HEIGHT, dtype=np.float32)[:, None]
-    # A cloud with a soft edge takes eight seconds to cover the street and stays for twelve.
-    shadow = lambda begin: np.clip(((second - begin) * 60 - x) / 120, 0, 1)
-    factor = 1 - 0.28 * (shadow(41) - shadow(61)) + 0 * y
-    # The lamp flickers, worst from 8 to 20 seconds, and goes out for a moment.
-    wild = 0.5 if 8 <= second < 20 else 0.08
+    # A cloud with a soft edge covers the street within eight seconds, and leaves it again.
+    shadow = lambda begin: np.clip(((second - begin) * 52 - x) / 200, 0, 1)
+    factor = 1 - 0.28 * (shadow(43) - shadow(65)) + 0 * y
+    # The lamp flickers, worst while the bus stands there.
+    wild = 0.5 if 25 <= second < 34 else 0.08
     flicker = 1 + wild * np.sin(2 * np.pi * 3.3 * second) * np.cos(2 * np.pi * 1.27 * second)
     away = (x - LAMP[0]) ** 2 + (y - LAMP[1]) ** 2
     factor = factor + LAMP_LIGHT * flicker * np.exp(-away / (2 * LAMP_REACH**2))
     # The camera measures the light anew: too bright, and back within a second.
-    if 52 <= second < 53.5:
-        factor = factor * (1 + 0.3 * np.exp(-3 * (second - 52)))
+    if 68 <= second < 69.5:
+        factor = factor * (1 + 0.3 * np.exp(-3 * (second - 68)))
     return factor[..., None]
 
 
@@ -263,15 +265,17 @@ def truth() -> dict:
         "film": {"width": WIDTH, "height": HEIGHT, "pictures": SECONDS * RATE, "rate": RATE},
         "objects": objects,
         "sign": [{"second": sign.second, "text": sign.text} for sign in SIGNS],
-        "events": [
-            # An event for each object of a label.
-            *(_event(rule, o["label"], o) for rule in RULES for o in objects if o["label"] in RULES[rule]),
-            # Events for times.
-            *(_event("bus", None, time) for time in _together(objects, "bus", 1)),
-            *(_event("two cars", None, time) for time in _together(objects, "car", 2)),
-            *(_event("sale", None, time) for time in _written("SALE")),
-        ],
+        "events": sorted(_events(objects), key=lambda event: event["begin"]),
     }
+
+
+def _events(objects: list[dict]) -> list[dict]:
+    return [
+        *(_event(rule, o["label"], o) for rule in RULES for o in objects if o["label"] in RULES[rule]),
+        *(_event("bus", None, time) for time in _together(objects, "bus", 1)),
+        *(_event("two cars", None, time) for time in _together(objects, "car", 2)),
+        *(_event("sale", None, time) for time in _written("SALE")),
+    ]
 
 
 # Rules of demo/street.toml that follow each object of these labels.

@@ -1,8 +1,8 @@
 //! The feature gate: whether the image encoder sees something else than when questions were last asked.
 //!
 //! Encoding is a small part of a look; prefill and decoding are the rest. Each patch of the picture has a row of image
-//! features, which is compared with the row that was kept when the patch last changed. Their distance is 1 minus the
-//! cosine of the angle between them. In a still scene it is not zero: the sensor's noise moves features, and since
+//! features, which is compared with the row that was kept when the patch last changed, or a question about it was last
+//! asked. Their distance is 1 minus the cosine of the angle between them. In a still scene it is not zero: the sensor's noise moves features, and since
 //! every patch attends to every other, so does whatever moves elsewhere. So a patch has changed if its distance is
 //! several times what is usual for it, and for the picture at hand as a whole.
 
@@ -11,13 +11,15 @@
 pub struct FeatureOptions {
     /// How many times its usual distance a patch must be away.
     pub threshold: f32,
-    /// How many patches must have changed.
+    /// How many patches must have changed; in a smaller zone, all of its patches.
     pub patches_min: usize,
 }
 
 impl Default for FeatureOptions {
     fn default() -> Self {
-        Self { threshold: 4.0, patches_min: 1 }
+        // In a still scene the most distant patch is some 20 to 40 times as far away as the median, and a single one now
+        // and then farther; where an object comes or goes several patches are hundreds of times as far.
+        Self { threshold: 12.0, patches_min: 2 }
     }
 }
 
@@ -46,7 +48,7 @@ const LEARNS: f32 = 0.1;
 pub struct FeatureGate {
     options: FeatureOptions,
     width: usize,
-    /// `[patches, width]`: what each patch was when it last changed.
+    /// `[patches, width]`: what each patch was when it last changed or was asked about.
     kept: Vec<f32>,
     /// The usual distance of each patch.
     noise: Vec<f32>,
@@ -91,8 +93,18 @@ impl FeatureGate {
 
     /// True if enough of these patches had changed in the last picture.
     pub fn is_open(&self, cells: &[bool]) -> bool {
-        let changed = self.changed.iter().zip(cells).filter(|&(&changed, &counts)| changed && counts);
-        changed.count() >= self.options.patches_min.max(1)
+        let of_zone = || self.changed.iter().zip(cells).filter(|&(_, &counts)| counts);
+        let needed = self.options.patches_min.min(of_zone().count()).max(1);
+        of_zone().filter(|&(&changed, _)| changed).count() >= needed
+    }
+
+    /// A question about these patches is asked of the picture with these features: what counts from now on is whether
+    /// they differ from these. So light that has changed since a patch last did does not become its noise.
+    pub fn keep(&mut self, cells: &[bool], features: &[f32]) {
+        let rows = self.kept.chunks_exact_mut(self.width).zip(features.chunks_exact(self.width));
+        for ((kept, now), _) in rows.zip(cells).filter(|(_, counts)| **counts) {
+            kept.copy_from_slice(now);
+        }
     }
 
     /// Looks at the features of a picture, `[patches, width]`. Allocates nothing.

@@ -391,10 +391,14 @@ impl Watcher {
             state.features_are(gate.is_open(state.patch_cells()));
             if *due && !state.has_reason(taken) && !self.looker.was_late(i) {
                 *due = false;
-                state.was_spared();
+                state.was_spared(taken);
                 self.counts.spared += 1;
             }
             any |= *due;
+        }
+        let features = self.looker.features();
+        for (_, state) in self.due.iter().zip(&self.questions).filter(|(due, _)| **due) {
+            gate.keep(state.patch_cells(), features);
         }
         any
     }

@@ -40,6 +40,8 @@ pub(super) struct QuestionState {
     patch_cells: Vec<bool>,
     /// When it was asked last.
     asked: Option<Instant>,
+    /// When it was asked last, or would have been if the feature gate had been open.
+    looked: Option<Instant>,
     /// The pixel gate was open since.
     has_moved: bool,
     /// It was open at the last picture.
@@ -77,6 +79,7 @@ impl QuestionState {
             pixel_cells: watched.zones.cells(columns, rows),
             patch_cells: watched.zones.cells(patches.0, patches.1),
             asked: None,
+            looked: None,
             has_moved: true,
             was_moving: false,
             is_news: true,
@@ -129,18 +132,19 @@ impl QuestionState {
         self.is_news |= open;
     }
 
-    /// The feature gate saw nothing new: what moved does not count.
-    pub fn was_spared(&mut self) {
-        self.has_moved = false;
+    /// The feature gate saw nothing new: what moved does not count. The next chance comes when its period is over, so
+    /// that the encoder does not run more often either.
+    pub fn was_spared(&mut self, now: Instant) {
+        (self.looked, self.has_moved) = (Some(now), false);
     }
 
     /// True if it is to be asked about a picture that was taken now.
     pub fn is_due(&self, now: Instant) -> bool {
-        let Some(asked) = self.asked else { return true };
-        let since = now.saturating_duration_since(asked);
+        let (Some(asked), Some(looked)) = (self.asked, self.looked) else { return true };
+        let since = |time| now.saturating_duration_since(time);
         self.is_wanted
-            || (since >= self.watched.every && (self.has_moved || self.undecided_left > 0))
-            || self.watched.at_least_every.is_some_and(|most| since >= most)
+            || (since(looked) >= self.watched.every && (self.has_moved || self.undecided_left > 0))
+            || self.watched.at_least_every.is_some_and(|most| since(asked) >= most)
     }
 
     /// True if it is due for another reason than that pixels moved, or if what the encoder sees has changed.
@@ -164,7 +168,8 @@ impl QuestionState {
         if self.has_moved {
             self.undecided_left = self.undecided_max;
         }
-        (self.asked, self.has_moved, self.is_news, self.is_wanted) = (Some(now), false, false, false);
+        (self.asked, self.looked) = (Some(now), Some(now));
+        (self.has_moved, self.is_news, self.is_wanted) = (false, false, false);
         let objects = match self.watched.reading {
             Reading::Objects => self.read(answer, told)?,
             Reading::Text | Reading::Choice(_) => Vec::new(),
