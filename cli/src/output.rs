@@ -187,6 +187,15 @@ pub fn log_to_stderr(verbosity: u8) {
             true
         }
         fn log(&self, record: &log::Record) {
+            // DDS warns of what is its own affair, such as a network without multicast. What fails comes as an error.
+            let told = match log::max_level() {
+                log::LevelFilter::Warn => log::LevelFilter::Off,
+                log::LevelFilter::Debug => log::LevelFilter::Error,
+                all => all,
+            };
+            if record.target().starts_with("rustdds") && record.level() > told {
+                return;
+            }
             let level = record.level().as_str().to_ascii_lowercase();
             say(format_args!("{level}: {}: {}\n", record.target(), record.args()));
         }
