@@ -187,8 +187,15 @@ pub fn log_to_stderr(verbosity: u8) {
     }
     impl log::Log for Logger {
         fn enabled(&self, metadata: &log::Metadata) -> bool {
-            metadata.target().starts_with("palmtop")
-                || (metadata.level() <= self.others && palmtop_watch::sink::secret::may_be_logged(metadata))
+            let most = match metadata.target() {
+                target if target.starts_with("palmtop") => return true,
+                // DDS warns of its own affairs, such as a network without multicast. What fails comes as an error.
+                target if target.starts_with("rustdds") && self.others == log::LevelFilter::Warn => {
+                    log::LevelFilter::Off
+                }
+                _ => self.others,
+            };
+            metadata.level() <= most && palmtop_watch::sink::secret::may_be_logged(metadata)
         }
         fn log(&self, record: &log::Record) {
             if !self.enabled(record.metadata()) {

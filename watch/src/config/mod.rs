@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use crate::gate::{FeatureOptions, PixelOptions, Polygon, Zones};
 use crate::period::Period;
+use crate::ros2::Ros2Options;
 use crate::sink::command::CommandOptions;
 use crate::sink::mqtt::MqttOptions;
 use crate::sink::snapshots::SnapshotOptions;
@@ -66,6 +67,8 @@ pub struct Config {
     pub commands: Vec<CommandOptions>,
     /// An MQTT broker.
     pub mqtt: Option<MqttOptions>,
+    /// Topics of ROS 2; only in builds with the feature `ros2`.
+    pub ros2: Option<Ros2Options>,
 }
 
 /// A camera of the file.

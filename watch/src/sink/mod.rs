@@ -7,6 +7,7 @@ pub mod interest;
 pub mod mqtt;
 pub mod outbox;
 pub mod receivers;
+pub mod ros2;
 pub mod secret;
 pub mod snapshots;
 pub mod webhook;

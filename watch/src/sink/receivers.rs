@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::command::Command;
 use super::mqtt::Mqtt;
 use super::outbox::{Bound, Outbox};
+use super::ros2;
 use super::snapshots::Snapshots;
 use super::webhook::Webhook;
 use super::{Message, Sink, SinkError};
@@ -49,6 +50,9 @@ impl Receivers {
         if let Some(options) = &config.mqtt {
             sinks.push(Box::new(Mqtt::new(options, setup, commands.clone())?));
         }
+        if let Some(options) = &config.ros2 {
+            sinks.push(ros2::sink(options, setup)?);
+        }
         let outbox = |sink: Box<dyn Sink>| {
             let name = sink.name();
             Outbox::start(sink, Bound::default()).map_err(|error| SinkError(format!("{name}: {error}")))
@@ -71,6 +75,7 @@ impl Receivers {
             || config.webhooks.iter().any(|options| options.records.have_every_answer())
             || config.commands.iter().any(|options| options.records.have_every_answer())
             || config.mqtt.as_ref().is_some_and(|options| options.every_answer)
+            || config.ros2.is_some()
     }
 
     /// True if one of them wants the picture of such a record.
