@@ -236,9 +236,10 @@ fn only_what_changes_in_its_zone_makes_a_question_due() {
 
 #[test]
 fn a_budget_that_is_over_makes_questions_late() {
-    let mut scene = Scene::with(&format!("{CAMERA}[[question]]\nocr = true\n[[question]]\ncaption = \"en\""), |config| {
-        config.budget = Some("1ms".parse().unwrap());
-    });
+    let mut scene =
+        Scene::with(&format!("{CAMERA}[[question]]\nocr = true\n[[question]]\ncaption = \"en\""), |config| {
+            config.budget = Some("1ms".parse().unwrap());
+        });
     let menu = picture("menu.png");
     let exposure = Exposure { counts_from: Instant::now() - Duration::from_secs(1), ..scene.now() };
     let view = Frame::from(menu.view());

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use palmtop_present::plain::printable;
-use palmtop_watch::record::{CameraStatus, Moment, ObjectRecord, Phase, RECORD_VERSION, Record, local_time};
-use serde::Serialize;
+use palmtop_watch::record::{CameraStatus, Line, Moment, ObjectRecord, Phase, Record, local_time};
 
 use crate::output::Stdout;
 
@@ -18,14 +17,6 @@ pub struct Print {
     several_cameras: bool,
 }
 
-/// A record as a line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    version: u32,
-    #[serde(flatten)]
-    record: &'a Record,
-}
-
 impl Print {
     pub fn new(json: bool, film_time: bool, several_cameras: bool) -> Self {
         Self { out: Stdout::new(), json, film_time, several_cameras }
@@ -34,7 +25,7 @@ impl Print {
     /// Prints a record, if it is something to print.
     pub fn record(&mut self, record: &Record) -> anyhow::Result<()> {
         if self.json {
-            return self.out.print_json(&Line { version: RECORD_VERSION, record });
+            return self.out.print_json(&Line::from(record));
         }
         match self.line(record) {
             Some(line) => self.out.print(format_args!("{line}\n")),
