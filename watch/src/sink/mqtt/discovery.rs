@@ -1,8 +1,8 @@
 //! What Home Assistant is told of entities: one retained message for the device with all of its components.
 //!
-//! The discovery of a whole device (Home Assistant 2024.11 and newer) was chosen over a message for each entity: it says
-//! in one place, which the broker keeps, what was there in the last run. What is missing now can then be removed, as the
-//! documentation wants it: by a message in which nothing but its platform is left, and another one without it.
+//! The discovery of a whole device (Home Assistant 2024.11 and newer) was chosen over a message for each entity: it
+//! says in one place, which the broker keeps, what was there in the last run. What is missing now can then be removed,
+//! as the documentation wants it: by a message in which nothing but its platform is left, and another one without it.
 
 use std::collections::BTreeSet;
 
