@@ -21,11 +21,12 @@ HERE = pathlib.Path(__file__).parent
 # What it is called, how often questions are asked at most, whether there is a pixel gate, a feature gate, and drafts.
 WAYS = [
     ("every question about every picture", "0s", False, False, True),
-    ("every second", "1s", False, False, True),
-    ("every second, pixel gate only", "1s", True, False, True),
-    ("every second, feature gate only", "1s", False, True, True),
-    ("every second, both gates", "1s", True, True, True),
-    ("every second, both gates, no drafts", "1s", True, True, False),
+    ("pixel gate", "0s", True, False, True),
+    ("feature gate", "0s", False, True, True),
+    ("both gates", "0s", True, True, True),
+    ("at most once a second, no gate", "1s", False, False, True),
+    ("at most once a second, both gates", "1s", True, True, True),
+    ("the same without drafts", "1s", True, True, False),
 ]
 
 

@@ -37,7 +37,8 @@ fn main() -> Result<(), Failure> {
     let tokens: usize = args.next().map_or(Ok(24), |n| n.parse())?;
     let model = Model::open(Path::new(&path))?;
     let pictures = film()?;
-    println!("{path}, {} threads, {pairs} pictures, answers of at most {tokens} tokens", limits(1, tokens).threads);
+    let threads = model.plan(&limits(1, tokens))?.threads;
+    println!("{path}, {threads} threads, {pairs} pictures, answers of at most {tokens} tokens");
     println!("| questions | together | one after the other | ratio | encoded once | ratio | tokens from drafts |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for count in COUNTS {
