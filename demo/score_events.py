@@ -13,8 +13,8 @@ done. Events that were told are taken in the order of their beginnings. Each tak
 - whose beginning it tells in time: not before the change began, and at most the tolerance after it was done.
 
 Both beginnings are right then; if there is none, the one that was told is wrong. The event's end is right if it is told
-in time of the end of the same event of the truth. What is still open when the film is over is ended by the loop with the
-last picture; such ends do not count as told.
+in time of the end of the same event of the truth. What is still open when the film is over is ended by the loop with
+the last picture; such ends do not count as told.
 
 Precision is the share of right turns of those told, recall their share of those that there were.
 """
@@ -30,8 +30,10 @@ SLACK = 1e-3  # of times that were rounded
 
 
 def events(lines, last):
-    """What was told, in the order of beginnings: rule, label, and the seconds of beginning and end. There is no end if it
-    was open at the last picture."""
+    """What was told, in the order of beginnings: rule, label, and the seconds of beginning and end.
+
+    There is no end if it was open at the last picture.
+    """
     found = {}
     for line in lines:
         record = json.loads(line)
@@ -71,7 +73,8 @@ def match(told, true, tolerance):
             wrong.append(f"{event['begin']:6.1f} s  begins, and ends {when} instead of {e['end']}: {name}")
     for i, e in enumerate(true):
         if i not in taken:
-            wrong.append(f"{e['begin'][0]:6.1f} s  was not told: {e['rule']}" + (f", {e['label']}" if e["label"] else ""))
+            label = f", {e['label']}" if e["label"] else ""
+            wrong.append(f"{e['begin'][0]:6.1f} s  was not told: {e['rule']}{label}")
     return right, wrong
 
 

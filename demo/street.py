@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes demo/street.mjpeg, a film of a street in the demo model's world, and its truth, demo/street.json.
 
-    python3 demo/street.py [--out FOLDER] [--pictures FOLDER]
+    python3 demo/street.py [--out FOLDER] [--pictures FOLDER] [--other SEED]
 
-Nobody has touched the camera: it hangs above the street, and has a small cheap sensor. Needs Python 3.11, numpy 2.4.6,
+The camera hangs above the street and is never touched; its sensor is small and cheap. With --other it is another film,
+in which who comes when is left to chance. Needs Python 3.11, numpy 2.4.6,
 Pillow 13.0.0 and fonts-noto-color-emoji and fonts-dejavu-core of Debian 12; with these the film is the same to the
 byte. demo/score_events.py compares the events of `palmtop watch` with the truth.
 """
@@ -19,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "train"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "train"))
 from world import lettering, sprites  # noqa: E402
 from world.classes import INDEX  # noqa: E402
 
@@ -77,9 +79,13 @@ ACTORS = [
     Actor("house", 68, [Stop(0, 44, 54), Stop(SECONDS, 44, 54)]),
     Actor("tree", 64, [Stop(0, 193, 62), Stop(SECONDS, 193, 62)]),
     # A dog comes, sits for a while, and goes on.
-    Actor("dog", 42, [Stop(18, LEFT, WALK), Stop(21.5, 112, WALK), Stop(38, 112, WALK), Stop(41.5, RIGHT, WALK)], True, 2),
+    Actor(
+        "dog", 42, [Stop(18, LEFT, WALK), Stop(21.5, 112, WALK), Stop(38, 112, WALK), Stop(41.5, RIGHT, WALK)], True, 2
+    ),
     # Another one comes to see the cars.
-    Actor("dog", 42, [Stop(72, RIGHT, WALK), Stop(75.5, 102, WALK), Stop(86, 102, WALK), Stop(89.5, LEFT, WALK)], False, 2),
+    Actor(
+        "dog", 42, [Stop(72, RIGHT, WALK), Stop(75.5, 102, WALK), Stop(86, 102, WALK), Stop(89.5, LEFT, WALK)], steps=2
+    ),
     # A cat comes and stays.
     Actor("cat", 42, [Stop(94, RIGHT, WALK), Stop(97.5, 138, WALK), Stop(SECONDS, 138, WALK)], False, 2),
     # A car passes.
@@ -300,10 +306,13 @@ def _together(objects: list[dict], label: str, count: int) -> list[dict]:
 
     in_part = _spans([there("comes", "gone", n) for n in pictures])
     whole = _spans([there("whole_from", "whole_to", n) for n in pictures])
-    assert len(in_part) == len(whole)
-    return [
-        {"comes": p[0], "whole_from": w[0], "whole_to": w[1], "gone": p[1]} for p, w in zip(in_part, whole)
-    ]
+    found = []
+    for begin, end in in_part:
+        # What never is whole is too short to be an event.
+        inside = [w for w in whole if begin <= w[0] and (end is None or w[0] < end)]
+        if inside:
+            found.append({"comes": begin, "whole_from": inside[0][0], "whole_to": inside[-1][1], "gone": end})
+    return found
 
 
 def _written(text: str) -> list[dict]:
@@ -319,11 +328,51 @@ def _spans(holds: list[bool]) -> list[tuple[float, float | None]]:
     return list(zip((n / RATE for n in edges[::2]), ends))
 
 
+LENGTHS = {"car": 62, "bus": 80, "dog": 42, "cat": 42, "football": 38}
+
+
+def leave_to_chance(rng: np.random.Generator):
+    """Other actors than those of the film: one at a time in each lane and on the pavement."""
+    ACTORS[2:] = [
+        *_passers(rng, WALK, ["dog", "cat"]),
+        *_passers(rng, FAR, ["car", "car", "football"]),
+        *_passers(rng, NEAR, ["car", "bus"]),
+    ]
+    seconds = [0, *(round(rng.uniform(*between), 1) for between in ((20, 50), (60, 95)))]
+    SIGNS[:] = [Sign(second, sign.text) for second, sign in zip(seconds, SIGNS)]
+
+
+def _passers(rng, y: int, labels: list[str]) -> list[Actor]:
+    """They pass, or stop on their way, one after the other."""
+    found, second = [], 0.0
+    while True:
+        second += rng.uniform(2, 12)
+        label, mirrored = labels[rng.integers(len(labels))], bool(rng.integers(2))
+        begin, end = (LEFT, RIGHT) if mirrored else (RIGHT, LEFT)
+        if rng.random() < 0.4:
+            parts = [(begin, 0), (end, rng.uniform(5, 7))]
+        else:
+            x = rng.uniform(70, 150)
+            parts = [(begin, 0), (x, rng.uniform(3.5, 4.5)), (x, rng.uniform(4, 20)), (end, rng.uniform(3.5, 4.5))]
+        stops = []
+        for x, seconds in parts:
+            second += seconds
+            stops.append(Stop(second, x, y))
+        if second > SECONDS - 4:
+            return found
+        found.append(Actor(label, LENGTHS[label], stops, mirrored, 2.0 if y == WALK else 0.0))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
+    parser.add_argument("--out", type=pathlib.Path, default=HERE)
     parser.add_argument("--pictures", type=pathlib.Path, help="write every picture as a file of its own too")
+    parser.add_argument("--other", type=int, metavar="SEED", help="another film, to be written to another folder")
     args = parser.parse_args()
+    if args.other is not None:
+        if args.out.resolve() == HERE:
+            parser.error("--other needs --out: the folder of this script has the film of the tests")
+        leave_to_chance(np.random.Generator(np.random.PCG64([SEED, args.other])))
     rng = np.random.Generator(np.random.PCG64(SEED))
     background = street(rng)
     film = []
