@@ -2,19 +2,24 @@
 //!
 //! [`source`] says where pictures come from and hands the newest one over, [`stream`] cuts what cameras deliver into
 //! pictures, [`gate`] says whether one is worth a look, [`look`] asks about it, and [`event`] makes of looks what
-//! happened.
+//! happened. [`run`] is the whole loop; an app that has frames of its own gives them to [`frames`], which takes neither
+//! of the features `sources` and `sinks`.
 
 pub mod command;
 pub mod config;
 pub mod event;
+pub mod frames;
 pub mod gate;
 pub mod look;
 pub mod period;
 pub mod record;
 pub mod ros2;
+#[cfg(all(feature = "sources", feature = "sinks"))]
 pub mod run;
 pub mod setup;
+#[cfg(feature = "sinks")]
 pub mod sink;
 pub mod source;
+#[cfg(feature = "sources")]
 pub mod stream;
 pub mod watcher;

@@ -38,6 +38,20 @@ impl Record {
     }
 }
 
+/// A record as `--json` has it: with the version of the records.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Line<'a> {
+    version: u32,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+impl<'a> From<&'a Record> for Line<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self { version: RECORD_VERSION, record }
+    }
+}
+
 /// When something was: a picture's exposure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {

@@ -9,7 +9,7 @@ use palmtop::image::{Frame, ImageError, ImageLimits, RgbImage, decode};
 use palmtop::{CancelToken, Limits, Model, Session};
 
 use crate::command::Command;
-use crate::config::{Config, ConfigError, NEW_TOKENS};
+use crate::config::{Config, ConfigError};
 use crate::record::{CameraRecord, CameraStatus, ObjectRecord, Record};
 use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
@@ -65,16 +65,7 @@ impl Prepared {
     pub fn new(model: &Model, config: &Config, limits: &Limits) -> Result<Self, LoopError> {
         config.check()?;
         let (cameras, watched) = (config.cameras()?, config.watched(model)?);
-        let of_camera = |camera: usize| watched.iter().filter(|w| w.camera == camera).count();
-        let most = (0..cameras.len()).map(of_camera).max().unwrap_or(1);
-        let mut limits = limits.clone();
-        limits.batch = config.batch.unwrap_or(BATCH).min(most).max(1);
-        limits.new_tokens = config.max_new_tokens.unwrap_or(NEW_TOKENS);
-        limits.draft_tokens = config.draft_tokens.unwrap_or(DRAFT_TOKENS);
-        // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
-        let longest = watched.iter().map(|w| w.question.prompt.len() + 2).max().unwrap_or(0);
-        limits.prompt_tokens = longest.clamp(PROMPT_TOKENS.0, PROMPT_TOKENS.1);
-        limits.image_side = limits.image_side.min(SIDE_MAX);
+        let limits = config.limits(&watched, limits);
         Ok(Self { cameras, watched, config: config.clone(), limits })
     }
 
@@ -93,15 +84,6 @@ impl Prepared {
         Watcher::gate_bytes(model, self.cameras.len(), &self.config.options())
     }
 }
-
-/// Questions that are answered together at most, unless the file says otherwise.
-const BATCH: usize = 8;
-/// Tokens of drafts that are checked in one pass, unless the file says otherwise.
-const DRAFT_TOKENS: usize = 8;
-/// The memory for prompts is for as many tokens as the longest has bytes, within these: another prompt may be set later.
-const PROMPT_TOKENS: (usize, usize) = (256, 4096);
-/// The longest side of a picture.
-const SIDE_MAX: usize = 8192;
 
 /// A loop that runs.
 pub struct Loop {

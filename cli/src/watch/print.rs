@@ -5,8 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use palmtop_present::plain::printable;
-use palmtop_watch::record::{CameraStatus, Moment, ObjectRecord, Phase, RECORD_VERSION, Record, local_time};
-use serde::Serialize;
+use palmtop_watch::record::{CameraStatus, Line, Moment, ObjectRecord, Phase, Record, local_time};
 
 use crate::output::Stdout;
 
@@ -24,14 +23,6 @@ pub struct Print {
     in_trouble: BTreeSet<Arc<str>>,
 }
 
-/// A record as a line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    version: u32,
-    #[serde(flatten)]
-    record: &'a Record,
-}
-
 impl Print {
     pub fn new(json: bool, all: bool, film_time: bool, several_cameras: bool) -> Self {
         Self { out: Stdout::new(), json, all, film_time, several_cameras, in_trouble: BTreeSet::new() }
@@ -43,7 +34,7 @@ impl Print {
             return Ok(());
         }
         if self.json {
-            return self.out.print_json(&Line { version: RECORD_VERSION, record });
+            return self.out.print_json(&Line::from(record));
         }
         match self.line(record) {
             Some(line) => self.out.print(format_args!("{line}\n")),

@@ -4,6 +4,7 @@
 //! model of it.
 
 mod error;
+mod limits;
 mod question;
 mod rule;
 
@@ -17,16 +18,28 @@ use serde::Deserialize;
 use crate::gate::{FeatureOptions, PixelOptions, Polygon, Zones};
 use crate::period::Period;
 use crate::ros2::Ros2Options;
-use crate::sink::command::CommandOptions;
-use crate::sink::mqtt::MqttOptions;
-use crate::sink::snapshots::SnapshotOptions;
-use crate::sink::webhook::WebhookOptions;
+#[cfg(feature = "sinks")]
+use crate::sink::{
+    command::CommandOptions, mqtt::MqttOptions, snapshots::SnapshotOptions, webhook::WebhookOptions,
+};
 use crate::source::Address;
 use crate::watcher::{Camera, WatchOptions, Watched};
 pub use error::ConfigError;
-pub(crate) use question::NEW_TOKENS;
 pub use question::QuestionConfig;
 pub use rule::RuleConfig;
+#[cfg(not(feature = "sinks"))]
+use without_sinks::{CommandOptions, MqttOptions, SnapshotOptions, WebhookOptions};
+
+/// Settings of receivers, which are read over where there are none.
+#[cfg(not(feature = "sinks"))]
+mod without_sinks {
+    use serde::de::IgnoredAny;
+
+    pub type CommandOptions = IgnoredAny;
+    pub type MqttOptions = IgnoredAny;
+    pub type SnapshotOptions = IgnoredAny;
+    pub type WebhookOptions = IgnoredAny;
+}
 
 /// A configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -77,7 +90,8 @@ pub struct Config {
 pub struct CameraConfig {
     /// What it is called; made of the source if absent.
     pub name: Option<String>,
-    /// Its address.
+    /// Its address; empty if pictures are given to the loop ([`Config::parse_questions`]).
+    #[serde(default)]
     pub source: String,
     /// Only what is in one of these counts.
     #[serde(default)]
@@ -146,6 +160,8 @@ impl<T> OneOrMany<T> {
     }
 }
 
+/// What a camera is called if nothing else is known of it.
+const CAMERA: &str = "camera";
 /// A file is no longer than this.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -176,6 +192,25 @@ impl Config {
         Ok(config)
     }
 
+    /// Like [`parse`](Self::parse), for a loop that is given its pictures: cameras then need no source, and if the text
+    /// names none there is one that is called `camera`.
+    ///
+    /// # Errors
+    /// As [`Config::parse`].
+    pub fn parse_questions(text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        if config.cameras.is_empty() {
+            config.cameras.push(CameraConfig {
+                name: Some(CAMERA.into()),
+                source: String::new(),
+                zone: OneOrMany::default(),
+                ignore: OneOrMany::default(),
+            });
+        }
+        config.check_all_but_sources()?;
+        Ok(config)
+    }
+
     /// Checks all that can be checked without a model.
     ///
     /// # Errors
@@ -186,6 +221,11 @@ impl Config {
                 "there is no source: name a camera, a stream, a folder or a film",
             ));
         }
+        self.cameras()?;
+        self.check_all_but_sources()
+    }
+
+    fn check_all_but_sources(&self) -> Result<(), ConfigError> {
         if self.questions.is_empty() {
             return Err(ConfigError::Missing("there is no question"));
         }
@@ -207,7 +247,7 @@ impl Config {
                 return Err(ConfigError::wrong("[gate]", format!("{key} is a number above 0")));
             }
         }
-        self.cameras()?;
+        self.named_cameras()?;
         let mut names = BTreeSet::new();
         for question in &self.questions {
             let planned = question.plan(self)?;
@@ -223,13 +263,25 @@ impl Config {
     /// # Errors
     /// For an address that is none, a name that is there twice, and a zone that is none.
     pub fn cameras(&self) -> Result<Vec<(Camera, Address)>, ConfigError> {
+        let addresses: Vec<Address> =
+            self.cameras.iter().map(CameraConfig::address).collect::<Result<_, _>>()?;
+        Ok(self.named_cameras()?.into_iter().zip(addresses).collect())
+    }
+
+    /// The cameras, wherever their pictures come from.
+    ///
+    /// # Errors
+    /// As [`cameras`](Self::cameras), and for one that has neither name nor source.
+    pub fn named_cameras(&self) -> Result<Vec<Camera>, ConfigError> {
         let mut names = BTreeSet::new();
         let camera = |config: &CameraConfig| {
-            let address: Address = config
-                .source
-                .parse()
-                .map_err(|error| ConfigError::wrong(format!("source '{}'", config.source), error))?;
-            let name = config.name.clone().unwrap_or_else(|| name_of(&address));
+            let name = match &config.name {
+                Some(name) => name.clone(),
+                None if config.source.is_empty() => {
+                    return Err(ConfigError::Missing("a camera has neither a name nor a source"));
+                }
+                None => name_of(&config.address()?),
+            };
             if !names.insert(name.clone()) {
                 return Err(ConfigError::Twice { what: "camera", name });
             }
@@ -238,7 +290,7 @@ impl Config {
                 include: self.polygons(&config.zone, &what)?,
                 ignore: self.polygons(&config.ignore, &what)?,
             };
-            Ok((Camera { name: name.into(), zones }, address))
+            Ok(Camera { name: name.into(), zones })
         };
         self.cameras.iter().map(camera).collect()
     }
@@ -248,7 +300,7 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`], and for choices and labels that the model cannot spell.
     pub fn watched(&self, model: &Model) -> Result<Vec<Watched>, ConfigError> {
-        let cameras: Vec<Arc<str>> = self.cameras()?.into_iter().map(|(camera, _)| camera.name).collect();
+        let cameras: Vec<Arc<str>> = self.named_cameras()?.into_iter().map(|camera| camera.name).collect();
         let mut watched = Vec::new();
         for question in &self.questions {
             let planned = question.plan(self)?;
@@ -295,6 +347,12 @@ impl Config {
     }
 }
 
+impl CameraConfig {
+    fn address(&self) -> Result<Address, ConfigError> {
+        self.source.parse().map_err(|error| ConfigError::wrong(format!("source '{}'", self.source), error))
+    }
+}
+
 /// What a camera is called if it has no name: the last part of its address.
 fn name_of(address: &Address) -> String {
     let shown = address.kind.to_string();
@@ -302,7 +360,7 @@ fn name_of(address: &Address) -> String {
     let last = path.rsplit('/').next().unwrap_or_default();
     let stem = last.rsplit_once('.').map_or(last, |(stem, _)| if stem.is_empty() { last } else { stem });
     match stem {
-        "" | "-" => "camera".into(),
+        "" | "-" => CAMERA.into(),
         stem => stem.into(),
     }
 }

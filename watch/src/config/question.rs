@@ -109,9 +109,9 @@ impl QuestionConfig {
             ));
         }
         for camera in self.camera.as_slice() {
-            let cameras = config.cameras()?;
-            if !cameras.iter().any(|(known, _)| *known.name == **camera) {
-                let names: Vec<&str> = cameras.iter().map(|(known, _)| &*known.name).collect();
+            let cameras = config.named_cameras()?;
+            if !cameras.iter().any(|known| *known.name == **camera) {
+                let names: Vec<&str> = cameras.iter().map(|known| &*known.name).collect();
                 return Err(wrong(&format!(
                     "there is no camera '{camera}'; there are: {}",
                     names.join(", ")
@@ -204,7 +204,7 @@ impl QuestionConfig {
 }
 
 /// Tokens of an answer at most, unless the file says otherwise: as many as `palmtop ask` allows.
-pub(crate) const NEW_TOKENS: usize = 256;
+pub(super) const NEW_TOKENS: usize = 256;
 
 impl Planned {
     /// The question, for a model and a camera.

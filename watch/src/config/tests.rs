@@ -158,3 +158,36 @@ fn what_makes_no_sense_says_where_and_what_would() {
         assert!(error.contains(says), "{text}\nsays: {error}");
     }
 }
+
+#[test]
+fn pictures_that_are_given_need_no_source() {
+    let question = "[[question]]\ndetect = \"dog\"\n";
+    let names = |text: &str| -> Vec<String> {
+        let config = Config::parse_questions(text).unwrap();
+        config.named_cameras().unwrap().iter().map(|camera| camera.name.to_string()).collect()
+    };
+    assert_eq!(names(question), ["camera"]);
+    let of_door = "[[question]]\ncamera = \"door\"\nocr = true\n";
+    assert_eq!(
+        names(&format!("{of_door}[[camera]]\nname = \"door\"\n[[camera]]\nsource = \"b.mjpeg\"")),
+        ["door", "b"]
+    );
+    for (text, error) in [
+        (
+            question.to_owned() + "[[camera]]\nzone = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]",
+            "neither a name nor a source",
+        ),
+        (question.to_owned() + "[[camera]]\nname = \"a\"\n[[camera]]\nname = \"a\"", "two cameras"),
+        (of_door.to_owned(), "there is no camera 'door'; there are: camera"),
+        (question.to_owned() + "[[camera]]\nsource = \"ftp://x\"", "'ftp://' is no kind of source"),
+        ("budget = \"1s\"".to_owned(), "there is no question"),
+        ("batch = 0\n".to_owned() + question, "batch is a number from 1 to 1024"),
+    ] {
+        let said = Config::parse_questions(&text).unwrap_err().to_string();
+        assert!(said.contains(error), "{text}: {said}");
+        // And a loop that captures wants sources.
+        assert!(Config::parse(&text).is_err(), "{text}");
+    }
+    let unsaid = Config::parse(&format!("{question}[[camera]]\nname = \"a\"")).unwrap_err().to_string();
+    assert!(unsaid.contains("the address of a source is empty"), "{unsaid}");
+}

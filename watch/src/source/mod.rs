@@ -5,13 +5,19 @@
 //! picture by picture, as fast as the loop takes them, so that a film gives the same events every time.
 
 mod address;
+#[cfg(feature = "sources")]
 mod capture;
+#[cfg(feature = "sources")]
 mod latest;
+#[cfg(feature = "sources")]
 mod open;
 #[cfg(feature = "ros2")]
 mod ros2;
 
 pub use address::{Address, AddressError, Kind, PixelLayout};
+#[cfg(feature = "sources")]
 pub use capture::{Capture, Status};
+#[cfg(feature = "sources")]
 pub use latest::{Latest, Pace, Shot, Taken};
+#[cfg(feature = "sources")]
 pub use open::{OpenOptions, SourceError};
