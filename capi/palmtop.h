@@ -27,22 +27,26 @@
  *
  * For complete programs, see examples/c.
  *
+ * To ask the same questions of a camera's frames again and again, and only when something in them changes, use a watch:
+ * see "Watching" below.
+ *
  * HANDLES are numbers in a struct, passed by value. You own every handle that a call creates for you, and must free it.
  * If a handle is zero, was freed or was never issued, every function that takes it returns PALMTOP_INVALID_HANDLE and
  * changes nothing. No handle makes a function crash. Handles are valid only in the process that created them. You may
  * free objects in any order: a session keeps its model alive, and a result keeps the data that it refers to.
  *
  * THREADS. You may call every function from any thread. Any number of threads may use a model, a grammar or a result at
- * the same time. A session runs one call at a time, and so do features while they are written: a second call returns
- * PALMTOP_BUSY at once and has no effect. To process several pictures at the same time, create one session per thread;
- * they share one model. palmtop_session_cancel may be called from any thread at any time. After fork(), the child
- * process must not use objects that its parent created.
+ * the same time. A session or a watch runs one call at a time, and so do features while they are written: a second call
+ * returns PALMTOP_BUSY at once and has no effect. To process several pictures at the same time, create one session per
+ * thread; they share one model. palmtop_session_cancel and palmtop_watch_cancel may be called from any thread at any
+ * time. After fork(), the child process must not use objects that its parent created.
  *
  * MEMORY. palmtop_session_new takes the memory that palmtop_model_plan states. It writes to every page of it except the
  * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels
  * and palmtop_answer allocate nothing up to the last token. palmtop_answer then allocates its result, if you ask for
- * one. palmtop_encode_file allocates the decoded picture. If a large allocation (megabytes) fails, the call returns
- * PALMTOP_OUT_OF_MEMORY. If the system cannot allocate even a few hundred bytes, the process ends.
+ * one. palmtop_encode_file allocates the decoded picture. What a watch allocates is described with it. If a large
+ * allocation (megabytes) fails, the call returns PALMTOP_OUT_OF_MEMORY. If the system cannot allocate even a few
+ * hundred bytes, the process ends.
  *
  * TEXT is UTF-8. Strings that you pass in end with a zero byte. So do strings that you get back, except the pieces that
  * palmtop_piece_callback receives.
@@ -101,9 +105,9 @@ enum {
     PALMTOP_IO = 7,               /* the system could not read the file */
     PALMTOP_OUT_OF_MEMORY = 8,    /* memory could not be allocated: ask for a smaller session */
     PALMTOP_NO_THREADS = 9,       /* the system could not start the threads */
-    PALMTOP_CANCELLED = 10,       /* palmtop_session_cancel was called */
+    PALMTOP_CANCELLED = 10,       /* palmtop_session_cancel or palmtop_watch_cancel was called */
     PALMTOP_DEADLINE = 11,        /* the deadline passed before the call finished */
-    PALMTOP_NOT_FOUND = 12,       /* there is no such answer, object or mask */
+    PALMTOP_NOT_FOUND = 12,       /* there is no such answer, object or mask, or no record waits */
     PALMTOP_INTERNAL = 13         /* a bug in the library: free the object, create a new one, and please report it */
 };
 
@@ -500,6 +504,7 @@ typedef struct palmtop_object {
     float y_max;
     uint16_t locations[4]; /* the model's location tokens: y1, x1, y2, x2, each 0 to 1023 */
     uint32_t has_mask;     /* 1 if the model gave a mask, else 0 */
+    uint64_t track;        /* in records of a watch: the number that the object keeps from look to look; 0: none yet */
 } palmtop_object;
 
 /* Gets object `index` of an answer; both are counted from 0. Returns PALMTOP_NOT_FOUND if there is none. */
@@ -521,6 +526,170 @@ typedef struct palmtop_mask {
  * mask or the model has no mask decoder. Takes some milliseconds. */
 palmtop_status palmtop_result_get_mask(
     palmtop_result result, size_t answer, size_t index, palmtop_mask *mask, uint8_t *pixels, size_t bytes);
+
+/* ---- Watching ---------------------------------------------------------------------------------------------------- */
+
+/* A watch asks the same questions of the frames of one or several cameras, and turns the answers into events:
+ *
+ *     palmtop_watch_new(model, "budget = '300ms'\n[[question]]\ndetect = 'person'", NULL, &watch);
+ *     while (frame_comes(&pixels)) {
+ *         palmtop_watch_frame(watch, 0, &pixels, 0, NULL);
+ *         palmtop_record record = {.size = sizeof record};
+ *         while (palmtop_watch_next(watch, &record) == PALMTOP_OK)
+ *             printf("%s %s %s\n", record.question, record.rule, record.text);
+ *     }
+ *     palmtop_watch_free(watch);
+ *
+ * It has a session of its own. The decoder runs only if something moved in a question's zone, or if the question is due
+ * for another reason; all questions that are due are answered together, with the answers of the last look as drafts.
+ * Each answer is the one that palmtop_answer gives to the prompt, bit for bit; questions with `detect`, `segment` or
+ * `choose` are answered under a grammar.
+ *
+ * MEMORY. palmtop_watch_new takes what palmtop_watch_plan states: session_bytes of the plan, and gate_bytes. Beside
+ * that it takes the names, prompts and grammars of the questions, and 64 KiB for latencies. A frame that no question is
+ * asked about allocates nothing. A look allocates while it reads its answers: the objects, their masks (a bit for each
+ * pixel of the object's box), and the records, each with copies of its text and objects. A record that waits keeps that
+ * memory until it is taken, and the one that was taken last until the next one is. At most 1024 records wait; when one
+ * more comes, the oldest is lost and counted. */
+typedef struct palmtop_watch { uint64_t id; } palmtop_watch;
+
+/* The comments end with the default. */
+typedef struct palmtop_watch_options {
+    size_t size;
+    const palmtop_session_options *session; /* threads, nice, cores, kv, isa, image_side, lazy_memory, on_thread_start.
+                                             * The questions determine batch, prompt_tokens and new_tokens, and no
+                                             * image_side is above 8192; null: the session's defaults */
+    uint32_t all_answers; /* 1: a record for every answer, not only for those that change something; 0 */
+    uint32_t recording;   /* 1: frames come from a recording: rules go by their times, but budget and latencies count
+                           * from the call of palmtop_watch_frame; 0 */
+} palmtop_watch_options;
+
+palmtop_status palmtop_watch_options_init(palmtop_watch_options *options, size_t size);
+
+/* Computes the memory that a watch would take, without creating it: that of its session, and in `gate_bytes` what the
+ * gates of all cameras take. For the other parameters see palmtop_watch_new. */
+palmtop_status palmtop_watch_plan(palmtop_model model, const char *questions, const palmtop_watch_options *options,
+                                  palmtop_plan *plan, uint64_t *gate_bytes);
+
+/* Creates a watch. `questions` is a text in TOML, the configuration of the program `palmtop watch`: [[question]] with
+ * its rules, [[camera]], [zone], [gate], budget, every, at_least_every. Without [[camera]] there is one camera, called
+ * "camera"; a [[camera]] needs a name, and its source is not opened. `model` in the text is ignored. Returns
+ * PALMTOP_INVALID_ARGUMENT if the text is wrong; palmtop_last_error then names the line, or the question and the rule.
+ * */
+palmtop_status palmtop_watch_new(
+    palmtop_model model, const char *questions, const palmtop_watch_options *options, palmtop_watch *watch);
+
+/* Frees a watch, and the records that nobody took. Returns PALMTOP_BUSY while a call is using it. */
+palmtop_status palmtop_watch_free(palmtop_watch watch);
+
+/* What a frame led to. */
+typedef struct palmtop_watch_report {
+    size_t size;      /* sizeof(palmtop_watch_report), set by you */
+    size_t records;   /* records that wait to be taken, older ones included */
+    uint32_t encoded; /* 1 if the picture was encoded, else 0: nothing moved, or nothing was due */
+    uint32_t answers; /* questions that were answered */
+    uint32_t late;    /* questions for which the budget was too short; they come first next time */
+    uint32_t spared;  /* questions that were due, but whose zone looks to the encoder as it did */
+} palmtop_watch_report;
+
+/* Takes a frame of camera number `camera`, in the order of the text, from 0. `time_ns` is when it was exposed, on
+ * palmtop_clock_ns; 0 is now. Budget and latencies count from there. Looks at the frame, asks what is due, and returns
+ * when that is done or the budget of the text has passed; a budget that passes is no error. `report` may be null.
+ *
+ * Returns PALMTOP_CANCELLED after palmtop_watch_cancel, and PALMTOP_BAD_IMAGE or PALMTOP_INVALID_ARGUMENT for a picture
+ * that cannot be looked at. Records of answers that came before that wait all the same, and `report` is filled. The
+ * watch can go on. The record that was taken last is gone. */
+palmtop_status palmtop_watch_frame(palmtop_watch watch, uint32_t camera, const palmtop_pixels *pixels, uint64_t time_ns,
+                                   palmtop_watch_report *report);
+
+/* Ends all events, at the time of the last frame: their records wait then. Later frames may begin new ones. */
+palmtop_status palmtop_watch_end(palmtop_watch watch);
+
+/* Obeys a line: "ask" asks all questions about their camera's next frame, whether or not anything moves; "ask NAME"
+ * asks one; "pause" looks at nothing until "resume". */
+palmtop_status palmtop_watch_command(palmtop_watch watch, const char *line);
+
+/* Gives a question another prompt, from its next look on, which then is with the next frame. What the answers are made
+ * of stays: a question with `choose` is answered with one of its choices, and one with `detect` finds the same objects.
+ * */
+palmtop_status palmtop_watch_set_prompt(palmtop_watch watch, const char *question, const char *prompt);
+
+/* Stops the call that is using the watch, within about the time of one layer, and all later ones until
+ * palmtop_watch_reset_cancel, as palmtop_session_cancel does. You may call this from any thread at any time, but not
+ * from a signal handler. */
+palmtop_status palmtop_watch_cancel(palmtop_watch watch);
+
+/* Clears the request to cancel, so that later frames are looked at again. */
+palmtop_status palmtop_watch_reset_cancel(palmtop_watch watch);
+
+/* What a watch has done since it was created. Latencies are of the last 4096 looks, from exposure to the last answer; 0
+ * if there was none. */
+typedef struct palmtop_watch_counts {
+    size_t size;         /* sizeof(palmtop_watch_counts), set by you */
+    uint64_t pictures;   /* frames */
+    uint64_t not_looked; /* of those, that nothing was asked about: nothing moved, nothing was due, or it was paused */
+    uint64_t still;      /* of those, in which nothing moved */
+    uint64_t encoded;    /* frames that were encoded */
+    uint64_t same;       /* of those, that nothing was asked about, since nothing was new to the encoder */
+    uint64_t answers;    /* runs of the decoder */
+    uint64_t spared;     /* answers that were not asked for, since nothing was new to the encoder */
+    uint64_t late;       /* answers for which the budget was too short */
+    uint64_t tokens;     /* tokens of the answers */
+    uint64_t drafted;    /* of those, that the drafts had right */
+    uint64_t events;     /* events that began */
+    uint64_t records_lost; /* records that nobody took in time */
+    uint64_t latency_p50_ns;
+    uint64_t latency_p95_ns;
+    uint64_t latency_p99_ns;
+    uint64_t latency_max_ns; /* of all looks */
+} palmtop_watch_counts;
+
+/* Gets the counts. Sorts the latencies, in a copy of at most 64 KiB. */
+palmtop_status palmtop_watch_get_counts(palmtop_watch watch, palmtop_watch_counts *counts);
+
+enum { PALMTOP_RECORD_ANSWER = 1, PALMTOP_RECORD_EVENT = 2 };
+enum { PALMTOP_EVENT_BEGINS = 1, PALMTOP_EVENT_ENDS = 2 };
+
+/* Something that a watch tells. Its pointers are never null, and valid until the next call of palmtop_watch_next,
+ * palmtop_watch_frame, palmtop_watch_end or palmtop_watch_free for this watch. All strings end with a zero. */
+typedef struct palmtop_record {
+    size_t size;         /* sizeof(palmtop_record), set by you */
+    int32_t kind;        /* PALMTOP_RECORD_ANSWER or PALMTOP_RECORD_EVENT */
+    int32_t phase;       /* of an event: PALMTOP_EVENT_BEGINS or PALMTOP_EVENT_ENDS; else 0 */
+    uint64_t picture;    /* the frame's number among those of its camera, from 0 */
+    uint64_t time_ns;    /* when the frame was exposed, on palmtop_clock_ns */
+    uint64_t since_start_ns; /* from the first frame of the watch to this one */
+    uint64_t unix_ns;    /* when the frame was exposed, by the system's clock, since 1970 in UTC */
+    uint64_t latency_ns; /* from the frame's exposure until this was known */
+    uint64_t lasted_ns;  /* at the end of an event: how long it lasted; else 0 */
+    const char *camera;  /* name of the camera */
+    const char *question; /* name of the question; its prompt if it has no name */
+    const char *rule;    /* of an event: name of its rule; else empty */
+    const char *id;      /* of an event: the same at its beginning and its end, and never given again; else empty */
+    const char *text;    /* the answer; empty for events that palmtop_watch_end ended */
+    size_t text_length;  /* without the zero */
+    const char *label;   /* of an event about one object: its label; else empty */
+    uint64_t track;      /* of an event about one object: its number; else 0 */
+    size_t object_count; /* objects that the answer locates, in the question's zone */
+    float score;         /* of an answer to a question with `choose`: its likelihood, 0 to 1; else -1 */
+    uint32_t changed;    /* 1 if something is believed from now on that was not before; 0 only with all_answers */
+} palmtop_record;
+
+/* Takes the oldest record that waits. Returns PALMTOP_NOT_FOUND if none does. */
+palmtop_status palmtop_watch_next(palmtop_watch watch, palmtop_record *record);
+
+/* Gets object `index` of the record that was taken last, from 0. Returns PALMTOP_NOT_FOUND if there is none. Its label
+ * is valid as long as the record. */
+palmtop_status palmtop_watch_get_object(palmtop_watch watch, size_t index, palmtop_object *object);
+
+/* Gets the mask of an object of the record that was taken last, as palmtop_result_get_mask does. It was computed
+ * already. */
+palmtop_status palmtop_watch_get_mask(
+    palmtop_watch watch, size_t index, palmtop_mask *mask, uint8_t *pixels, size_t bytes);
+
+/* Gives the record that was taken last as JSON, one line without its end, as `palmtop watch --json` prints it. The
+ * string is valid as long as the record; `length` is without its zero. */
+palmtop_status palmtop_watch_record_json(palmtop_watch watch, const char **json, size_t *length);
 
 #ifdef __cplusplus
 }

@@ -129,7 +129,7 @@ pub unsafe extern "C" fn palmtop_answer(
         let mut state = session.lock()?;
         let features = try_lock(features.features.try_read(), "features")?;
         let state = &mut *state;
-        state.options.deadline = crate::deadline(options.deadline_ns);
+        state.options.deadline = crate::instant(options.deadline_ns);
         state.options.max_new_tokens =
             (options.max_new_tokens > 0).then_some(options.max_new_tokens as usize);
         state.options.sampling = sampling(&options)?;

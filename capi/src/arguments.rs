@@ -107,6 +107,15 @@ pub(crate) unsafe fn init<T: Versioned>(place: *mut T, bytes: usize, default: T)
     Ok(())
 }
 
+/// Checks a struct that a result is to be written into.
+///
+/// # Safety
+/// `place` is null, or can be read as far as its size.
+pub(crate) unsafe fn check<T: Versioned>(place: *const T) -> Result<()> {
+    // SAFETY: as this function's.
+    unsafe { stated(place) }.map(drop)
+}
+
 /// Writes a result into a struct whose size the caller has set, as far as both go.
 ///
 /// # Safety

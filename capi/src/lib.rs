@@ -7,7 +7,8 @@
 //!   call learns that the object is busy (`session`).
 //! - **No panic leaves.** Every function runs in `failure::call`, which turns a panic into an error. A session in which
 //!   a panic happened refuses all later calls.
-//! - **Nothing is allocated** between the creation of a session and the last token; results are allocated after it.
+//! - **Nothing is allocated** between the creation of a session and the last token; results are allocated after it, and
+//!   the records of a watch when there is something to tell.
 //!
 //! `tests/header.rs` compares this crate with the header, item by item.
 
@@ -22,8 +23,10 @@ mod logging;
 mod model;
 mod picture;
 mod prompt;
+mod record;
 mod result;
 mod session;
+mod watch;
 
 pub use answer::*;
 pub use failure::*;
@@ -31,8 +34,10 @@ pub use logging::*;
 pub use model::*;
 pub use picture::*;
 pub use prompt::*;
+pub use record::*;
 pub use result::*;
 pub use session::*;
+pub use watch::*;
 
 use std::ffi::c_char;
 use std::sync::OnceLock;
@@ -53,8 +58,12 @@ pub extern "C" fn palmtop_version() -> *const c_char {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn palmtop_clock_ns() -> u64 {
-    // From one on: zero is no deadline.
-    (epoch().elapsed().as_nanos() as u64).saturating_add(1)
+    clock_ns(Instant::now())
+}
+
+/// A reading of the clock, from one on: zero is no time.
+pub(crate) fn clock_ns(at: Instant) -> u64 {
+    (at.saturating_duration_since(epoch()).as_nanos() as u64).saturating_add(1)
 }
 
 /// When the clock began.
@@ -64,6 +73,6 @@ fn epoch() -> Instant {
 }
 
 /// The instant of a reading of the clock; none for zero, and for what lies beyond all time.
-pub(crate) fn deadline(clock_ns: u64) -> Option<Instant> {
+pub(crate) fn instant(clock_ns: u64) -> Option<Instant> {
     (clock_ns > 0).then(|| epoch().checked_add(Duration::from_nanos(clock_ns - 1))).flatten()
 }

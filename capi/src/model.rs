@@ -57,6 +57,24 @@ unsafe impl Versioned for palmtop_plan {
     const FIRST_BYTES: usize = size_of::<Self>();
 }
 
+impl From<&palmtop::Plan> for palmtop_plan {
+    fn from(planned: &palmtop::Plan) -> Self {
+        Self {
+            size: 0,
+            session_bytes: planned.session_bytes() as u64,
+            weights_bytes: planned.weights_bytes as u64,
+            kv_bytes: planned.kv_bytes as u64,
+            activation_bytes: planned.activation_bytes as u64,
+            thread_bytes: planned.thread_bytes as u64,
+            image_bytes: planned.image_bytes as u64,
+            text_bytes: planned.text_bytes as u64,
+            features_bytes: planned.features_bytes as u64,
+            threads: planned.threads as u32,
+            reserved: 0,
+        }
+    }
+}
+
 pub type palmtop_release_callback = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
 /// # Safety
@@ -264,20 +282,7 @@ pub unsafe extern "C" fn palmtop_model_plan(
         // SAFETY: as this function's.
         let options = unsafe { arguments::options(options, session::DEFAULT_SESSION_OPTIONS)? };
         let planned = model.plan(&session::limits(&options)?)?;
-        let value = palmtop_plan {
-            size: 0,
-            session_bytes: planned.session_bytes() as u64,
-            weights_bytes: planned.weights_bytes as u64,
-            kv_bytes: planned.kv_bytes as u64,
-            activation_bytes: planned.activation_bytes as u64,
-            thread_bytes: planned.thread_bytes as u64,
-            image_bytes: planned.image_bytes as u64,
-            text_bytes: planned.text_bytes as u64,
-            features_bytes: planned.features_bytes as u64,
-            threads: planned.threads as u32,
-            reserved: 0,
-        };
         // SAFETY: as this function's.
-        unsafe { arguments::give(plan, value) }
+        unsafe { arguments::give(plan, palmtop_plan::from(&planned)) }
     })
 }

@@ -58,7 +58,7 @@ unsafe impl Versioned for palmtop_pixels {
     const FIRST_BYTES: usize = size_of::<Self>();
 }
 
-const NO_PIXELS: palmtop_pixels = palmtop_pixels {
+pub(crate) const NO_PIXELS: palmtop_pixels = palmtop_pixels {
     size: size_of::<palmtop_pixels>(),
     format: 0,
     width: 0,
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn palmtop_pixels_init(
 
 /// # Safety
 /// Every plane is null, or has its bytes, which do not change for `'a`.
-unsafe fn frame<'a>(pixels: &palmtop_pixels) -> Result<Frame<'a>> {
+pub(crate) unsafe fn frame<'a>(pixels: &palmtop_pixels) -> Result<Frame<'a>> {
     const NAMES: [&str; 3] = ["the first plane", "the second plane", "the third plane"];
     let plane = |index: usize| {
         let plane = &pixels.planes[index];
@@ -238,7 +238,7 @@ fn encode(
     let mut state = session.lock()?;
     let mut features = try_lock(features.features.try_write(), "features")?;
     let state = &mut *state;
-    state.options.deadline = crate::deadline(deadline_ns);
+    state.options.deadline = crate::instant(deadline_ns);
     Ok(state.session.encode(frame, &mut features, &state.options)?)
 }
 

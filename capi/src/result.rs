@@ -1,9 +1,10 @@
 //! Results: answers as text, tokens, boxes and masks.
 
 use std::ffi::c_char;
+use std::mem::offset_of;
 use std::sync::Arc;
 
-use palmtop::tasks::{BoxRounding, Detection, ReadOptions};
+use palmtop::tasks::{BoxRounding, Detection, Mask, ReadOptions};
 use palmtop::{Answer, Model, StopReason};
 
 use crate::arguments::{self, Versioned};
@@ -53,12 +54,33 @@ pub struct palmtop_object {
     pub y_max: f32,
     pub locations: [u16; 4],
     pub has_mask: u32,
+    pub track: u64,
 }
 
 // SAFETY: numbers and an address, the first a `usize`.
 unsafe impl Versioned for palmtop_object {
     const NAME: &'static str = "palmtop_object";
-    const FIRST_BYTES: usize = size_of::<Self>();
+    const FIRST_BYTES: usize = offset_of!(Self, track);
+}
+
+impl palmtop_object {
+    /// An object as C has it. `label` ends with a zero.
+    pub(crate) fn new(found: &Detection, label: &[u8], track: Option<u64>) -> Self {
+        let edges = found.bounding_box;
+        Self {
+            size: 0,
+            label: label.as_ptr().cast(),
+            label_length: label.len() - 1,
+            score: found.score.unwrap_or(-1.0),
+            x_min: edges.x_min,
+            y_min: edges.y_min,
+            x_max: edges.x_max,
+            y_max: edges.y_max,
+            locations: found.locations,
+            has_mask: u32::from(found.mask_codes.is_some()),
+            track: track.unwrap_or(0),
+        }
+    }
 }
 
 #[repr(C)]
@@ -152,7 +174,7 @@ impl ResultEntry {
     }
 }
 
-fn with_zero(text: &str) -> Vec<u8> {
+pub(crate) fn with_zero(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() + 1);
     bytes.extend_from_slice(text.as_bytes());
     bytes.push(0);
@@ -215,19 +237,7 @@ pub unsafe extern "C" fn palmtop_result_get_object(
     call(|| {
         let result = RESULTS.get(result.id)?;
         let entry = result.object(answer, index)?;
-        let edges = entry.found.bounding_box;
-        let value = palmtop_object {
-            size: 0,
-            label: entry.label.as_ptr().cast(),
-            label_length: entry.label.len() - 1,
-            score: entry.found.score.unwrap_or(-1.0),
-            x_min: edges.x_min,
-            y_min: edges.y_min,
-            x_max: edges.x_max,
-            y_max: edges.y_max,
-            locations: entry.found.locations,
-            has_mask: u32::from(entry.found.mask_codes.is_some()),
-        };
+        let value = palmtop_object::new(&entry.found, &entry.label, None);
         // SAFETY: as this function's.
         unsafe { arguments::give(object, value) }
     })
@@ -247,36 +257,56 @@ pub unsafe extern "C" fn palmtop_result_get_mask(
     call(|| {
         let result = RESULTS.get(result.id)?;
         let found = &result.object(answer, index)?.found;
-        let not_found = |what: &str| Failure::new(PALMTOP_NOT_FOUND, what);
         if found.mask_codes.is_none() {
-            return Err(not_found("the object has no mask"));
+            return Err(no_mask(found));
         }
         let pasted = result
             .model
             .mask(found, result.picture, BoxRounding::default())?
-            .ok_or_else(|| not_found("the model has no mask decoder: convert it with --mask-codec"))?;
-        let (columns, rows) = (pasted.width() as usize, pasted.height() as usize);
-        let value = palmtop_mask {
-            size: 0,
-            x: pasted.x(),
-            y: pasted.y(),
-            width: pasted.width(),
-            height: pasted.height(),
-            area: pasted.area(),
-        };
+            .ok_or_else(|| no_mask(found))?;
         // SAFETY: as this function's.
-        unsafe { arguments::give(mask, value)? };
-        if pixels.is_null() {
-            return Ok(());
-        }
-        if bytes < columns * rows {
-            let message = format!("the mask has {columns} x {rows} pixels, the buffer {bytes} bytes");
-            return Err(Failure::new(PALMTOP_TOO_SMALL, message));
-        }
-        for (i, bit) in pasted.rows().flatten().enumerate() {
-            // SAFETY: there are `columns * rows` bits, and as many bytes at least.
-            unsafe { pixels.add(i).write(u8::from(bit)) };
-        }
-        Ok(())
+        unsafe { give_mask(&pasted, mask, pixels, bytes) }
     })
+}
+
+/// Why an object has none.
+pub(crate) fn no_mask(found: &Detection) -> Failure {
+    let what = match found.mask_codes {
+        None => "the object has no mask",
+        Some(_) => "the model has no mask decoder: convert it with --mask-codec",
+    };
+    Failure::new(PALMTOP_NOT_FOUND, what)
+}
+
+/// # Safety
+/// As [`palmtop_result_get_mask`].
+pub(crate) unsafe fn give_mask(
+    pasted: &Mask,
+    mask: *mut palmtop_mask,
+    pixels: *mut u8,
+    bytes: usize,
+) -> Result<()> {
+    let (columns, rows) = (pasted.width() as usize, pasted.height() as usize);
+    let value = palmtop_mask {
+        size: 0,
+        x: pasted.x(),
+        y: pasted.y(),
+        width: pasted.width(),
+        height: pasted.height(),
+        area: pasted.area(),
+    };
+    // SAFETY: as this function's.
+    unsafe { arguments::give(mask, value)? };
+    if pixels.is_null() {
+        return Ok(());
+    }
+    if bytes < columns * rows {
+        let message = format!("the mask has {columns} x {rows} pixels, the buffer {bytes} bytes");
+        return Err(Failure::new(PALMTOP_TOO_SMALL, message));
+    }
+    for (i, bit) in pasted.rows().flatten().enumerate() {
+        // SAFETY: there are `columns * rows` bits, and as many bytes at least.
+        unsafe { pixels.add(i).write(u8::from(bit)) };
+    }
+    Ok(())
 }

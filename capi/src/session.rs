@@ -174,7 +174,7 @@ impl OnStart {
 
 /// # Safety
 /// `options.cores` is null or has as many numbers as it says; the callback may be called on any thread with its user.
-unsafe fn hints(options: &palmtop_session_options) -> Result<ThreadHints> {
+pub(crate) unsafe fn hints(options: &palmtop_session_options) -> Result<ThreadHints> {
     const CORES_MAX: u32 = 4096;
     let mut hints = ThreadHints::default();
     if options.core_count > 0 {

@@ -7,13 +7,16 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
-use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
+use palmtop::{Answer, CancelToken, GenerateOptions, Limits, Model, Session, ThreadHints};
 use palmtop_convert::Options;
 use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, checkpoint, data, listing};
+use palmtop_watch::frames::{FrameOptions, FrameWatch, PreparedFrames};
+use palmtop_watch::record::Line;
 use tempfile::TempDir;
 
 /// A tiny model with a mask decoder, made once.
@@ -179,6 +182,88 @@ fn a_camera_is_watched_until_a_button_is_pressed() {
     let mut endless = endless.command(&[text(model()), "/dev/zero", "64", "48", "3600000", "300", "cat"]);
     let said = run(&mut endless);
     assert!(said.contains(" frames answered, 0 late"), "{said}");
+}
+
+/// The model that is part of the program, and a film for it: a bus, which then is not there any more.
+fn film(folder: &Path, day: usize, after: usize) -> (PathBuf, Vec<u8>, String, String) {
+    let demo = crate_dir().join("../demo");
+    let picture = |name: &str| decode_file(demo.join(name), &ImageLimits::default()).unwrap();
+    let (bus, none) = (picture("day.png"), picture("menu.png"));
+    let mut bytes = bus.data().repeat(day);
+    bytes.extend(none.data().repeat(after));
+    let path = folder.join("frames.rgb");
+    std::fs::write(&path, &bytes).unwrap();
+    (path, bytes, bus.width().to_string(), bus.height().to_string())
+}
+
+fn demo_model() -> PathBuf {
+    crate_dir().join("../demo/demo.palm")
+}
+
+#[test]
+fn a_robot_sees_a_bus_come_and_go_within_its_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, _, width, height) = film(folder.path(), 3, 5);
+    let model = demo_model();
+    let arguments = |budget| [text(&model), text(&frames), &width, &height, budget, "bus"];
+    everywhere(&example("robot.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let said = program.run(&arguments("3600000"));
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines[0].starts_with("frame 0: bus comes at "), "{said}");
+        assert!(lines[1].starts_with("frame 5: bus goes"), "{said}");
+        assert!(lines[2].starts_with("8 frames, ") && lines[2].ends_with(" answers, 0 late"), "{said}");
+        let said = program.run(&arguments("0"));
+        assert!(said.starts_with("frame 0: late, the robot stops\nframe 1: late"), "{said}");
+        assert!(said.ends_with("8 frames, 0 answers, 8 late\n"), "{said}");
+        let refused = program.command(&["/no/model", text(&frames), &width, &height, "300", "bus"]).output();
+        let refused = refused.unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("/no/model"));
+    });
+}
+
+/// A record's line without what is another one in every run: the time of day and the run's number in the event's name.
+fn comparable(line: &str) -> serde_json::Value {
+    let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+    let fields = value.as_object_mut().unwrap();
+    for key in ["time", "latency_ms", "id"] {
+        fields.remove(key);
+    }
+    value
+}
+
+#[test]
+fn a_watch_tells_what_the_rust_library_tells() {
+    const QUESTIONS: &str = "[[question]]\nname = \"traffic\"\ndetect = [\"bus\", \"tree\"]\nat_least_every = \"1s\"\n\
+        [[question]]\ncaption = \"en\"\n[[question]]\nname = \"panda\"\nask = \"is there a panda?\"\n\
+        choose = [\"yes\", \"no\"]\n[[question.rule]]\nis = \"no\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (frames, bytes, width, height) = film(folder.path(), 6, 14);
+    let model = Model::open(&demo_model()).unwrap();
+    let how = FrameOptions { recording: true, ..FrameOptions::default() };
+    let prepared = PreparedFrames::new(&model, QUESTIONS, &Limits::default(), how).unwrap();
+    let mut watch =
+        FrameWatch::new(&model, prepared, &ThreadHints::default(), &CancelToken::default()).unwrap();
+    let (w, h): (u32, u32) = (width.parse().unwrap(), height.parse().unwrap());
+    let mut expected = Vec::new();
+    let start = Instant::now();
+    let mut tell = |record: &palmtop_watch::record::Record| {
+        expected.push(comparable(&serde_json::to_string(&Line::from(record)).unwrap()));
+    };
+    for (number, picture) in bytes.chunks_exact(3 * (w * h) as usize).enumerate() {
+        let frame = Frame::packed(PixelFormat::Rgb, w, h, 3 * w as usize, picture).unwrap();
+        let taken = start + Duration::from_millis(200) * number as u32;
+        watch.frame(0, &frame, Some(taken), &mut |record, _| tell(&record)).unwrap();
+    }
+    watch.end(&mut |record, _| tell(&record));
+    let kinds = |kind: &str| expected.iter().filter(|record| record["record"] == kind).count();
+    assert!(kinds("answer") >= 4 && kinds("event") >= 4, "{expected:?}");
+    let demo = demo_model();
+    everywhere(&test_program("watch.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let said = program.run(&[text(&demo), QUESTIONS, text(&frames), &width, &height, "200"]);
+        let said: Vec<serde_json::Value> = said.lines().map(comparable).collect();
+        assert_eq!(said, expected, "{:?}", program.way);
+    });
 }
 
 #[test]

@@ -11,6 +11,8 @@
     found = session.detect(features, "cat", "dog")
     print(found.labels, found.boxes)                        # names, and float32 [n, 4]: x_min, y_min, x_max, y_max
 
+A Watch asks the same questions of a camera's frames again and again, and only when something in them changes.
+
 Any number of threads may use a model. Only one thread at a time may use a session; otherwise the call raises Busy. The
 exception is cancel(). Python's global lock is released while a picture is encoded or a prompt is answered.
 """
@@ -27,10 +29,12 @@ import numpy as np
 
 from . import _palmtop
 from ._palmtop import Busy, Cancelled, DeadlinePassed, Error, __version__
+from ._pixels import pixels_or_file
+from ._watch import AnswerRecord, Counts, EventRecord, Record, Watch
 
 __all__ = [
-    "Answer", "Busy", "Cancelled", "DeadlinePassed", "Error", "Features", "Model", "Plan", "Session", "Timings",
-    "__version__",
+    "Answer", "AnswerRecord", "Busy", "Cancelled", "Counts", "DeadlinePassed", "Error", "EventRecord", "Features", "Model",
+    "Plan", "Record", "Session", "Timings", "Watch", "__version__",
 ]
 
 
@@ -202,33 +206,10 @@ class Session:
 
         A file is rotated as its Exif or XMP says. A PIL image is not: use PIL.ImageOps.exif_transpose if you need
         it."""
-        if isinstance(picture, (str, os.PathLike)):
-            with open(picture, "rb") as file:
-                picture = file.read()
-        if isinstance(picture, (bytes, bytearray, memoryview)):
-            return Features(self._native.encode_file(bytes(picture), timeout))
-        if hasattr(picture, "convert") and hasattr(picture, "getbands"):
-            picture, format = np.asarray(picture.convert("RGB")), "rgb"
-        picture = np.asarray(picture)
-        if picture.dtype != np.uint8:
-            raise ValueError(f"pixels must be uint8, not {picture.dtype}")
-        height, width = picture.shape[:2] if picture.ndim >= 2 else (0, 0)
-        channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
-        allowed = {1: ["grey", "nv12", "nv21"], 3: ["rgb", "bgr"], 4: ["rgba", "bgra"]}.get(channels)
-        if allowed is None:
-            raise ValueError(f"an array of shape {picture.shape} is not a picture")
-        format = format or allowed[0]
-        if format not in allowed:
-            raise ValueError(f"an array of shape {picture.shape} cannot be {format}: choose from {allowed}")
-        if format in ("nv12", "nv21"):
-            if height % 3 != 0 or width % 2 != 0:
-                raise ValueError(f"{format} has height * 3 / 2 rows of an even width, not {picture.shape}")
-            height = height // 3 * 2
-        # One copy, which nobody can change while Python's lock is free.
-        pixels = picture.tobytes()
-        return Features(
-            self._native.encode_pixels(pixels, format, width, height, width * channels, rotation, timeout)
-        )
+        taken = pixels_or_file(picture, format)
+        if isinstance(taken, bytes):
+            return Features(self._native.encode_file(taken, timeout))
+        return Features(self._native.encode_pixels(*taken, rotation, timeout))
 
     def answer(
         self,

@@ -6,13 +6,15 @@
 
 #![allow(missing_docs, reason = "the Python side has them")]
 
+mod watch;
+
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
 use std::time::{Duration, Instant};
 
 use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
-use palmtop::tasks::{ReadOptions, Task};
+use palmtop::tasks::{Mask, ReadOptions, Task};
 use palmtop::{
     CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling,
     StopReason, ThreadHints,
@@ -119,6 +121,39 @@ fn limits(wanted: Wanted) -> PyResult<Limits> {
     Ok(limits)
 }
 
+/// Packed pixels, or luma and chroma planes that lie behind each other with one stride.
+fn frame_of<'a>(
+    pixels: &'a [u8],
+    format: &str,
+    width: u32,
+    height: u32,
+    stride: usize,
+    rotation: u32,
+) -> PyResult<Frame<'a>> {
+    let packed = |format| Frame::packed(format, width, height, stride, pixels);
+    let chroma = stride.checked_mul(height as usize).and_then(|luma| pixels.get(luma..)).unwrap_or_default();
+    let (luma, chroma) = (Plane::new(pixels, stride), Plane::new(chroma, stride));
+    let frame = match format {
+        "rgb" => packed(PixelFormat::Rgb),
+        "bgr" => packed(PixelFormat::Bgr),
+        "rgba" => packed(PixelFormat::Rgba),
+        "bgra" => packed(PixelFormat::Bgra),
+        "grey" => packed(PixelFormat::Grey),
+        "nv12" => Frame::nv12(width, height, luma, chroma),
+        "nv21" => Frame::nv21(width, height, luma, chroma),
+        other => return Err(PyValueError::new_err(format!("{other:?} is not a pixel format"))),
+    };
+    Ok(frame.map_err(of_image)?.turned(Rotation::from_degrees(rotation).map_err(of_image)?))
+}
+
+/// A mask's x, y, width, height and pixels.
+type MaskBytes = (u32, u32, u32, u32, Py<PyBytes>);
+
+fn mask_bytes(py: Python<'_>, mask: &Mask) -> MaskBytes {
+    let pixels: Vec<u8> = mask.rows().flatten().map(u8::from).collect();
+    (mask.x(), mask.y(), mask.width(), mask.height(), PyBytes::new(py, &pixels).unbind())
+}
+
 #[pyclass(frozen)]
 struct Features(RwLock<ImageFeatures>);
 
@@ -137,9 +172,8 @@ struct Session {
     session: Mutex<palmtop::Session>,
 }
 
-/// Label, score, box, locations, and a mask's x, y, width, height and pixels.
-type Object =
-    (String, Option<f32>, (f32, f32, f32, f32), [u16; 4], Option<(u32, u32, u32, u32, Py<PyBytes>)>);
+/// Label, score, box, locations, and mask.
+type Object = (String, Option<f32>, (f32, f32, f32, f32), [u16; 4], Option<MaskBytes>);
 /// Text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects.
 type Answered = (String, Vec<u32>, Vec<f32>, &'static str, usize, f32, Vec<Object>);
 
@@ -190,21 +224,7 @@ impl Session {
         timeout: Option<f64>,
     ) -> PyResult<Features> {
         let _mode = DefaultFloatMode::enter();
-        let packed = |format| Frame::packed(format, width, height, stride, &pixels);
-        let chroma =
-            stride.checked_mul(height as usize).and_then(|luma| pixels.get(luma..)).unwrap_or_default();
-        let (luma, chroma) = (Plane::new(&pixels, stride), Plane::new(chroma, stride));
-        let frame = match format {
-            "rgb" => packed(PixelFormat::Rgb),
-            "bgr" => packed(PixelFormat::Bgr),
-            "rgba" => packed(PixelFormat::Rgba),
-            "bgra" => packed(PixelFormat::Bgra),
-            "grey" => packed(PixelFormat::Grey),
-            "nv12" => Frame::nv12(width, height, luma, chroma),
-            "nv21" => Frame::nv21(width, height, luma, chroma),
-            other => return Err(PyValueError::new_err(format!("{other:?} is not a pixel format"))),
-        };
-        let frame = frame.map_err(of_image)?.turned(Rotation::from_degrees(rotation).map_err(of_image)?);
+        let frame = frame_of(&pixels, format, width, height, stride, rotation)?;
         let session = &mut *self.lock()?;
         let options = self.options(timeout)?;
         py.detach(|| {
@@ -325,11 +345,7 @@ impl Session {
         let read = self.model.read_answer(answer, picture, &options).map_err(to_python)?;
         let mut objects = Vec::with_capacity(read.objects.len());
         for found in read.objects {
-            let mask = found.mask.map(|mask| {
-                let pixels: Vec<u8> = mask.rows().flatten().map(u8::from).collect();
-                let pixels = PyBytes::new(py, &pixels).unbind();
-                (mask.x(), mask.y(), mask.width(), mask.height(), pixels)
-            });
+            let mask = found.mask.as_ref().map(|mask| mask_bytes(py, mask));
             let edges = found.bounding_box;
             let edges = (edges.x_min, edges.y_min, edges.x_max, edges.y_max);
             objects.push((found.label, found.score, edges, found.locations, mask));
@@ -365,6 +381,7 @@ fn _palmtop(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Model>()?;
     m.add_class::<Session>()?;
     m.add_class::<Features>()?;
+    m.add_class::<watch::Watch>()?;
     m.add_function(wrap_pyfunction!(object_prompt, m)?)?;
     m.add("Error", m.py().get_type::<Error>())?;
     m.add("Busy", m.py().get_type::<Busy>())?;

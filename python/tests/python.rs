@@ -4,10 +4,15 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
+use palmtop::image::{ImageLimits, decode_file};
+use palmtop::{CancelToken, Limits, Model, ThreadHints};
 use palmtop_convert::Options;
 use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, caption, checkpoint, data};
+use palmtop_watch::frames::{FrameOptions, FrameWatch, PreparedFrames};
+use palmtop_watch::record::{Line, Record};
 
 fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,12 +50,7 @@ fn test(mut python: Command, all: bool) {
     python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_palmtop.py"));
     let output = python.arg(&model).arg(&picture).output().unwrap();
     let said = check(&output);
-    for line in String::from_utf8_lossy(&output.stderr).lines() {
-        if let Some((what, why)) = line.strip_prefix("SKIPPED: ").and_then(|line| line.split_once(": ")) {
-            assert!(!all, "{what}: {why}");
-            skipped(what, why);
-        }
-    }
+    skips(&output, all);
     assert_eq!(said, bits(&caption(&model, &picture, 40)));
 }
 
@@ -63,13 +63,101 @@ fn python_hears_what_the_rust_library_says() {
     let folder = tempfile::tempdir().unwrap();
     let package = folder.path().join("palmtop");
     std::fs::create_dir(&package).unwrap();
-    std::fs::copy(here().join("palmtop/__init__.py"), package.join("__init__.py")).unwrap();
+    for source in std::fs::read_dir(here().join("palmtop")).unwrap() {
+        let source = source.unwrap().path();
+        if source.extension().is_some_and(|extension| extension == "py") {
+            std::fs::copy(&source, package.join(source.file_name().unwrap())).unwrap();
+        }
+    }
     let name = format!("{}palmtop_python{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let built = std::env::current_exe().unwrap().with_file_name(name);
     std::fs::copy(&built, package.join("_palmtop.abi3.so")).unwrap();
-    let mut python = python();
-    python.env("PYTHONPATH", folder.path());
-    test(python, false);
+    let from_here = || {
+        let mut python = python();
+        python.env("PYTHONPATH", folder.path());
+        python
+    };
+    test(from_here(), false);
+    test_watch(from_here(), folder.path(), false);
+}
+
+fn skips(output: &Output, all: bool) {
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        if let Some((what, why)) = line.strip_prefix("SKIPPED: ").and_then(|line| line.split_once(": ")) {
+            assert!(!all, "{what}: {why}");
+            skipped(what, why);
+        }
+    }
+}
+
+/// `test_watch.py` on the model that is part of the program, whose records it prints against the Rust library's, and the
+/// example of a robot.
+fn test_watch(mut python: Command, folder: &Path, all: bool) {
+    let demo = here().join("../demo");
+    let (model, bus) = (demo.join("demo.palm"), demo.join("day.png"));
+    let empty = demo.join("menu.png");
+    python.env("PYTHONDONTWRITEBYTECODE", "1");
+    let drive = |budget: &str, frames: &Path, python: &Command| {
+        let mut robot = Command::new(python.get_program());
+        robot.envs(python.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        robot.arg(here().join("examples/robot.py")).arg(&model).arg(frames).args([budget, "bus"]);
+        check(&robot.output().unwrap())
+    };
+    let output =
+        python.arg(here().join("tests/test_watch.py")).args([&model, &bus, &empty]).output().unwrap();
+    let said = check(&output);
+    skips(&output, all);
+    let said: Vec<serde_json::Value> = said.lines().map(comparable).collect();
+    assert_eq!(said, records(&model, &bus, &empty));
+
+    let frames = folder.join("frames");
+    std::fs::create_dir(&frames).unwrap();
+    for number in 0..8 {
+        let picture = if number < 3 { &bus } else { &empty };
+        std::fs::copy(picture, frames.join(format!("{number}.png"))).unwrap();
+    }
+    let said = drive("3600000", &frames, &python);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].starts_with("frame 0: bus comes at "), "{said}");
+    assert!(lines[1].starts_with("frame 5: bus goes"), "{said}");
+    assert!(lines[2].starts_with("8 frames, ") && lines[2].ends_with(" answers, 0 late"), "{said}");
+    let said = drive("0", &frames, &python);
+    assert!(said.starts_with("frame 0: late, the robot stops\nframe 1: late"), "{said}");
+    assert!(said.ends_with("8 frames, 0 answers, 8 late\n"), "{said}");
+}
+
+/// What the Rust library tells of the film of `test_watch.py`.
+fn records(model: &Path, bus: &Path, empty: &Path) -> Vec<serde_json::Value> {
+    const QUESTIONS: &str = "[[question]]\nname = \"traffic\"\ndetect = [\"bus\", \"tree\"]\nat_least_every = \"1s\"\n\
+        [[question]]\ncaption = \"en\"\n[[question]]\nname = \"panda\"\nask = \"is there a panda?\"\n\
+        choose = [\"yes\", \"no\"]\n[[question.rule]]\nis = \"no\"\n";
+    let model = Model::open(model).unwrap();
+    let how = FrameOptions { recording: true, ..FrameOptions::default() };
+    let prepared = PreparedFrames::new(&model, QUESTIONS, &Limits::default(), how).unwrap();
+    let mut watch =
+        FrameWatch::new(&model, prepared, &ThreadHints::default(), &CancelToken::default()).unwrap();
+    let [bus, empty] = [bus, empty].map(|path| decode_file(path, &ImageLimits::default()).unwrap());
+    let mut told = Vec::new();
+    let mut tell =
+        |record: &Record| told.push(comparable(&serde_json::to_string(&Line::from(record)).unwrap()));
+    let start = Instant::now();
+    for number in 0..20 {
+        let picture = if number < 6 { &bus } else { &empty };
+        let taken = start + Duration::from_millis(200) * number;
+        watch.frame(0, &picture.view().into(), Some(taken), &mut |record, _| tell(&record)).unwrap();
+    }
+    watch.end(&mut |record, _| tell(&record));
+    assert!(told.len() >= 8, "{told:?}");
+    told
+}
+
+/// A record's line without what is another one in every run: the time of day and the run's number in the event's name.
+fn comparable(line: &str) -> serde_json::Value {
+    let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+    for key in ["time", "latency_ms", "id"] {
+        value.as_object_mut().unwrap().remove(key);
+    }
+    value
 }
 
 #[test]
@@ -81,4 +169,5 @@ fn pip_installs_it_beside_pillow_and_supervision() {
     let package = format!("{}[pictures,supervision]", here().display());
     check(&Command::new(venv.join("bin/pip")).args(["install", &package]).output().unwrap());
     test(Command::new(venv.join("bin/python")), true);
+    test_watch(Command::new(venv.join("bin/python")), folder.path(), true);
 }

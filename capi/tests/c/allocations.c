@@ -42,6 +42,28 @@ static int32_t hear(void *user, const palmtop_piece *piece) {
     return 0;
 }
 
+/* A watch allocates nothing for frames that no question is asked about. */
+static void still_frames(palmtop_model model, const uint8_t *frame, size_t bytes) {
+    static const char questions[] = "max_new_tokens = 4\n[[question]]\nocr = true\n[[question]]\ndetect = 'cat'";
+    palmtop_watch watch;
+    palmtop_watch_report report = {0};
+    palmtop_pixels pixels;
+    unsigned round, quiet = 0, asked = 0;
+    report.size = sizeof report;
+    OK(palmtop_watch_new(model, questions, NULL, &watch));
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 640, 480, frame, bytes));
+    for (round = 0; round < 100; round++) {
+        unsigned before = calls;
+        OK(palmtop_watch_frame(watch, 0, &pixels, 0, &report));
+        CHECK(report.encoded == 1 || calls == before);
+        quiet += report.encoded == 0;
+        asked += report.answers;
+        if (round == 60) OK(palmtop_watch_command(watch, "pause"));
+    }
+    CHECK(quiet >= 39 && asked >= 2);
+    OK(palmtop_watch_free(watch));
+}
+
 int main(int argc, char **argv) {
     static const char *const prompts[] = {"caption en", "detect cat ; dog", "answer en wo ist die Größe 😀?"};
     static const char *const choices[] = {"yes", "no", "a red cat"};
@@ -98,6 +120,7 @@ int main(int argc, char **argv) {
     OK(palmtop_answer(session, features, prompts, 3, &options, &result));
     CHECK(calls > before);
     OK(palmtop_result_free(result));
+    still_frames(model, frame, bytes);
     OK(palmtop_grammar_free(grammar));
     OK(palmtop_features_free(features));
     OK(palmtop_session_free(session));

@@ -12,6 +12,7 @@ static palmtop_session session;
 static palmtop_features features;
 static palmtop_result result;
 static palmtop_grammar grammar;
+static palmtop_watch watch;
 
 static uint8_t *frame;
 static size_t frame_bytes;
@@ -40,10 +41,14 @@ static void fill_bad(void) {
 
 /* Where the bytes of `id` happen to be a living handle of that kind, there is nothing to be refused. */
 static int lives(uint64_t id) {
-    return id == model.id || id == session.id || id == features.id || id == result.id || id == grammar.id;
+    return id == model.id || id == session.id || id == features.id || id == result.id || id == grammar.id ||
+           id == watch.id;
 }
 
 static const char *const PROMPT[] = {"caption en"};
+
+/* Every frame is looked at, and every answer told. */
+static const char QUESTIONS[] = "max_new_tokens = 4\n[gate]\npixels = false\nfeatures = false\n[[question]]\nname = 'ocr'\nocr = true";
 
 static void handles(void) {
     palmtop_model_info info = {0};
@@ -56,13 +61,22 @@ static void handles(void) {
     palmtop_answer_options options;
     uint32_t width, height;
     size_t i, k;
-    uint64_t others[5];
+    uint64_t others[6];
+    palmtop_watch_report report = {0};
+    palmtop_watch_counts counts = {0};
+    palmtop_record record = {0};
+    const char *json;
+    size_t length;
+    uint64_t gates;
     info.size = sizeof info;
     plan.size = sizeof plan;
     timings.size = sizeof timings;
     answer.size = sizeof answer;
     object.size = sizeof object;
     mask.size = sizeof mask;
+    report.size = sizeof report;
+    counts.size = sizeof counts;
+    record.size = sizeof record;
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
     OK(palmtop_answer_options_init(&options, sizeof options));
     others[0] = model.id;
@@ -70,14 +84,16 @@ static void handles(void) {
     others[2] = features.id;
     others[3] = result.id;
     others[4] = grammar.id;
-    for (i = 0; i < sizeof bad / sizeof *bad + 5; i++) {
-        uint64_t id = i < 5 ? others[i] : bad[i - 5];
+    others[5] = watch.id;
+    for (i = 0; i < sizeof bad / sizeof *bad + 6; i++) {
+        uint64_t id = i < 6 ? others[i] : bad[i - 6];
         palmtop_model m = {id};
         palmtop_session s = {id}, new_session = {7};
         palmtop_features f = {id}, new_features = {7};
         palmtop_result r = {id}, new_result = {7};
         palmtop_grammar g = {id}, new_grammar = {7};
-        if (i >= 5 && lives(id)) continue;
+        palmtop_watch w = {id}, new_watch = {7};
+        if (i >= 6 && lives(id)) continue;
         if (id != model.id) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_get_info(m, &info));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_verify(m));
@@ -87,7 +103,10 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_session_new(m, NULL, &new_session));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_features_new(m, &new_features));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_grammar_choices(m, PROMPT, 1, &new_grammar));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_plan(m, QUESTIONS, NULL, &plan, &gates));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_new(m, QUESTIONS, NULL, &new_watch));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_free(m));
+            CHECK(new_watch.id == 0);
             CHECK(new_session.id == 0 && new_features.id == 0 && new_grammar.id == 0);
         }
         if (id != session.id) {
@@ -114,6 +133,20 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_result_get_mask(r, 0, 0, &mask, NULL, 0));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_result_free(r));
         }
+        if (id != watch.id) {
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_frame(w, 0, &pixels, 0, &report));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_end(w));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_command(w, "ask"));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_set_prompt(w, "ocr", "ocr"));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_cancel(w));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_reset_cancel(w));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_get_counts(w, &counts));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_next(w, &record));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_get_object(w, 0, &object));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_get_mask(w, 0, &mask, NULL, 0));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_record_json(w, &json, &length));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_free(w));
+        }
         if (id != grammar.id && id != 0) {
             options.grammar = g;
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, features, PROMPT, 1, &options, NULL));
@@ -126,14 +159,17 @@ static void handles(void) {
         static palmtop_session s;
         static palmtop_features f;
         static palmtop_grammar g;
+        static palmtop_watch w;
         if (k == 0) {
             OK(palmtop_session_new(model, NULL, &s));
             OK(palmtop_features_new(model, &f));
             OK(palmtop_grammar_choices(model, PROMPT, 1, &g));
+            OK(palmtop_watch_new(model, QUESTIONS, NULL, &w));
         }
         WANT(want, palmtop_session_free(s));
         WANT(want, palmtop_features_free(f));
         WANT(want, palmtop_grammar_free(g));
+        WANT(want, palmtop_watch_free(w));
     }
 }
 
@@ -163,6 +199,12 @@ static void structs(void) {
     palmtop_answer_info answer = {0};
     palmtop_object object = {0};
     palmtop_mask mask = {0};
+    palmtop_watch_options watching;
+    palmtop_watch_report report = {0};
+    palmtop_watch_counts counts = {0};
+    palmtop_record record = {0};
+    palmtop_watch w;
+    uint64_t gates;
     palmtop_session s;
     struct {
         palmtop_answer_options options;
@@ -211,8 +253,24 @@ static void structs(void) {
     SIZES(palmtop_model_info, info, palmtop_model_get_info(model, &info));
     SIZES(palmtop_timings, timings, palmtop_session_get_timings(session, &timings));
     SIZES(palmtop_answer_info, answer, palmtop_result_get_answer(result, 0, &answer));
-    SIZES(palmtop_object, object, palmtop_result_get_object(result, 0, 0, &object));
+    SIZES_FROM(offsetof(palmtop_object, track), palmtop_object, object, palmtop_result_get_object(result, 0, 0, &object));
     SIZES(palmtop_mask, mask, palmtop_result_get_mask(result, 0, 0, &mask, NULL, 0));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_options_init(NULL, sizeof watching));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_options_init(&watching, 8));
+    OK(palmtop_watch_options_init(&watching, sizeof watching));
+    SIZES(palmtop_watch_options, watching, palmtop_watch_new(model, QUESTIONS, &watching, &w));
+    SIZES(palmtop_watch_options, watching, palmtop_watch_plan(model, QUESTIONS, &watching, &plan, &gates));
+    SIZES(palmtop_plan, plan, palmtop_watch_plan(model, QUESTIONS, NULL, &plan, &gates));
+    watching.session = &limits;
+    SIZES_FROM(first, palmtop_session_options, limits, palmtop_watch_new(model, QUESTIONS, &watching, &w));
+    SIZES(palmtop_watch_report, report, palmtop_watch_frame(watch, 0, &pixels, 0, &report));
+    OK(palmtop_watch_frame(watch, 0, &pixels, 0, &report));
+    CHECK(report.records == 1 && report.encoded == 1 && report.answers == 1 && report.late == 0 && report.spared == 0);
+    SIZES(palmtop_watch_counts, counts, palmtop_watch_get_counts(watch, &counts));
+    /* A record that has no place is not taken. */
+    SIZES(palmtop_record, record, palmtop_watch_next(watch, &record));
+    OK(palmtop_watch_next(watch, &record));
+    CHECK(record.kind == PALMTOP_RECORD_ANSWER && strcmp(record.question, "ocr") == 0 && record.object_count == 0);
 
     /* A newer program's fields are refused if they are used, and filled with nothing. */
     OK(palmtop_answer_options_init(&newer.options, sizeof newer));
@@ -504,6 +562,185 @@ static void results(void) {
     free(pixels);
 }
 
+static palmtop_watch_options telling_all(void) {
+    palmtop_watch_options options;
+    OK(palmtop_watch_options_init(&options, sizeof options));
+    options.all_answers = 1;
+    return options;
+}
+
+static void watches(void) {
+    static const char *const wrong[] = {
+        "", "[[question]]", "[[question]]\nocr = 1", "nonsense", "[[question]]\nocr = true\nwhat = 1",
+        "[[question]]\nocr = true\ncamera = 'none'", "[[question]]\ndetect = 'a;b'", "batch = 0\n[[question]]\nocr = true",
+        "[[question]]\nocr = true\n[[question]]\nocr = true", "[[question]]\nask = 'x'\nchoose = ['\xff']",
+        "[[camera]]\nsource = 'ftp://x'\n[[question]]\nocr = true", "[[camera]]\n[[question]]\nocr = true",
+        "[[question]]\nocr = true\n[[question.rule]]\nappears = true"};
+    palmtop_watch_options options = telling_all();
+    palmtop_session_options limits;
+    palmtop_watch_report report = {0};
+    palmtop_watch_counts counts = {0};
+    palmtop_plan plan = {0}, of_session = {0};
+    palmtop_pixels pixels, p;
+    palmtop_record record = {0};
+    palmtop_object object = {0};
+    palmtop_mask mask = {0};
+    palmtop_watch w = {7};
+    const char *json;
+    size_t length, i;
+    uint64_t gates = 7;
+    char *much = malloc(100001);
+    CHECK(much != NULL);
+    memset(much, 'a', 100000);
+    much[100000] = 0;
+    report.size = sizeof report;
+    counts.size = sizeof counts;
+    plan.size = of_session.size = sizeof plan;
+    record.size = sizeof record;
+    object.size = sizeof object;
+    mask.size = sizeof mask;
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    for (i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, wrong[i], NULL, &w));
+        CHECK(w.id == 0);
+    }
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, NULL, NULL, &w));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, "\xff", NULL, &w));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, much, NULL, &w));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, QUESTIONS, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_plan(model, NULL, NULL, &plan, &gates));
+    CHECK(gates == 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_plan(model, QUESTIONS, NULL, NULL, &gates));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_plan(model, QUESTIONS, NULL, &plan, NULL));
+    OK(palmtop_session_options_init(&limits, sizeof limits));
+    options.session = &limits;
+    limits.threads = UINT32_MAX;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, QUESTIONS, &options, &w));
+    limits.threads = 0;
+    limits.image_side = 0;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, QUESTIONS, &options, &w));
+    options.session = (const palmtop_session_options *)(const void *)((const char *)&limits + 1);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_new(model, QUESTIONS, &options, &w));
+
+    /* The plan is that of a session with these limits, and what gates take. */
+    limits.image_side = 640;
+    options.session = &limits;
+    OK(palmtop_watch_plan(model, QUESTIONS, &options, &plan, &gates));
+    limits.batch = 77;
+    limits.new_tokens = 99;
+    OK(palmtop_watch_plan(model, QUESTIONS, &options, &of_session, &gates));
+    CHECK(plan.session_bytes == of_session.session_bytes && plan.session_bytes > 0 && gates == 0);
+    OK(palmtop_watch_plan(model, "[[question]]\nocr = true", &options, &plan, &gates));
+    CHECK(gates > 0);
+
+    OK(palmtop_watch_new(model, QUESTIONS, &options, &w));
+    WANT(PALMTOP_NOT_FOUND, palmtop_watch_next(w, &record));
+    WANT(PALMTOP_NOT_FOUND, palmtop_watch_get_object(w, 0, &object));
+    WANT(PALMTOP_NOT_FOUND, palmtop_watch_get_mask(w, 0, &mask, NULL, 0));
+    WANT(PALMTOP_NOT_FOUND, palmtop_watch_record_json(w, &json, &length));
+    OK(palmtop_watch_end(w));
+    OK(palmtop_watch_get_counts(w, &counts));
+    CHECK(counts.pictures == 0 && counts.latency_p50_ns == 0 && counts.latency_max_ns == 0);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_frame(w, 1, &pixels, 0, &report));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_frame(w, UINT32_MAX, &pixels, 0, &report));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_frame(w, 0, NULL, 0, &report));
+    p = pixels;
+    p.planes[0].bytes--;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_frame(w, 0, &p, 0, &report));
+    p = pixels;
+    p.rotation = 91;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_frame(w, 0, &p, 0, &report));
+    OK(palmtop_watch_frame(w, 0, &pixels, 1, NULL));
+    OK(palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(report.records == 2 && report.answers == 1);
+    /* Times that go back, or lie at the end of all time. */
+    OK(palmtop_watch_frame(w, 0, &pixels, UINT64_MAX, &report));
+    OK(palmtop_watch_frame(w, 0, &pixels, 1, &report));
+    for (i = 0; palmtop_watch_next(w, &record) == PALMTOP_OK; i++) {
+        CHECK(record.picture == i && record.kind == PALMTOP_RECORD_ANSWER && record.rule[0] == 0 && record.score == -1);
+        OK(palmtop_watch_record_json(w, &json, &length));
+        CHECK(strstr(json, "\"record\":\"answer\"") != NULL && strlen(json) == length);
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_record_json(w, NULL, &length));
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_record_json(w, &json, NULL));
+        WANT(PALMTOP_NOT_FOUND, palmtop_watch_get_object(w, 0, &object));
+        WANT(PALMTOP_NOT_FOUND, palmtop_watch_get_object(w, SIZE_MAX, &object));
+        WANT(PALMTOP_NOT_FOUND, palmtop_watch_get_mask(w, 0, &mask, NULL, 0));
+    }
+    CHECK(i == 4);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_next(w, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_get_counts(w, NULL));
+
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_command(w, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_command(w, "\xff"));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_command(w, "dance"));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_command(w, much));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_command(w, "ask nobody"));
+    CHECK(strstr(palmtop_last_error(), "ocr") != NULL);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_set_prompt(w, NULL, "ocr"));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_set_prompt(w, "ocr", NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_set_prompt(w, "nobody", "ocr"));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_set_prompt(w, "ocr", much));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_set_prompt(w, "ocr", "\xc3"));
+    OK(palmtop_watch_set_prompt(w, "ocr", "caption en"));
+    OK(palmtop_watch_command(w, "pause"));
+    OK(palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(report.answers == 0);
+    OK(palmtop_watch_command(w, "resume"));
+    OK(palmtop_watch_command(w, "ask ocr"));
+    OK(palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(report.answers == 1);
+
+    OK(palmtop_watch_cancel(w));
+    WANT(PALMTOP_CANCELLED, palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(strstr(palmtop_last_error(), "palmtop_watch_reset_cancel") != NULL && report.records == 1);
+    OK(palmtop_watch_reset_cancel(w));
+    OK(palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(report.records == 2);
+    OK(palmtop_watch_get_counts(w, &counts));
+    CHECK(counts.records_lost == 0 && counts.pictures == 8 && counts.answers == 6);
+    OK(palmtop_watch_free(w));
+
+    /* A budget that is over before it begins: nothing is answered, and that is no error. */
+    OK(palmtop_watch_new(model, "budget = '0s'\n[[question]]\nocr = true", NULL, &w));
+    OK(palmtop_watch_frame(w, 0, &pixels, 0, &report));
+    CHECK(report.late == 1 && report.answers == 0 && report.encoded == 0 && report.records == 0);
+    OK(palmtop_watch_free(w));
+    free(much);
+}
+
+/* Frames for a watch until it is cancelled. */
+static void *gives_frames(void *user) {
+    palmtop_pixels pixels;
+    palmtop_status status;
+    (void)user;
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    do {
+        status = palmtop_watch_frame(watch, 0, &pixels, 0, NULL);
+        CHECK(status == PALMTOP_OK || status == PALMTOP_BUSY || status == PALMTOP_CANCELLED);
+    } while (status != PALMTOP_CANCELLED);
+    return NULL;
+}
+
+/* During a call on another thread a watch is busy for all but the one who stops it. */
+static void busy_watch(void) {
+    palmtop_watch_counts counts = {0};
+    palmtop_pixels pixels;
+    pthread_t thread;
+    unsigned seen = 0;
+    counts.size = sizeof counts;
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
+    CHECK(pthread_create(&thread, NULL, gives_frames, NULL) == 0);
+    while (seen != 7) {
+        if (palmtop_watch_get_counts(watch, &counts) == PALMTOP_BUSY) seen |= 1;
+        if (palmtop_watch_command(watch, "ask") == PALMTOP_BUSY) seen |= 2;
+        if (palmtop_watch_end(watch) == PALMTOP_BUSY) seen |= 4;
+    }
+    OK(palmtop_watch_cancel(watch));
+    CHECK(pthread_join(thread, NULL) == 0);
+    OK(palmtop_watch_reset_cancel(watch));
+    OK(palmtop_watch_frame(watch, 0, &pixels, 0, NULL));
+}
+
 static void *from_another_thread(void *user) {
     palmtop_timings timings = {0};
     palmtop_pixels pixels;
@@ -687,6 +924,7 @@ int main(int argc, char **argv) {
     OK(palmtop_session_new(model, NULL, &session));
     OK(palmtop_features_new(model, &features));
     OK(palmtop_grammar_choices(model, segment, 1, &grammar));
+    OK(palmtop_watch_new(model, QUESTIONS, NULL, &watch));
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
     OK(palmtop_encode_pixels(session, features, &pixels, NULL));
     OK(palmtop_answer_options_init(&options, sizeof options));
@@ -708,6 +946,8 @@ int main(int argc, char **argv) {
     busy();
     cancelled();
     threads_and_log();
+    watches();
+    busy_watch();
     from_memory(argv[1]);
 
     /* Objects may be freed in any order. */
@@ -715,6 +955,8 @@ int main(int argc, char **argv) {
     OK(palmtop_grammar_free(grammar));
     OK(palmtop_answer(session, features, PROMPT, 1, NULL, NULL));
     OK(palmtop_session_free(session));
+    OK(palmtop_watch_end(watch));
+    OK(palmtop_watch_free(watch));
     results();
     OK(palmtop_result_free(result));
     OK(palmtop_features_free(features));
