@@ -238,7 +238,7 @@ fn a_watch_tells_what_the_rust_library_tells() {
         [[question]]\ncaption = \"en\"\n[[question]]\nname = \"panda\"\nask = \"is there a panda?\"\n\
         choose = [\"yes\", \"no\"]\n[[question.rule]]\nis = \"no\"\n";
     let folder = tempfile::tempdir().unwrap();
-    let (frames, bytes, width, height) = film(folder.path(), 6, 14);
+    let (frames, bytes, width, height) = film(folder.path(), 2, 6);
     let model = Model::open(&demo_model()).unwrap();
     let how = FrameOptions { recording: true, ..FrameOptions::default() };
     let prepared = PreparedFrames::new(&model, QUESTIONS, &Limits::default(), how).unwrap();

@@ -203,7 +203,7 @@ static void structs(void) {
     palmtop_watch_report report = {0};
     palmtop_watch_counts counts = {0};
     palmtop_record record = {0};
-    palmtop_watch w;
+    palmtop_watch made;
     uint64_t gates;
     palmtop_session s;
     struct {
@@ -258,11 +258,11 @@ static void structs(void) {
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_options_init(NULL, sizeof watching));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_watch_options_init(&watching, 8));
     OK(palmtop_watch_options_init(&watching, sizeof watching));
-    SIZES(palmtop_watch_options, watching, palmtop_watch_new(model, QUESTIONS, &watching, &w));
+    SIZES(palmtop_watch_options, watching, palmtop_watch_new(model, QUESTIONS, &watching, &made));
     SIZES(palmtop_watch_options, watching, palmtop_watch_plan(model, QUESTIONS, &watching, &plan, &gates));
     SIZES(palmtop_plan, plan, palmtop_watch_plan(model, QUESTIONS, NULL, &plan, &gates));
     watching.session = &limits;
-    SIZES_FROM(first, palmtop_session_options, limits, palmtop_watch_new(model, QUESTIONS, &watching, &w));
+    SIZES_FROM(first, palmtop_session_options, limits, palmtop_watch_new(model, QUESTIONS, &watching, &made));
     SIZES(palmtop_watch_report, report, palmtop_watch_frame(watch, 0, &pixels, 0, &report));
     OK(palmtop_watch_frame(watch, 0, &pixels, 0, &report));
     CHECK(report.records == 1 && report.encoded == 1 && report.answers == 1 && report.late == 0 && report.spared == 0);
