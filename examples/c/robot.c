@@ -15,13 +15,18 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static volatile sig_atomic_t stopped;
 
 static void stop(int signal_number) {
     (void)signal_number;
     stopped = 1;
+}
+
+/* True for a call that worked; says why of one that did not. */
+static int ok(palmtop_status status) {
+    if (status != PALMTOP_OK) fprintf(stderr, "%s\n", palmtop_last_error());
+    return status == PALMTOP_OK;
 }
 
 /* What to look out for, as in a configuration file of `palmtop watch`. False if there is no room for it. */
@@ -67,9 +72,9 @@ int main(int argc, char **argv) {
     palmtop_watch_counts counts = {0};
     palmtop_watch_report report = {0};
     palmtop_pixels pixels;
-    palmtop_status status;
     char questions[4096];
     unsigned frame, late = 0;
+    int works;
     size_t bytes;
     unsigned char *data;
     FILE *frames;
@@ -94,25 +99,24 @@ int main(int argc, char **argv) {
     counts.size = sizeof counts;
     report.size = sizeof report;
 
-    status = palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_RGB, width, height, data, bytes);
-    if (status == PALMTOP_OK) status = palmtop_model_open(argv[1], &model);
-    if (status == PALMTOP_OK) status = palmtop_watch_new(model, questions, NULL, &watch);
-    for (frame = 0; status == PALMTOP_OK && !stopped && fread(data, 1, bytes, frames) == bytes; frame++) {
-        /* If you know when the frame was exposed, say so: the budget counts from there. */
-        status = palmtop_watch_frame(watch, 0, &pixels, palmtop_clock_ns(), &report);
+    works = ok(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_RGB, width, height, data, bytes)) &&
+            ok(palmtop_model_open(argv[1], &model)) && ok(palmtop_watch_new(model, questions, NULL, &watch));
+    if (works) {
+        for (frame = 0; works && !stopped && fread(data, 1, bytes, frames) == bytes; frame++) {
+            /* If you know when the frame was exposed, say so: the budget counts from there. */
+            works = ok(palmtop_watch_frame(watch, 0, &pixels, palmtop_clock_ns(), &report));
+            take_records(watch);
+            step(frame, report.late > 0);
+            late += report.late > 0;
+        }
+        works = ok(palmtop_watch_end(watch)) && ok(palmtop_watch_get_counts(watch, &counts)) && works;
         take_records(watch);
-        step(frame, report.late > 0);
-        late += report.late > 0;
+        printf("%u frames, %llu answers, %u late\n", frame, (unsigned long long)counts.answers, late);
     }
-    if (status == PALMTOP_OK) status = palmtop_watch_end(watch);
-    take_records(watch);
-    if (status == PALMTOP_OK) status = palmtop_watch_get_counts(watch, &counts);
-    if (status != PALMTOP_OK) fprintf(stderr, "%s\n", palmtop_last_error());
-    printf("%u frames, %llu answers, %u late\n", frame, (unsigned long long)counts.answers, late);
 
     palmtop_watch_free(watch);
     palmtop_model_free(model);
     free(data);
     fclose(frames);
-    return status == PALMTOP_OK ? 0 : 1;
+    return works ? 0 : 1;
 }
