@@ -89,12 +89,15 @@ fn the_jvm_hears_what_the_rust_library_says() {
     let mut kotlinc = Command::new("bash");
     kotlinc.arg(kotlin.join("bin/kotlinc")).args(["-Werror", "-cp"]);
     kotlinc.arg(std::env::join_paths([&classes, &coroutines]).unwrap()).arg("-d").arg(&classes);
-    run(kotlinc.arg(mobile.join("kotlin")).arg(mobile.join("tests/FlowsTest.kt")));
+    run(kotlinc
+        .arg(mobile.join("kotlin"))
+        .args(["FlowsTest.kt", "WatchingTest.kt"].map(|t| mobile.join("tests").join(t))));
     let on_jvm = |main| {
         let mut java = java(folder, &[&classes, &coroutines, &standard], main);
         run(java.arg(&model.path).arg(&picture))
     };
     assert_eq!(on_jvm("FlowsTestKt"), "ok\n");
+    assert_eq!(on_jvm("WatchingTestKt"), "ok\n");
     let sample = on_jvm("SampleKt");
     assert!(sample.starts_with(&caption.text), "{sample}");
 }

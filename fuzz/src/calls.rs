@@ -3,7 +3,7 @@
 //! each object can be freed exactly once.
 
 use std::collections::BTreeSet;
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::ptr::{null, null_mut};
 
@@ -95,6 +95,7 @@ struct World {
     features: Handles,
     results: Handles,
     grammars: Handles,
+    watches: Handles,
     /// Pictures encoded, prompts answered.
     done: (usize, usize),
     pixels: Vec<u8>,
@@ -111,6 +112,20 @@ const TEXTS: [&[u8]; 9] = [
     "Größe 😀 猫\n\n\0".as_bytes(),
     b"yes\0",
 ];
+
+/// What a watch is made of. Answers are short, since the model is random.
+const QUESTIONS: [&CStr; 6] = [
+    c"max_new_tokens = 2\n[[question]]\nname = \"ocr\"\nocr = true",
+    c"max_new_tokens = 4\n[gate]\npixels = false\n[[question]]\ncaption = \"en\"\n[[question]]\nname = \"ocr\"\nocr = true\n\
+      [[question.rule]]\nmatches = \".*\"\n[[camera]]\nname = \"a\"\n[[camera]]\nname = \"b\"",
+    c"max_new_tokens = 24\n[[question]]\nsegment = \"cat\"\n[[question.rule]]\nname = \"many\"\nat_least = 1\n\
+      [[question.rule]]\nappears = true",
+    c"budget = \"1ms\"\n[gate]\npixels = false\nfeatures = false\n[[question]]\nask = \"x\"\nchoose = [\"yes\", \"no\"]",
+    c"[[question]]\ndetect = 1",
+    c"[[camera]]\nsource = \"-\"",
+];
+
+const COMMANDS: [&CStr; 6] = [c"ask", c"ask ocr", c"ask nobody", c"pause", c"resume", c"\xff"];
 
 fn text(bytes: &mut Bytes) -> *const c_char {
     match bytes.byte() {
@@ -138,6 +153,7 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
         features: Handles::default(),
         results: Handles::default(),
         grammars: Handles::default(),
+        watches: Handles::default(),
         done: (0, 0),
         pixels: (0..40_000u32).map(|i| (i * 31 / 7) as u8).collect(),
     };
@@ -146,7 +162,7 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
         assert_ne!(status, PALMTOP_INTERNAL);
         assert!((PALMTOP_OK..=PALMTOP_INTERNAL).contains(&status));
         // SAFETY: never null, and ends with a zero.
-        let message = unsafe { std::ffi::CStr::from_ptr(palmtop_last_error()) };
+        let message = unsafe { CStr::from_ptr(palmtop_last_error()) };
         assert!(message.to_str().is_ok_and(|text| status == PALMTOP_OK || !text.is_empty()));
     }
     let done = world.done;
@@ -155,6 +171,7 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
     world.features.live.iter().for_each(|&id| assert_eq!(palmtop_features_free(palmtop_features { id }), 0));
     world.results.live.iter().for_each(|&id| assert_eq!(palmtop_result_free(palmtop_result { id }), 0));
     world.grammars.live.iter().for_each(|&id| assert_eq!(palmtop_grammar_free(palmtop_grammar { id }), 0));
+    world.watches.live.iter().for_each(|&id| assert_eq!(palmtop_watch_free(palmtop_watch { id }), 0));
     done
 }
 
@@ -163,7 +180,7 @@ impl World {
     fn step(&mut self, bytes: &mut Bytes, path: &CString) -> i32 {
         // SAFETY, for all of this function: every address is null, or that of memory of ours as large as is said; sizes
         // in structs are lied about only where the library refuses them before it looks further.
-        match bytes.byte() % 24 {
+        match bytes.byte() % 28 {
             0 => {
                 let mut model = palmtop_model::default();
                 let kind = bytes.byte();
@@ -294,6 +311,9 @@ impl World {
                     palmtop_prompt(task, language, texts.as_ptr(), count, buffer.as_mut_ptr(), n, &mut length)
                 }
             }
+            23 => self.new_watch(bytes),
+            24 | 25 => self.watch_frame(bytes),
+            26 => self.watch(bytes),
             _ => {
                 let id = self.features.pick(bytes);
                 let (mut width, mut height) = (7, 7);
@@ -308,6 +328,29 @@ impl World {
 
     fn encode(&mut self, bytes: &mut Bytes) -> i32 {
         let (session, features) = (self.sessions.pick(bytes), self.features.pick(bytes));
+        let pixels = self.picture(bytes);
+        let all = self.pixels.as_ptr();
+        let mut options =
+            palmtop_encode_options { size: size_of::<palmtop_encode_options>(), deadline_ns: 0 };
+        if bytes.byte() > 240 {
+            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
+        }
+        let (handles, options) =
+            ((palmtop_session { id: session }, palmtop_features { id: features }), &options);
+        // SAFETY: planes are parts of `pixels`; the struct is as large as is said.
+        let status = unsafe {
+            match bytes.byte() {
+                255 => palmtop_encode_file(handles.0, handles.1, all.cast(), self.pixels.len(), options),
+                _ => palmtop_encode_pixels(handles.0, handles.1, &pixels, options),
+            }
+        };
+        self.used(status, session, features);
+        self.done.0 += usize::from(status == PALMTOP_OK);
+        status
+    }
+
+    /// A picture, or something like one. Its planes are parts of ours.
+    fn picture(&self, bytes: &mut Bytes) -> palmtop_pixels {
         // SAFETY: an empty struct of integers and addresses.
         let mut pixels: palmtop_pixels = unsafe { std::mem::zeroed() };
         let format = i32::from(bytes.byte() % 10);
@@ -340,22 +383,99 @@ impl World {
         }
         pixels.rotation = bytes.one_of(&[0, 90, 180, 270, 1, u32::MAX]);
         pixels.color = i32::from(bytes.byte() % 5);
-        let mut options =
-            palmtop_encode_options { size: size_of::<palmtop_encode_options>(), deadline_ns: 0 };
-        if bytes.byte() > 240 {
-            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
+        pixels
+    }
+
+    fn new_watch(&mut self, bytes: &mut Bytes) -> i32 {
+        let id = self.models.pick(bytes);
+        let mut watch = palmtop_watch::default();
+        // SAFETY: empty structs of integers and addresses.
+        let (mut options, mut limits): (palmtop_watch_options, palmtop_session_options) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        // SAFETY: the structs are as large as is said.
+        unsafe {
+            palmtop_watch_options_init(&mut options, size_of::<palmtop_watch_options>());
+            palmtop_session_options_init(&mut limits, size_of::<palmtop_session_options>());
         }
-        let (handles, options) =
-            ((palmtop_session { id: session }, palmtop_features { id: features }), &options);
-        // SAFETY: planes are parts of `pixels`; the struct is as large as is said.
+        (limits.threads, limits.image_side) = (1, 4096);
+        options.session = &limits;
+        options.all_answers = u32::from(bytes.byte() & 1);
+        options.recording = u32::from(bytes.byte() & 1);
+        let questions = match bytes.byte() {
+            index if index > 230 => text(bytes),
+            index => QUESTIONS[usize::from(index) % QUESTIONS.len()].as_ptr(),
+        };
+        if self.watches.live.len() > 2 {
+            return PALMTOP_OK;
+        }
+        // SAFETY: as in `step`.
+        let status = unsafe { palmtop_watch_new(palmtop_model { id }, questions, &options, &mut watch) };
+        self.watches.made(status, watch.id);
+        self.models.used(status, id);
+        status
+    }
+
+    fn watch_frame(&mut self, bytes: &mut Bytes) -> i32 {
+        let id = self.watches.pick(bytes);
+        let pixels = self.picture(bytes);
+        let camera = u32::from(bytes.byte() % 3);
+        let time = bytes.one_of(&[0, 0, 1, 1_000_000_000, u64::MAX]);
+        // SAFETY: an empty struct of integers.
+        let mut report: palmtop_watch_report = unsafe { std::mem::zeroed() };
+        report.size = bytes.one_of(&[size_of_val(&report), size_of_val(&report), 0]);
+        // SAFETY: planes are parts of `pixels`; a size of zero is refused.
+        let status = unsafe { palmtop_watch_frame(palmtop_watch { id }, camera, &pixels, time, &mut report) };
+        self.watches.used(status, id);
+        status
+    }
+
+    /// All that is done with a watch beside giving it frames.
+    fn watch(&mut self, bytes: &mut Bytes) -> i32 {
+        let id = self.watches.pick(bytes);
+        let watch = palmtop_watch { id };
+        let index = usize::from(bytes.byte() % 3);
+        // SAFETY: empty structs of numbers and addresses, as large as is said; the mask's buffer too; texts are texts.
         let status = unsafe {
-            match bytes.byte() {
-                255 => palmtop_encode_file(handles.0, handles.1, all.cast(), self.pixels.len(), options),
-                _ => palmtop_encode_pixels(handles.0, handles.1, &pixels, options),
+            let mut record: palmtop_record = std::mem::zeroed();
+            let mut object: palmtop_object = std::mem::zeroed();
+            let mut mask: palmtop_mask = std::mem::zeroed();
+            let mut counts: palmtop_watch_counts = std::mem::zeroed();
+            (record.size, object.size) = (size_of_val(&record), size_of_val(&object));
+            (mask.size, counts.size) = (size_of_val(&mask), size_of_val(&counts));
+            let mut pixels = [0; 500];
+            let (mut json, mut length) = (null(), 0);
+            match bytes.byte() % 16 {
+                0..=3 => {
+                    let status = palmtop_watch_next(watch, &mut record);
+                    if status == PALMTOP_OK {
+                        let strings = [record.camera, record.question, record.rule, record.id, record.text];
+                        for string in strings {
+                            assert!(CStr::from_ptr(string).to_str().is_ok());
+                        }
+                    }
+                    status
+                }
+                4 => palmtop_watch_get_object(watch, index, &mut object),
+                5 => palmtop_watch_get_mask(watch, index, &mut mask, pixels.as_mut_ptr(), pixels.len()),
+                6 | 7 => {
+                    let status = palmtop_watch_record_json(watch, &mut json, &mut length);
+                    assert!(status != PALMTOP_OK || CStr::from_ptr(json).to_bytes().len() == length);
+                    status
+                }
+                8 => palmtop_watch_end(watch),
+                9 => palmtop_watch_get_counts(watch, &mut counts),
+                10 => palmtop_watch_command(watch, bytes.one_of(&COMMANDS).as_ptr()),
+                11 => palmtop_watch_set_prompt(watch, c"ocr".as_ptr(), text(bytes)),
+                12 => palmtop_watch_cancel(watch),
+                13 | 14 => palmtop_watch_reset_cancel(watch),
+                _ => {
+                    let status = palmtop_watch_free(watch);
+                    self.watches.freed(status, id);
+                    return status;
+                }
             }
         };
-        self.used(status, session, features);
-        self.done.0 += usize::from(status == PALMTOP_OK);
+        self.watches.used(status, id);
         status
     }
 

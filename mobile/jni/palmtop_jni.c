@@ -47,6 +47,7 @@ static void check(JNIEnv *env, palmtop_status status) {
 static palmtop_model to_model(jlong id) { return (palmtop_model){(uint64_t)id}; }
 static palmtop_session to_session(jlong id) { return (palmtop_session){(uint64_t)id}; }
 static palmtop_features to_features(jlong id) { return (palmtop_features){(uint64_t)id}; }
+static palmtop_watch to_watch(jlong id) { return (palmtop_watch){(uint64_t)id}; }
 
 NATIVE(jint, abiVersion)(JNIEnv *env, jclass class) {
     (void)env, (void)class;
@@ -161,13 +162,11 @@ NATIVE(void, encodeFile)(JNIEnv *env, jclass class, jlong session, jlong feature
     (*env)->ReleaseByteArrayElements(env, file, data, JNI_ABORT);
 }
 
-NATIVE(void, encodePixels)(JNIEnv *env, jclass class, jlong session, jlong features, jintArray numbers, jobjectArray planes,
-                           jintArray strides, jlong deadline) {
+/* A picture in direct buffers: format, width, height, rotation, color, and a stride and a step for each plane. */
+static palmtop_pixels to_pixels(JNIEnv *env, jintArray numbers, jobjectArray planes, jintArray strides) {
     palmtop_pixels pixels;
-    palmtop_encode_options options;
     jint n[5], stride[6];
     jsize i, count = (*env)->GetArrayLength(env, planes);
-    (void)class;
     (*env)->GetIntArrayRegion(env, numbers, 0, 5, n);
     if (count > 3) count = 3;
     (*env)->GetIntArrayRegion(env, strides, 0, 2 * count, stride);
@@ -185,6 +184,14 @@ NATIVE(void, encodePixels)(JNIEnv *env, jclass class, jlong session, jlong featu
         pixels.planes[i].step = (size_t)stride[2 * i + 1];
         (*env)->DeleteLocalRef(env, buffer);
     }
+    return pixels;
+}
+
+NATIVE(void, encodePixels)(JNIEnv *env, jclass class, jlong session, jlong features, jintArray numbers, jobjectArray planes,
+                           jintArray strides, jlong deadline) {
+    palmtop_pixels pixels = to_pixels(env, numbers, planes, strides);
+    palmtop_encode_options options;
+    (void)class;
     palmtop_encode_options_init(&options, sizeof options);
     options.deadline_ns = (uint64_t)deadline;
     check(env, palmtop_encode_pixels(to_session(session), to_features(features), &pixels, &options));
@@ -212,20 +219,37 @@ static int32_t hear(void *user, const palmtop_piece *piece) {
     return goes_on && !(*env)->ExceptionCheck(env) ? 0 : 1;
 }
 
+/* Where objects come from: an answer of a result, or the record that a watch gave last. */
+struct source {
+    palmtop_result result;
+    size_t answer;
+    palmtop_watch watch;
+};
+
+static palmtop_status get_object(const struct source *from, size_t index, palmtop_object *object) {
+    if (from->watch.id != 0) return palmtop_watch_get_object(from->watch, index, object);
+    return palmtop_result_get_object(from->result, from->answer, index, object);
+}
+
+static palmtop_status get_mask(const struct source *from, size_t index, palmtop_mask *mask, uint8_t *pixels, size_t bytes) {
+    if (from->watch.id != 0) return palmtop_watch_get_mask(from->watch, index, mask, pixels, bytes);
+    return palmtop_result_get_mask(from->result, from->answer, index, mask, pixels, bytes);
+}
+
 /* The mask of an object, or null if it has none. */
-static jobject new_mask(JNIEnv *env, palmtop_result result, size_t answer, size_t index) {
+static jobject new_mask(JNIEnv *env, const struct source *from, size_t index) {
     palmtop_mask mask = {0};
     jvalue arguments[5];
     jbyteArray pixels;
     jbyte *data;
     size_t bytes;
     mask.size = sizeof mask;
-    if (palmtop_result_get_mask(result, answer, index, &mask, NULL, 0) != PALMTOP_OK) return NULL;
+    if (get_mask(from, index, &mask, NULL, 0) != PALMTOP_OK) return NULL;
     bytes = (size_t)mask.width * mask.height;
     pixels = (*env)->NewByteArray(env, (jsize)bytes);
     data = pixels == NULL ? NULL : (*env)->GetByteArrayElements(env, pixels, NULL);
     if (data == NULL) return NULL;
-    palmtop_result_get_mask(result, answer, index, &mask, (uint8_t *)data, bytes);
+    get_mask(from, index, &mask, (uint8_t *)data, bytes);
     (*env)->ReleaseByteArrayElements(env, pixels, data, 0);
     arguments[0].i = (jint)mask.x;
     arguments[1].i = (jint)mask.y;
@@ -235,46 +259,55 @@ static jobject new_mask(JNIEnv *env, palmtop_result result, size_t answer, size_
     return new_object(env, CLASS "Mask", "(IIII[B)V", arguments);
 }
 
-static jobject new_detection(JNIEnv *env, palmtop_result result, size_t answer, size_t index) {
+static jobject new_detection(JNIEnv *env, const struct source *from, size_t index) {
     palmtop_object object = {0};
-    jvalue arguments[7];
+    jvalue arguments[8];
     object.size = sizeof object;
-    if (palmtop_result_get_object(result, answer, index, &object) != PALMTOP_OK) return NULL;
+    if (get_object(from, index, &object) != PALMTOP_OK) return NULL;
     arguments[0].l = new_bytes(env, object.label, object.label_length);
     arguments[1].f = object.score;
     arguments[2].f = object.x_min;
     arguments[3].f = object.y_min;
     arguments[4].f = object.x_max;
     arguments[5].f = object.y_max;
-    arguments[6].l = object.has_mask ? new_mask(env, result, answer, index) : NULL;
+    arguments[6].l = object.has_mask ? new_mask(env, from, index) : NULL;
+    arguments[7].j = (jlong)object.track;
     if ((*env)->ExceptionCheck(env)) return NULL;
-    return new_object(env, CLASS "Detection", "([BFFFFFL" CLASS "Mask;)V", arguments);
+    return new_object(env, CLASS "Detection", "([BFFFFFL" CLASS "Mask;J)V", arguments);
 }
 
-static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index, jclass detection) {
+/* All objects of a source, `count` of them. */
+static jobjectArray new_detections(JNIEnv *env, const struct source *from, size_t count) {
+    jclass detection = (*env)->FindClass(env, CLASS "Detection");
+    jobjectArray objects = detection == NULL ? NULL : (*env)->NewObjectArray(env, (jsize)count, detection, NULL);
+    size_t i;
+    for (i = 0; objects != NULL && i < count; i++) {
+        jobject object;
+        if ((*env)->PushLocalFrame(env, 16) != 0) return NULL;
+        object = (*env)->PopLocalFrame(env, new_detection(env, from, i));
+        if (object == NULL) return NULL;
+        (*env)->SetObjectArrayElement(env, objects, (jsize)i, object);
+        (*env)->DeleteLocalRef(env, object);
+    }
+    return objects;
+}
+
+static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index) {
+    const struct source from = {result, index, {0}};
     palmtop_answer_info info = {0};
     jvalue arguments[7];
     jintArray tokens;
     jfloatArray probabilities;
     jobjectArray objects;
-    size_t i;
     info.size = sizeof info;
     if (palmtop_result_get_answer(result, index, &info) != PALMTOP_OK) return NULL;
     arguments[0].l = new_bytes(env, info.text, info.text_length);
     tokens = (*env)->NewIntArray(env, (jsize)info.token_count);
     probabilities = (*env)->NewFloatArray(env, (jsize)info.token_count);
-    objects = (*env)->NewObjectArray(env, (jsize)info.object_count, detection, NULL);
+    objects = new_detections(env, &from, info.object_count);
     if (arguments[0].l == NULL || tokens == NULL || probabilities == NULL || objects == NULL) return NULL;
     (*env)->SetIntArrayRegion(env, tokens, 0, (jsize)info.token_count, (const jint *)info.tokens);
     (*env)->SetFloatArrayRegion(env, probabilities, 0, (jsize)info.token_count, info.probabilities);
-    for (i = 0; i < info.object_count; i++) {
-        jobject object;
-        if ((*env)->PushLocalFrame(env, 16) != 0) return NULL;
-        object = (*env)->PopLocalFrame(env, new_detection(env, result, index, i));
-        if (object == NULL) return NULL;
-        (*env)->SetObjectArrayElement(env, objects, (jsize)i, object);
-        (*env)->DeleteLocalRef(env, object);
-    }
     arguments[1].l = tokens;
     arguments[2].l = probabilities;
     arguments[3].i = info.stop;
@@ -286,15 +319,15 @@ static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index, jcla
 
 /* All answers of a result. */
 static jobjectArray new_answers(JNIEnv *env, palmtop_result result) {
-    jclass answer = (*env)->FindClass(env, CLASS "Answer"), detection = (*env)->FindClass(env, CLASS "Detection");
+    jclass answer = (*env)->FindClass(env, CLASS "Answer");
     size_t i, count = palmtop_result_count(result);
     jobjectArray array;
-    if (answer == NULL || detection == NULL) return NULL;
+    if (answer == NULL) return NULL;
     array = (*env)->NewObjectArray(env, (jsize)count, answer, NULL);
     for (i = 0; array != NULL && i < count; i++) {
         jobject object;
         if ((*env)->PushLocalFrame(env, 16) != 0) return NULL;
-        object = (*env)->PopLocalFrame(env, new_answer(env, result, i, detection));
+        object = (*env)->PopLocalFrame(env, new_answer(env, result, i));
         if (object == NULL) return NULL;
         (*env)->SetObjectArrayElement(env, array, (jsize)i, object);
         (*env)->DeleteLocalRef(env, object);
@@ -352,4 +385,137 @@ NATIVE(jobjectArray, ask)(JNIEnv *env, jclass class, jlong session, jlong featur
     if (status == PALMTOP_OK && !(*env)->ExceptionCheck(env)) answers = new_answers(env, result);
     if (result.id != 0) palmtop_result_free(result);
     return answers;
+}
+
+NATIVE(jlong, newWatch)(JNIEnv *env, jclass class, jlong model, jbyteArray questions, jintArray numbers, jintArray cores,
+                        jintArray flags) {
+    palmtop_session_options limits = to_options(env, numbers);
+    palmtop_watch_options options;
+    palmtop_watch watch = {0};
+    jint flag[2];
+    jint *list = (*env)->GetIntArrayElements(env, cores, NULL);
+    jbyte *text = (*env)->GetByteArrayElements(env, questions, NULL);
+    (void)class;
+    (*env)->GetIntArrayRegion(env, flags, 0, 2, flag);
+    if (list != NULL && text != NULL) {
+        limits.core_count = (uint32_t)(*env)->GetArrayLength(env, cores);
+        limits.cores = (const uint32_t *)list;
+        palmtop_watch_options_init(&options, sizeof options);
+        options.session = &limits;
+        options.all_answers = (uint32_t)flag[0];
+        options.recording = (uint32_t)flag[1];
+        check(env, palmtop_watch_new(to_model(model), (const char *)text, &options, &watch));
+    }
+    if (list != NULL) (*env)->ReleaseIntArrayElements(env, cores, list, JNI_ABORT);
+    if (text != NULL) (*env)->ReleaseByteArrayElements(env, questions, text, JNI_ABORT);
+    return (jlong)watch.id;
+}
+
+NATIVE(void, freeWatch)(JNIEnv *env, jclass class, jlong watch) {
+    (void)class;
+    check(env, palmtop_watch_free(to_watch(watch)));
+}
+
+NATIVE(void, watchFrame)(JNIEnv *env, jclass class, jlong watch, jint camera, jlong time, jintArray numbers,
+                         jobjectArray planes, jintArray strides) {
+    palmtop_pixels pixels = to_pixels(env, numbers, planes, strides);
+    (void)class;
+    check(env, palmtop_watch_frame(to_watch(watch), (uint32_t)camera, &pixels, (uint64_t)time, NULL));
+}
+
+/* The oldest record that waits, or null if none does. */
+NATIVE(jobject, nextRecord)(JNIEnv *env, jclass class, jlong watch) {
+    const struct source from = {{0}, 0, to_watch(watch)};
+    palmtop_record record = {0};
+    palmtop_status status;
+    const char *json = NULL;
+    size_t length = 0, i;
+    jclass bytes;
+    jobjectArray texts;
+    jlongArray numbers;
+    jvalue arguments[4];
+    (void)class;
+    record.size = sizeof record;
+    status = palmtop_watch_next(from.watch, &record);
+    if (status == PALMTOP_NOT_FOUND) return NULL;
+    if (status == PALMTOP_OK) status = palmtop_watch_record_json(from.watch, &json, &length);
+    if (status != PALMTOP_OK) {
+        fail(env, status);
+        return NULL;
+    }
+    bytes = (*env)->FindClass(env, "[B");
+    texts = bytes == NULL ? NULL : (*env)->NewObjectArray(env, 7, bytes, NULL);
+    numbers = (*env)->NewLongArray(env, 9);
+    if (texts == NULL || numbers == NULL) return NULL;
+    {
+        const char *const all[] = {record.camera, record.question, record.rule, record.id, record.text, record.label, json};
+        const jlong n[] = {record.kind,
+                           record.phase,
+                           (jlong)record.picture,
+                           (jlong)record.time_ns,
+                           (jlong)record.unix_ns,
+                           (jlong)record.latency_ns,
+                           (jlong)record.lasted_ns,
+                           (jlong)record.track,
+                           record.changed};
+        for (i = 0; i < 7; i++) {
+            /* An answer may have a zero in it. */
+            jbyteArray text = new_bytes(env, all[i], i == 4 ? record.text_length : strlen(all[i]));
+            if (text == NULL) return NULL;
+            (*env)->SetObjectArrayElement(env, texts, (jsize)i, text);
+            (*env)->DeleteLocalRef(env, text);
+        }
+        (*env)->SetLongArrayRegion(env, numbers, 0, 9, n);
+    }
+    arguments[0].l = texts;
+    arguments[1].l = numbers;
+    arguments[2].f = record.score;
+    arguments[3].l = new_detections(env, &from, record.object_count);
+    if (arguments[3].l == NULL) return NULL;
+    return new_object(env, CLASS "Record", "([[B[JF[L" CLASS "Detection;)V", arguments);
+}
+
+NATIVE(void, endWatch)(JNIEnv *env, jclass class, jlong watch) {
+    (void)class;
+    check(env, palmtop_watch_end(to_watch(watch)));
+}
+
+NATIVE(void, commandWatch)(JNIEnv *env, jclass class, jlong watch, jbyteArray line) {
+    jbyte *text = (*env)->GetByteArrayElements(env, line, NULL);
+    (void)class;
+    if (text == NULL) return;
+    check(env, palmtop_watch_command(to_watch(watch), (const char *)text));
+    (*env)->ReleaseByteArrayElements(env, line, text, JNI_ABORT);
+}
+
+NATIVE(void, promptWatch)(JNIEnv *env, jclass class, jlong watch, jbyteArray question, jbyteArray prompt) {
+    jbyte *name = (*env)->GetByteArrayElements(env, question, NULL), *text = (*env)->GetByteArrayElements(env, prompt, NULL);
+    (void)class;
+    if (name != NULL && text != NULL)
+        check(env, palmtop_watch_set_prompt(to_watch(watch), (const char *)name, (const char *)text));
+    if (name != NULL) (*env)->ReleaseByteArrayElements(env, question, name, JNI_ABORT);
+    if (text != NULL) (*env)->ReleaseByteArrayElements(env, prompt, text, JNI_ABORT);
+}
+
+NATIVE(jlongArray, countWatch)(JNIEnv *env, jclass class, jlong watch) {
+    palmtop_watch_counts counts = {0};
+    palmtop_status status;
+    jlongArray array;
+    (void)class;
+    counts.size = sizeof counts;
+    status = palmtop_watch_get_counts(to_watch(watch), &counts);
+    check(env, status);
+    array = status == PALMTOP_OK ? (*env)->NewLongArray(env, 7) : NULL;
+    if (array != NULL) {
+        const jlong n[] = {(jlong)counts.pictures, (jlong)counts.encoded, (jlong)counts.answers, (jlong)counts.late,
+                           (jlong)counts.events,   (jlong)counts.tokens,  (jlong)counts.drafted};
+        (*env)->SetLongArrayRegion(env, array, 0, 7, n);
+    }
+    return array;
+}
+
+NATIVE(void, cancelWatch)(JNIEnv *env, jclass class, jlong watch, jboolean cancel) {
+    palmtop_watch w = to_watch(watch);
+    (void)class;
+    check(env, cancel ? palmtop_watch_cancel(w) : palmtop_watch_reset_cancel(w));
 }

@@ -4,8 +4,11 @@ import dev.palmtop.Palmtop.AnswerOptions;
 import dev.palmtop.Palmtop.Features;
 import dev.palmtop.Palmtop.Model;
 import dev.palmtop.Palmtop.Plane;
+import dev.palmtop.Palmtop.Record;
 import dev.palmtop.Palmtop.Session;
 import dev.palmtop.Palmtop.SessionOptions;
+import dev.palmtop.Palmtop.Watch;
+import dev.palmtop.Palmtop.WatchOptions;
 import java.io.PrintStream;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
@@ -147,11 +150,47 @@ public final class PalmtopTest {
             Arrays.fill(many, "a");
             refused(Palmtop.INVALID_ARGUMENT, () -> session.answer(features, greedy, many));
 
+            // A watch: its records are answers of the session, under the names of the questions.
+            String questions = "max_new_tokens = 40\n[[question]]\nname = 'Größe 😀'\ncaption = 'en'\n"
+                    + "[[question.rule]]\nname = 'any'\nmatches = '.*'\n[[camera]]\nname = 'a'\n[[camera]]\nname = 'b'";
+            refused(Palmtop.INVALID_ARGUMENT, () -> model.watch("[[question]]", new WatchOptions()));
+            session.encode(features, Palmtop.NV12, width, height, 90, Palmtop.BT601_LIMITED, 0, new Plane(luma, width, 1),
+                    new Plane(pairs, width, 2));
+            String text = session.answer(features, greedy, "caption en").get(0).text;
+            try (Watch watch = model.watch(questions, new WatchOptions())) {
+                long time = Palmtop.clockNanos();
+                List<Record> told = watch.frame(1, time, Palmtop.NV12, width, height, 90, Palmtop.BT601_LIMITED,
+                        new Plane(luma, width, 1), new Plane(pairs, width, 2));
+                check(told.size() == 2, "an event and an answer: " + told);
+                Record begins = told.get(0), answer = told.get(1);
+                check(begins.isEvent && begins.begins && begins.rule.equals("any") && !begins.id.isEmpty(), "an event");
+                check(!answer.isEvent && answer.text.equals(text) && answer.question.equals("Größe 😀"), "an answer: " + answer);
+                check(answer.camera.equals("b") && answer.timeNanos == time && answer.picture == 0, "where and when");
+                check(answer.changed && answer.score == -1 && answer.latencyNanos > 0 && answer.unixMillis > 0, "numbers");
+                check(answer.json.contains("\"record\":\"answer\"") && answer.json.contains("Größe 😀"), answer.json);
+                List<Record> ended = watch.end();
+                check(ended.size() == 1 && ended.get(0).id.equals(begins.id) && !ended.get(0).begins, "its end");
+                check(watch.counts()[0] == 1 && watch.counts()[2] == 1, "counts");
+                watch.command("pause");
+                watch.setPrompt("Größe 😀", "ocr");
+                refused(Palmtop.INVALID_ARGUMENT, () -> watch.command("dance"));
+                refused(Palmtop.INVALID_ARGUMENT, () -> watch.setPrompt("nobody", "ocr"));
+                refused(Palmtop.INVALID_ARGUMENT, () -> watch.frame(2, 0, Palmtop.GREY, width, height, 0, 0, new Plane(luma, width, 1)));
+                watch.command("resume");
+                watch.cancel();
+                refused(Palmtop.CANCELLED, () -> watch.frame(0, 0, Palmtop.GREY, width, height, 0, 0, new Plane(luma, width, 1)));
+                watch.resetCancel();
+                check(!watch.frame(0, 0, Palmtop.GREY, width, height, 0, 0, new Plane(luma, width, 1)).isEmpty(), "again");
+            }
+
             // What was closed is refused.
             Features closed = model.features();
             closed.close();
             closed.close();
             refused(Palmtop.INVALID_HANDLE, () -> session.encode(closed, picture, 0));
+            Watch over = model.watch(questions, new WatchOptions());
+            over.close();
+            refused(Palmtop.INVALID_HANDLE, over::end);
 
             PrintStream out = new PrintStream(System.out, true, StandardCharsets.UTF_8.name());
             Answer caption = answers.get(0);

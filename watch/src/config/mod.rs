@@ -28,6 +28,19 @@ use crate::watcher::{Camera, WatchOptions, Watched};
 pub use error::ConfigError;
 pub use question::QuestionConfig;
 pub use rule::RuleConfig;
+#[cfg(not(feature = "sinks"))]
+use without_sinks::{CommandOptions, MqttOptions, SnapshotOptions, WebhookOptions};
+
+/// Settings of receivers, which are read over where there are none.
+#[cfg(not(feature = "sinks"))]
+mod without_sinks {
+    use serde::de::IgnoredAny;
+
+    pub type CommandOptions = IgnoredAny;
+    pub type MqttOptions = IgnoredAny;
+    pub type SnapshotOptions = IgnoredAny;
+    pub type WebhookOptions = IgnoredAny;
+}
 
 /// A configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]

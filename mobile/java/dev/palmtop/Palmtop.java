@@ -19,9 +19,12 @@ import java.util.List;
  * }
  * }</pre>
  *
- * Any thread may use these objects. Only one thread at a time may use a session; otherwise the call throws an {@link
- * Error} with status {@link #BUSY}. The exception is {@link Session#cancel}. If you use an object after closing it,
- * the call throws; nothing crashes. The C header, palmtop.h, has the details. Kotlin flows are in Flows.kt.
+ * A {@link Watch} asks the same questions of a camera's frames again and again, and only when something in them changes.
+ *
+ * Any thread may use these objects. Only one thread at a time may use a session or a watch; otherwise the call throws an
+ * {@link Error} with status {@link #BUSY}. The exceptions are {@link Session#cancel} and {@link Watch#cancel}. If you use an
+ * object after closing it, the call throws; nothing crashes. The C header, palmtop.h, has the details. Kotlin flows are in
+ * Flows.kt and Watching.kt.
  */
 public final class Palmtop {
     /** Pixel formats, as in palmtop.h. */
@@ -94,6 +97,15 @@ public final class Palmtop {
         /** Allocates the features of one picture. */
         public Features features() {
             return new Features(newFeatures(id));
+        }
+
+        /**
+         * Creates a watch. The questions are a text in TOML, the configuration of the program `palmtop watch`: [[question]] with
+         * its rules, [[camera]], [zone], [gate], budget, every, at_least_every. Without [[camera]] there is one camera.
+         */
+        public Watch watch(String questions, WatchOptions options) {
+            int[] flags = {options.allAnswers ? 1 : 0, options.recording ? 1 : 0};
+            return new Watch(newWatch(id, bytes(questions), options.session.numbers(), options.session.cores, flags));
         }
 
         /** The bytes that a session would take, including features of one picture, and those of the mapped weights. */
@@ -193,6 +205,21 @@ public final class Palmtop {
         }
     }
 
+    private static ByteBuffer[] buffers(Plane[] planes) {
+        ByteBuffer[] buffers = new ByteBuffer[planes.length];
+        for (int i = 0; i < planes.length; i++) buffers[i] = planes[i].buffer;
+        return buffers;
+    }
+
+    private static int[] strides(Plane[] planes) {
+        int[] strides = new int[2 * planes.length];
+        for (int i = 0; i < planes.length; i++) {
+            strides[2 * i] = planes[i].rowStride;
+            strides[2 * i + 1] = planes[i].pixelStride;
+        }
+        return strides;
+    }
+
     /** The memory and the threads that compute answers. */
     public static final class Session extends Handle {
         private Session(long id) {
@@ -210,15 +237,8 @@ public final class Palmtop {
          */
         public void encode(Features features, int format, int width, int height, int rotation, int color, long deadlineNanos,
                 Plane... planes) {
-            ByteBuffer[] buffers = new ByteBuffer[planes.length];
-            int[] strides = new int[2 * planes.length];
-            for (int i = 0; i < planes.length; i++) {
-                buffers[i] = planes[i].buffer;
-                strides[2 * i] = planes[i].rowStride;
-                strides[2 * i + 1] = planes[i].pixelStride;
-            }
             int[] numbers = {format, width, height, rotation, color};
-            encodePixels(id, features.id, numbers, buffers, strides, deadlineNanos);
+            encodePixels(id, features.id, numbers, buffers(planes), strides(planes), deadlineNanos);
         }
 
         /** Answers prompts about a picture together. */
@@ -251,6 +271,149 @@ public final class Palmtop {
         @Override
         void free(long id) {
             freeSession(id);
+        }
+    }
+
+    /** How a watch works. */
+    public static final class WatchOptions {
+        /** Threads and memory of its session; the questions determine batch, promptTokens and newTokens. */
+        public SessionOptions session = new SessionOptions();
+        /** A record for every answer, not only for those that change something. */
+        public boolean allAnswers = false;
+        /** Frames come from a recording: rules go by their times, budget and latencies count from the call of frame. */
+        public boolean recording = false;
+    }
+
+    /** Asks the same questions of the frames of one or several cameras, and turns the answers into events. */
+    public static final class Watch extends Handle {
+        private Watch(long id) {
+            super(id);
+        }
+
+        /**
+         * Takes a frame of camera number `camera`, in the order of the text, from 0, and returns what follows from it, oldest
+         * record first. `timeNanos` is when it was exposed, on {@link #clockNanos}; 0 is now. Looks at the frame, asks what is
+         * due, and returns when that is done or the budget of the text has passed. Pixels are as in {@link Session#encode}.
+         * If it throws, the next call returns the records of answers that came before that.
+         */
+        public List<Record> frame(int camera, long timeNanos, int format, int width, int height, int rotation, int color,
+                Plane... planes) {
+            int[] numbers = {format, width, height, rotation, color};
+            watchFrame(id, camera, timeNanos, numbers, buffers(planes), strides(planes));
+            return waiting();
+        }
+
+        /** Ends all events, at the time of the last frame, and returns their records. Later frames may begin new ones. */
+        public List<Record> end() {
+            endWatch(id);
+            return waiting();
+        }
+
+        /** Obeys a line: "ask", "ask NAME", "pause" or "resume". */
+        public void command(String line) {
+            commandWatch(id, bytes(line));
+        }
+
+        /** Gives a question another prompt, from the next frame on. */
+        public void setPrompt(String question, String prompt) {
+            promptWatch(id, bytes(question), bytes(prompt));
+        }
+
+        /** What it has done so far: pictures, encoded, answers, late, events, tokens, tokens that drafts had right. */
+        public long[] counts() {
+            return countWatch(id);
+        }
+
+        /**
+         * Stops the call that is using this watch; callable from any thread. That call throws with {@link #CANCELLED}, and so
+         * does every later call of {@link #frame} until {@link #resetCancel}.
+         */
+        public void cancel() {
+            cancelWatch(id, true);
+        }
+
+        /** Clears the request to cancel, so that later frames are looked at again. */
+        public void resetCancel() {
+            cancelWatch(id, false);
+        }
+
+        private List<Record> waiting() {
+            List<Record> list = new ArrayList<>();
+            for (Record next = nextRecord(id); next != null; next = nextRecord(id)) list.add(next);
+            return list;
+        }
+
+        @Override
+        void free(long id) {
+            freeWatch(id);
+        }
+    }
+
+    /** Something that a watch tells: an answer, or the beginning or the end of an event. */
+    public static final class Record {
+        /** True for the beginning or the end of an event, false for an answer. */
+        public final boolean isEvent;
+        /** True for the beginning of an event. */
+        public final boolean begins;
+        /** Name of the camera. */
+        public final String camera;
+        /** Name of the question; its prompt if it has no name. */
+        public final String question;
+        /** Of an event: name of its rule; else empty. */
+        public final String rule;
+        /** Of an event: the same at its beginning and its end, and never given again; else empty. */
+        public final String id;
+        /** The answer; empty for events that {@link Watch#end} ended. */
+        public final String text;
+        /** Of an event about one object: its label; else empty. */
+        public final String label;
+        /** As `palmtop watch --json` prints it, without the end of the line. */
+        public final String json;
+        /** The frame's number among those of its camera, from 0. */
+        public final long picture;
+        /** When the frame was exposed, on {@link #clockNanos}. */
+        public final long timeNanos;
+        /** When the frame was exposed, in milliseconds since 1970. */
+        public final long unixMillis;
+        /** From the frame's exposure until this was known. */
+        public final long latencyNanos;
+        /** At the end of an event: how long it lasted; else 0. */
+        public final long lastedNanos;
+        /** Of an event about one object: its number; else 0. */
+        public final long track;
+        /** Of an answer to a question with `choose`: its likelihood; else -1. */
+        public final float score;
+        /** True if something is believed from now on that was not before. */
+        public final boolean changed;
+        /** The objects that the answer locates, in the question's zone. */
+        public final List<Detection> objects;
+
+        Record(byte[][] texts, long[] numbers, float score, Detection[] objects) {
+            isEvent = numbers[0] == 2;
+            begins = numbers[1] == 1;
+            camera = text(texts[0]);
+            question = text(texts[1]);
+            rule = text(texts[2]);
+            id = text(texts[3]);
+            text = text(texts[4]);
+            label = text(texts[5]);
+            json = text(texts[6]);
+            picture = numbers[2];
+            timeNanos = numbers[3];
+            unixMillis = numbers[4] / 1_000_000;
+            latencyNanos = numbers[5];
+            lastedNanos = numbers[6];
+            track = numbers[7];
+            changed = numbers[8] != 0;
+            this.score = score;
+            List<Detection> list = new ArrayList<>(objects.length);
+            Collections.addAll(list, objects);
+            this.objects = Collections.unmodifiableList(list);
+        }
+
+        @Override
+        public String toString() {
+            return json;
         }
     }
 
@@ -287,8 +450,10 @@ public final class Palmtop {
         public final float xMin, yMin, xMax, yMax;
         /** Or null. */
         public final Mask mask;
+        /** In records of a watch: the number that the object keeps from look to look; 0 if it has none yet. */
+        public final long track;
 
-        Detection(byte[] label, float score, float xMin, float yMin, float xMax, float yMax, Mask mask) {
+        Detection(byte[] label, float score, float xMin, float yMin, float xMax, float yMax, Mask mask, long track) {
             this.label = text(label);
             this.score = score;
             this.xMin = xMin;
@@ -296,6 +461,7 @@ public final class Palmtop {
             this.xMax = xMax;
             this.yMax = yMax;
             this.mask = mask;
+            this.track = track;
         }
 
         @Override
@@ -388,6 +554,25 @@ public final class Palmtop {
 
     private static native void encodePixels(
             long session, long features, int[] numbers, ByteBuffer[] planes, int[] strides, long deadline);
+
+    private static native long newWatch(long model, byte[] questions, int[] options, int[] cores, int[] flags);
+
+    private static native void freeWatch(long watch);
+
+    private static native void watchFrame(
+            long watch, int camera, long time, int[] numbers, ByteBuffer[] planes, int[] strides);
+
+    private static native Record nextRecord(long watch);
+
+    private static native void endWatch(long watch);
+
+    private static native void commandWatch(long watch, byte[] line);
+
+    private static native void promptWatch(long watch, byte[] question, byte[] prompt);
+
+    private static native long[] countWatch(long watch);
+
+    private static native void cancelWatch(long watch, boolean cancel);
 
     private static native Answer[] ask(
             long session, long features, byte[][] prompts, int[] numbers, float[] fractions, long[] longs, Hearing hearing);

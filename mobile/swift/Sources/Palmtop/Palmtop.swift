@@ -46,6 +46,20 @@ public final class Features: @unchecked Sendable {
 public struct Mask: Sendable {
     public let x, y, width, height: Int
     public let pixels: [UInt8]
+
+    /// The mask that `get` gives, called for its size and then for its pixels; nil if there is none.
+    static func read(
+        _ get: (UnsafeMutablePointer<palmtop_mask>, UnsafeMutablePointer<UInt8>?, Int) -> palmtop_status
+    ) throws -> Mask? {
+        var mask = palmtop_mask()
+        mask.size = MemoryLayout<palmtop_mask>.size
+        let status = get(&mask, nil, 0)
+        if status == Int32(PALMTOP_NOT_FOUND) { return nil }
+        try PalmtopError.check(status)
+        var pixels = [UInt8](repeating: 0, count: Int(mask.width) * Int(mask.height))
+        try PalmtopError.check(get(&mask, &pixels, pixels.count))
+        return Mask(x: Int(mask.x), y: Int(mask.y), width: Int(mask.width), height: Int(mask.height), pixels: pixels)
+    }
 }
 
 /// An object that an answer locates, in pixels of the upright picture.
@@ -56,6 +70,13 @@ public struct Detection: Sendable {
     public let xMin, yMin, xMax, yMax: Float
     /// nil if the model gave no mask, or has no mask decoder.
     public let mask: Mask?
+
+    init(_ object: palmtop_object, mask: Mask?) {
+        label = String(cString: object.label)
+        score = object.score < 0 ? nil : object.score
+        (xMin, yMin, xMax, yMax) = (object.x_min, object.y_min, object.x_max, object.y_max)
+        self.mask = mask
+    }
 }
 
 /// An answer.
@@ -173,31 +194,17 @@ public final class Session: @unchecked Sendable {
             var object = palmtop_object()
             object.size = MemoryLayout<palmtop_object>.size
             try PalmtopError.check(palmtop_result_get_object(result, 0, index, &object))
-            objects.append(
-                Detection(
-                    label: String(cString: object.label), score: object.score < 0 ? nil : object.score, xMin: object.x_min,
-                    yMin: object.y_min, xMax: object.x_max, yMax: object.y_max, mask: try mask(result, index)))
+            objects.append(Detection(object, mask: try Mask.read { palmtop_result_get_mask(result, 0, index, $0, $1, $2) }))
         }
         return Answer(
             text: String(cString: info.text),
             tokens: Array(UnsafeBufferPointer(start: info.tokens, count: info.token_count)),
             probabilities: Array(UnsafeBufferPointer(start: info.probabilities, count: info.token_count)), objects: objects)
     }
-
-    private static func mask(_ result: palmtop_result, _ index: Int) throws -> Mask? {
-        var mask = palmtop_mask()
-        mask.size = MemoryLayout<palmtop_mask>.size
-        let status = palmtop_result_get_mask(result, 0, index, &mask, nil, 0)
-        if status == Int32(PALMTOP_NOT_FOUND) { return nil }
-        try PalmtopError.check(status)
-        var pixels = [UInt8](repeating: 0, count: Int(mask.width) * Int(mask.height))
-        try PalmtopError.check(palmtop_result_get_mask(result, 0, index, &mask, &pixels, pixels.count))
-        return Mask(x: Int(mask.x), y: Int(mask.y), width: Int(mask.width), height: Int(mask.height), pixels: pixels)
-    }
 }
 
 /// Whether a computation is still running; work that depends on it runs under the lock.
-private final class Running: @unchecked Sendable {
+final class Running: @unchecked Sendable {
     private let lock = NSLock()
     private var isSo = true
 

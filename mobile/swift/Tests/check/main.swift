@@ -70,6 +70,55 @@ try samples.withUnsafeBytes { bytes in
     pixels.rotation = 90
     try session.encode(&pixels, into: features)
 }
+// A watch: its records are answers of the session. A stream that keeps one frame hands the newest over.
+let questions = """
+    max_new_tokens = 80
+    [[question]]
+    name = "what"
+    caption = "en"
+    [[question.rule]]
+    name = "any"
+    matches = ".*"
+    """
+await refused(PALMTOP_INVALID_ARGUMENT) { _ = try Watch(model, questions: "[[question]]") }
+let watch = try Watch(model, questions: questions)
+let expected = try session.answer("caption en", about: features).text
+final class Pixels {
+    let data = UnsafeMutableRawPointer.allocate(byteCount: 96 * 96, alignment: 1)
+    init(_ bytes: [UInt8]) { data.copyMemory(from: bytes, byteCount: bytes.count) }
+    deinit { data.deallocate() }
+}
+func frame(_ rotation: UInt32) -> Frame {
+    let owner = Pixels(samples)
+    var pixels = palmtop_pixels()
+    let size = MemoryLayout<palmtop_pixels>.size
+    check(palmtop_pixels_init(&pixels, size, Int32(PALMTOP_NV12), 96, 64, owner.data, 96 * 96) == 0, "pixels")
+    pixels.rotation = rotation
+    return Frame(pixels, owner: owner)
+}
+let (frames, camera) = AsyncStream.makeStream(of: Frame.self, bufferingPolicy: .bufferingNewest(1))
+camera.yield(frame(0))
+camera.yield(frame(90))
+camera.finish()
+var told: [Record] = []
+for try await record in watch.records(of: frames) { told.append(record) }
+check(told.count == 3 && told[1].text == expected && told[1].question == "what", "\(told)")
+check(told[0].rule == "any" && told[0].id == told[2].id && told[0].text == expected, "\(told)")
+if case .eventBegins = told[0].kind, case .answer = told[1].kind, case .eventEnds = told[2].kind {} else { fatalError("\(told)") }
+// When an iteration ends early, the watch can be used again.
+let (more, endless) = AsyncStream.makeStream(of: Frame.self, bufferingPolicy: .bufferingNewest(1))
+endless.yield(frame(0))
+for try await _ in watch.records(of: more) { break }
+while true {
+    do {
+        try watch.command("ask")
+        _ = try watch.frame(frame(90))
+        break
+    } catch let error as PalmtopError where error.status == Int32(PALMTOP_BUSY) || error.isCancelled {
+        try await Task.sleep(nanoseconds: 100_000)
+    }
+}
+
 for object in try session.answer("segment cat", about: features).objects {
     if let mask = object.mask { check(mask.pixels.count == mask.width * mask.height, "a mask") }
 }
