@@ -11,6 +11,7 @@ pub mod gate;
 pub mod look;
 pub mod period;
 pub mod record;
+pub mod ros2;
 pub mod run;
 pub mod setup;
 pub mod sink;

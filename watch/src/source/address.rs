@@ -20,6 +20,8 @@ pub enum Kind {
     Http(String),
     /// Anything that `ffmpeg` reads: RTSP and other streams of compressed video.
     Stream(String),
+    /// A topic of ROS 2 with pictures, by its whole name.
+    Ros2(String),
 }
 
 /// How plain pixels lie in a stream that does not say so itself.
@@ -58,7 +60,9 @@ pub enum AddressError {
     #[error("the address of a source is empty; write a file, a folder, /dev/video0, rtsp://… or -")]
     Empty,
     /// A scheme that is not known.
-    #[error("'{scheme}://' is no kind of source; use csi://, rtsp://, rtsps://, http://, https:// or a path")]
+    #[error(
+        "'{scheme}://' is no kind of source; use csi://, rtsp://, rtsps://, http://, https://, ros2:// or a path"
+    )]
     Scheme {
         /// The part before `://`.
         scheme: String,
@@ -107,6 +111,14 @@ impl FromStr for Address {
                     })?;
                     address(Kind::Csi(number)).with(settings)
                 }
+                "ros2" => match crate::ros2::is_topic(rest) {
+                    true => Ok(address(Kind::Ros2(rest.to_owned()))),
+                    false => Err(AddressError::Value {
+                        key: "ros2",
+                        value: rest.to_owned(),
+                        what: "write a topic's whole name, as in ros2:///camera/image_raw",
+                    }),
+                },
                 "file" => address(Kind::Path(rest.into())).with(None),
                 _ => Err(AddressError::Scheme { scheme: scheme.to_owned() }),
             };
@@ -174,6 +186,7 @@ impl fmt::Display for Kind {
             Self::Stdin => f.write_str("-"),
             Self::Path(path) | Self::Camera(path) => path.display().fmt(f),
             Self::Csi(number) => write!(f, "csi://{number}"),
+            Self::Ros2(topic) => write!(f, "ros2://{topic}"),
             Self::Http(url) | Self::Stream(url) => f.write_str(&without_user(url)),
         }
     }
@@ -202,6 +215,9 @@ mod tests {
         assert_eq!(address("-"), plain(Kind::Stdin));
         assert_eq!(address("shots"), plain(Kind::Path("shots".into())));
         assert_eq!(address("csi://1"), plain(Kind::Csi(1)));
+        let topic = address("ros2:///camera/image_raw/compressed");
+        assert_eq!(topic, plain(Kind::Ros2("/camera/image_raw/compressed".into())));
+        assert_eq!(topic.kind.to_string(), "ros2:///camera/image_raw/compressed");
         let rtsp = "rtsp://u:p@cam:554/s?channel=1&subtype=0";
         assert_eq!(address(rtsp), plain(Kind::Stream(rtsp.into())));
         assert_eq!(address("HTTP://cam/mjpg"), plain(Kind::Http("HTTP://cam/mjpg".into())));
@@ -231,6 +247,8 @@ mod tests {
             ("", "is empty"),
             ("ftp://x", "'ftp://' is no kind of source"),
             ("csi://left", "as in csi://0"),
+            ("ros2://camera/image_raw", "as in ros2:///camera/image_raw"),
+            ("ros2:///image?size=640x480", "as in ros2:///camera/image_raw"),
             ("/dev/video0?zoom=2", "'zoom' is no setting"),
             ("-?size=640", "as in 1280x720"),
             ("-?size=0x5", "as in 1280x720"),

@@ -57,6 +57,10 @@ impl Capture {
     /// # Errors
     /// If it cannot be opened now. What breaks off later is tried again, with growing pauses.
     pub fn start(address: Address, options: OpenOptions) -> Result<Self, SourceError> {
+        #[cfg(feature = "ros2")]
+        if let super::address::Kind::Ros2(topic) = &address.kind {
+            return Self::subscribe(topic, &options);
+        }
         let opened = open(&address, &options)?;
         let is_film = opened.ends;
         let pace = if is_film { Pace::Every } else { Pace::Live };
@@ -71,6 +75,28 @@ impl Capture {
         let body = move || of_thread.run(&address, &options, opened);
         thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
         Ok(Self { shared, is_film })
+    }
+
+    /// Subscribes to a topic of ROS 2. It waits for its publishers itself, so it is opened once.
+    #[cfg(feature = "ros2")]
+    fn subscribe(topic: &str, options: &OpenOptions) -> Result<Self, SourceError> {
+        let source_name = || format!("ros2://{topic}");
+        let opened = super::ros2::open(topic, options.picture_bytes_max, &options.ros2);
+        let mut opened = opened.map_err(|error| SourceError::Ros2 { source_name: source_name(), error })?;
+        let shared = Arc::new(Shared {
+            latest: Latest::new(Pace::Live),
+            status: Mutex::new(Status::Opening),
+            stops: AtomicBool::new(false),
+        });
+        let of_thread = shared.clone();
+        let io = |error| SourceError::Io { source_name: source_name(), error };
+        let body = move || {
+            opened.read(&of_thread.latest, &of_thread.stops, |status| of_thread.set(status));
+            of_thread.set(Status::Ended);
+            of_thread.latest.end();
+        };
+        thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
+        Ok(Self { shared, is_film: false })
     }
 
     /// The newest picture; see [`Latest::take`].

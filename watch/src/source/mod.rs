@@ -8,6 +8,8 @@ mod address;
 mod capture;
 mod latest;
 mod open;
+#[cfg(feature = "ros2")]
+mod ros2;
 
 pub use address::{Address, AddressError, Kind, PixelLayout};
 pub use capture::{Capture, Status};

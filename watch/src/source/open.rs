@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use palmtop::image::{PixelFormat, YuvColor};
 
 use super::address::{Address, Kind, PixelLayout};
+use crate::ros2::{Ros2Error, Ros2Options};
 use crate::stream::{Layout, Mjpeg, Raw, Splitter, StreamError, Y4m};
 
 /// Why a source gives no pictures.
@@ -42,6 +43,22 @@ pub enum SourceError {
         /// What the system said.
         error: io::Error,
     },
+    /// A topic of ROS 2 cannot be subscribed to.
+    #[error("{source_name}: {error}")]
+    Ros2 {
+        /// The source.
+        source_name: String,
+        /// Why.
+        error: Ros2Error,
+    },
+    /// This build does not have what the source takes.
+    #[error(
+        "{source_name}: this palmtop was built without ROS 2; build it with `cargo build --release --features ros2`"
+    )]
+    NoRos2 {
+        /// The source.
+        source_name: String,
+    },
 }
 
 /// How sources are opened.
@@ -53,12 +70,19 @@ pub struct OpenOptions {
     pub ffmpeg: String,
     /// What it is told before the input, such as `-hwaccel v4l2m2m`.
     pub ffmpeg_input: Vec<String>,
+    /// The node that subscribes to topics of ROS 2.
+    pub ros2: Ros2Options,
 }
 
 impl Default for OpenOptions {
-    /// 64 MiB a picture, `ffmpeg` as the path has it.
+    /// 64 MiB a picture, `ffmpeg` as the path has it, ROS 2 as the environment has it.
     fn default() -> Self {
-        Self { picture_bytes_max: 64 << 20, ffmpeg: "ffmpeg".into(), ffmpeg_input: Vec::new() }
+        Self {
+            picture_bytes_max: 64 << 20,
+            ffmpeg: "ffmpeg".into(),
+            ffmpeg_input: Vec::new(),
+            ros2: Ros2Options::default(),
+        }
     }
 }
 
@@ -126,6 +150,8 @@ pub(super) fn open(address: &Address, options: &OpenOptions) -> Result<Opened, S
         Kind::Http(url) => of_ffmpeg(address, url, false, options),
         Kind::Camera(path) => of_ffmpeg(address, &path.to_string_lossy(), false, options),
         Kind::Csi(number) => of_rpicam(address, *number, options),
+        // With the feature a capture subscribes instead: messages are no stream of bytes.
+        Kind::Ros2(_) => Err(SourceError::NoRos2 { source_name: name() }),
     }
 }
 
@@ -236,4 +262,16 @@ fn run(
         error,
     })?;
     Ok(Opened { bytes: Box::new(Program(child)), splitter, ends })
+}
+
+#[cfg(all(test, not(feature = "ros2")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_ros2_says_so() {
+        let address: Address = "ros2:///camera/image_raw".parse().unwrap();
+        let error = open(&address, &OpenOptions::default()).err().expect("nothing to open").to_string();
+        assert!(error.contains("ros2:///camera/image_raw: this palmtop was built without ROS 2"), "{error}");
+    }
 }
