@@ -187,8 +187,11 @@ pub fn log_to_stderr(verbosity: u8) {
     }
     impl log::Log for Logger {
         fn enabled(&self, metadata: &log::Metadata) -> bool {
-            metadata.target().starts_with("palmtop")
-                || (metadata.level() <= self.others && palmtop_watch::sink::secret::may_be_logged(metadata))
+            let target = metadata.target();
+            // DDS warns, again and again, of what is its own affair, such as a network without multicast.
+            let is_talk = target.starts_with("rustdds") && self.others < log::LevelFilter::Trace;
+            let may_be_shown = !is_talk && palmtop_watch::sink::secret::may_be_logged(metadata);
+            target.starts_with("palmtop") || (metadata.level() <= self.others && may_be_shown)
         }
         fn log(&self, record: &log::Record) {
             if !self.enabled(record.metadata()) {

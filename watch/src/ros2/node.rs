@@ -50,11 +50,12 @@ impl From<Quality> for QosPolicies {
 /// A node. It leaves when it, its writers and its readers are dropped.
 pub(crate) struct Node {
     settled: Settled,
-    participant: DomainParticipant,
+    endpoints: Mutex<Endpoints>,
+    // Dropped in this order: each needs those below it to leave.
+    announcer: DataWriter<Bytes, Encoded>,
     publisher: Publisher,
     subscriber: Subscriber,
-    announcer: DataWriter<Bytes, Encoded>,
-    endpoints: Mutex<Endpoints>,
+    participant: DomainParticipant,
 }
 
 /// What a node publishes and subscribes to.
@@ -109,7 +110,7 @@ impl Node {
         let topic = topic.map_err(dds)?;
         let announcer = publisher.create_datawriter_no_key(&topic, Some(quality)).map_err(dds)?;
         let endpoints = Mutex::default();
-        let node = Self { settled, participant, publisher, subscriber, announcer, endpoints };
+        let node = Self { settled, endpoints, announcer, publisher, subscriber, participant };
         node.announce(|_| {});
         Ok(node)
     }

@@ -60,6 +60,11 @@ pub enum Ros2Error {
         /// The name.
         given: String,
     },
+    /// The feature `ros2` is off.
+    #[error(
+        "this palmtop was built without ROS 2; build it with `cargo build --release -p palmtop-cli --features ros2`"
+    )]
+    NotBuilt,
     /// Sockets or threads are missing.
     #[error("ROS 2 cannot be joined: {why}")]
     Dds {

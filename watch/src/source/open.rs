@@ -51,14 +51,6 @@ pub enum SourceError {
         /// Why.
         error: Ros2Error,
     },
-    /// This build does not have what the source takes.
-    #[error(
-        "{source_name}: this palmtop was built without ROS 2; build it with `cargo build --release --features ros2`"
-    )]
-    NoRos2 {
-        /// The source.
-        source_name: String,
-    },
 }
 
 /// How sources are opened.
@@ -151,7 +143,7 @@ pub(super) fn open(address: &Address, options: &OpenOptions) -> Result<Opened, S
         Kind::Camera(path) => of_ffmpeg(address, &path.to_string_lossy(), false, options),
         Kind::Csi(number) => of_rpicam(address, *number, options),
         // With the feature a capture subscribes instead: messages are no stream of bytes.
-        Kind::Ros2(_) => Err(SourceError::NoRos2 { source_name: name() }),
+        Kind::Ros2(_) => Err(SourceError::Ros2 { source_name: name(), error: Ros2Error::NotBuilt }),
     }
 }
 
