@@ -1,7 +1,7 @@
 //! Pictures in messages of type `Image` and `CompressedImage` (github.com/ros2/common_interfaces, `sensor_msgs`).
 //!
-//! Any node can send anything: all sizes are checked against the bytes that came before a byte is copied, and nothing is
-//! allocated beyond what the message itself has.
+//! Any node can send anything: all sizes are checked against the bytes that came before a byte is copied, and no more
+//! is allocated than the message itself has.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -55,7 +55,7 @@ impl Subscription {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let picture = RefCell::new(Vec::new());
         let mut came = Instant::now();
-        let mut why_broken = None;
+        let mut why_broken: Option<Broken> = None;
         while !stops.load(Ordering::Relaxed) {
             // Before the look, so that what comes during it wakes.
             self.reader.reader.set_waker(Some(waker.clone()));
@@ -72,9 +72,9 @@ impl Subscription {
                     }
                     status(Status::Running);
                 }
-                Ok(Some(Err(broken))) => self.refuse(broken, &mut why_broken),
+                Ok(Some(Err(broken))) => self.refuse(why_broken.insert(broken)),
                 Err(ReadError::Deserialization { .. }) => {
-                    self.refuse(Broken::Representation, &mut why_broken);
+                    self.refuse(why_broken.insert(Broken::Representation));
                 }
                 Err(error) => return error.to_string(),
                 Ok(None) => {
@@ -89,13 +89,12 @@ impl Subscription {
         "it was stopped".into()
     }
 
-    /// Counts a message without a picture.
-    fn refuse(&mut self, broken: Broken, why_broken: &mut Option<Broken>) {
+    /// Counts a message without a picture. However many there are, few are told of.
+    fn refuse(&mut self, broken: &Broken) {
         self.broken += 1;
-        if why_broken.as_ref() != Some(&broken) {
-            log::warn!("ros2://{}: message {} without a picture: {broken}", self.topic, self.broken);
+        if self.broken.is_power_of_two() {
+            log::warn!("ros2://{}: {} messages without a picture so far: {broken}", self.topic, self.broken);
         }
-        *why_broken = Some(broken);
     }
 
     /// Why no pictures come.
