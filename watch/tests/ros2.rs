@@ -19,7 +19,7 @@ use palmtop_watch::record::{AnswerRecord, EventRecord, Moment, ObjectRecord, Pha
 use palmtop_watch::ros2::Ros2Options;
 use palmtop_watch::setup::{QuestionSetup, Reading, Setup};
 use palmtop_watch::sink::ros2::Ros2Sink;
-use palmtop_watch::sink::{Message, Sink, Snapshot};
+use palmtop_watch::sink::{Message, Sink, Snapshot, Versioned};
 use palmtop_watch::source::{Capture, OpenOptions, Shot, Taken};
 use palmtop_watch::stream::Layout;
 use serde_json::{Value, json};
@@ -234,7 +234,7 @@ fn cyclone_dds_receives_every_field_that_is_published() {
     assert_eq!(came[topics[0]], json!({"header": header, "detections": detections}));
     assert_eq!(came[topics[1]], json!({"data": "Regen, später Sonne ☀\n"}));
     let data: Value = serde_json::from_str(came[topics[2]]["data"].as_str().unwrap()).unwrap();
-    assert_eq!(data, serde_json::to_value(&event).unwrap());
+    assert_eq!(data, serde_json::to_value(Versioned::from(&event)).unwrap());
     assert_eq!(data["record"], "event");
     let image = &came[topics[3]];
     assert_eq!((&image["header"], &image["format"]), (&header, &json!("jpeg")));

@@ -15,31 +15,7 @@ mod options;
 #[cfg(feature = "ros2")]
 pub(crate) mod picture;
 
-use crate::setup::Setup;
-use crate::sink::{Sink, SinkError};
-
 #[cfg(feature = "ros2")]
 pub(crate) use names::Names;
 pub(crate) use names::is_topic;
 pub use options::{Ros2Error, Ros2Options};
-
-/// The sink of these settings.
-///
-/// # Errors
-/// As [`Ros2Sink::new`](crate::sink::ros2::Ros2Sink::new); always in a build without the feature `ros2`.
-#[cfg(feature = "ros2")]
-pub fn sink(options: &Ros2Options, setup: &Setup) -> Result<Box<dyn Sink>, SinkError> {
-    match crate::sink::ros2::Ros2Sink::new(options, setup) {
-        Ok(sink) => Ok(Box::new(sink)),
-        Err(error) => Err(SinkError(error.to_string())),
-    }
-}
-
-/// The sink of these settings, which this build does not have.
-///
-/// # Errors
-/// Always: the feature `ros2` is off.
-#[cfg(not(feature = "ros2"))]
-pub fn sink(_: &Ros2Options, _: &Setup) -> Result<Box<dyn Sink>, SinkError> {
-    Err(SinkError(Ros2Error::NotBuilt.to_string()))
-}

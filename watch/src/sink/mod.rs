@@ -7,7 +7,6 @@ pub mod interest;
 pub mod mqtt;
 pub mod outbox;
 pub mod receivers;
-#[cfg(feature = "ros2")]
 pub mod ros2;
 pub mod secret;
 pub mod snapshots;

@@ -1,23 +1,16 @@
-//! Publishes what is found as messages of ROS 2.
-//!
-//! | topic | type | when |
-//! | --- | --- | --- |
-//! | `/palmtop/<camera>/<question>/detections` | `vision_msgs/msg/Detection2DArray` | each answer that locates objects, also if there are none |
-//! | `/palmtop/<camera>/<question>/text` | `std_msgs/msg/String` | each other answer |
-//! | `/palmtop/<camera>/events` | `std_msgs/msg/String` | each beginning and end of an event, as JSON |
-//! | `/palmtop/<camera>/annotated/compressed` | `sensor_msgs/msg/CompressedImage` | each picture that was looked at, while somebody subscribes |
+//! The node that publishes, and its topics.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::interest::{Interest, Kinds};
-use super::{Message, Sink, SinkError, Snapshot};
 use crate::record::{AnswerRecord, EventRecord, Record};
 use crate::ros2::messages::{CompressedImage, Detection2D, Detection2DArray, Header, Text};
 use crate::ros2::node::{Node, Quality, Writer};
 use crate::ros2::{Names, Ros2Error, Ros2Options};
 use crate::setup::{Reading, Setup};
+use crate::sink::interest::{Interest, Kinds};
+use crate::sink::{Message, Sink, SinkError, Snapshot, Versioned};
 
 /// A node that publishes answers, events and annotated pictures.
 pub struct Ros2Sink {
@@ -110,7 +103,7 @@ impl Sink for Ros2Sink {
                 let shown = message.picture.as_ref().map_or(Ok(()), |picture| topics.show(answer, picture));
                 sent.and(shown)
             }
-            record => match serde_json::to_string(record) {
+            record => match serde_json::to_string(&Versioned::from(record)) {
                 Ok(json) => topics.events.send(&Text { data: &json }),
                 Err(error) => Err(error.to_string()),
             },
