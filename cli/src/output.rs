@@ -187,15 +187,11 @@ pub fn log_to_stderr(verbosity: u8) {
     }
     impl log::Log for Logger {
         fn enabled(&self, metadata: &log::Metadata) -> bool {
-            let most = match metadata.target() {
-                target if target.starts_with("palmtop") => return true,
-                // DDS warns of its own affairs, such as a network without multicast. What fails comes as an error.
-                target if target.starts_with("rustdds") && self.others == log::LevelFilter::Warn => {
-                    log::LevelFilter::Off
-                }
-                _ => self.others,
-            };
-            metadata.level() <= most && palmtop_watch::sink::secret::may_be_logged(metadata)
+            let target = metadata.target();
+            // DDS warns, again and again, of what is its own affair, such as a network without multicast.
+            let is_talk = target.starts_with("rustdds") && self.others < log::LevelFilter::Trace;
+            let may_be_shown = !is_talk && palmtop_watch::sink::secret::may_be_logged(metadata);
+            target.starts_with("palmtop") || (metadata.level() <= self.others && may_be_shown)
         }
         fn log(&self, record: &log::Record) {
             if !self.enabled(record.metadata()) {
