@@ -11,10 +11,10 @@ use image::{ColorType, DynamicImage, ImageDecoder};
 use zune_jpeg::errors::DecodeErrors;
 
 use super::error::{ImageError, LayoutError, from_decoder};
-use super::jpeg::{Extent, Jpeg};
+use super::jpeg::{Extent, Jpeg, Scans};
 use super::kind::{FileKind, Format};
 use super::limits::{Cost, DecodeOptions, ImageLimits};
-use super::native::{Native, Outline, Samples};
+use super::native::{Native, Outline, Samples, spread_grey};
 use super::notes::Notes;
 use super::pixels::{CHANNELS, RgbImage};
 use super::{bmp as bmp_file, gif, png as png_file, tiff, webp as webp_file};
@@ -57,8 +57,31 @@ pub fn decode_with(bytes: &[u8], options: &DecodeOptions) -> Result<Decoded, Ima
         return Err(ImageError::FileTooLarge { limit_bytes: options.limits.encoded_bytes_max });
     }
     let format = format_of(bytes)?;
-    // The decoders index and assert on what the file says. One bad frame must not end a robot's process.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, options))).unwrap_or_else(|_| {
+    guarded(format, || decode_as(format, bytes, options))
+}
+
+/// The same into a picture whose memory is used again: what decodes frame after frame. An upright JPEG, grey or in
+/// colour, is decoded into it directly, without another buffer for pixels; zune-jpeg still takes and frees some of its
+/// own for each picture. Any other is decoded as ever, and then put there. Gives whether the picture ends too early.
+///
+/// # Errors
+/// As [`decode_with`]. `image` is then a picture without meaning.
+pub fn decode_into(bytes: &[u8], options: &DecodeOptions, image: &mut RgbImage) -> Result<bool, ImageError> {
+    let whole = bytes.len() as u64 <= options.limits.encoded_bytes_max;
+    if whole && format_of(bytes)? == Format::Jpeg {
+        let done = guarded(Format::Jpeg, || decode_jpeg_into(bytes, options, image))?;
+        if let Some(is_truncated) = done {
+            return Ok(is_truncated);
+        }
+    }
+    let decoded = decode_with(bytes, options)?;
+    *image = decoded.image;
+    Ok(decoded.is_truncated)
+}
+
+/// The decoders index and assert on what the file says. One bad frame must not end a robot's process.
+fn guarded<T>(format: Format, decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
         Err(ImageError::Broken { format: format.name(), reason: "the decoder cannot decode it".into() })
     })
 }
@@ -151,41 +174,86 @@ fn decode_as(format: Format, bytes: &[u8], options: &DecodeOptions) -> Result<De
 }
 
 fn decode_jpeg(bytes: &[u8], options: &DecodeOptions) -> Result<(Native, Orientation), ImageError> {
-    let name = Format::Jpeg.name();
-    let broken = |reason: String| ImageError::Broken { format: name, reason };
-    let jpeg = Jpeg::read(bytes).ok_or(ImageError::Truncated { format: name })?;
-    let (width, height, samples) = (jpeg.width, jpeg.height, jpeg.samples());
-    let orientation = jpeg.notes.orientation();
-    let cost = Cost {
-        width,
-        height,
-        native: samples as u64,
-        // Coefficients, 16 bits each.
-        extra: if jpeg.keeps_coefficients() { 2 * jpeg.components() as u64 } else { 0 },
-        narrows: samples != 1,
-        transposes: transposes(orientation),
-    };
-    let len = cost.check(Format::Jpeg, &options.limits)?;
-    let scans = jpeg.scans();
-    let is_truncated = match scans.extent {
-        Extent::Whole => false,
-        _ if options.allow_truncated => true,
-        Extent::Cut => return Err(ImageError::Truncated { format: name }),
-        Extent::Damaged => return Err(broken("its data make no sense from somewhere on".into())),
-    };
-    let mut pixels = vec![0; len];
-    jpeg.decode(&scans, options.limits.side_max, &mut pixels).map_err(|error| match error {
-        DecodeErrors::Unsupported(what) => {
-            ImageError::Unsupported { format: name, reason: format!("{what:?}") }
-        }
-        error => broken(error.to_string()),
-    })?;
-    let samples = match samples {
+    let jpeg = checked_jpeg(bytes, options)?;
+    let (width, height) = (jpeg.headers.width, jpeg.headers.height);
+    let mut pixels = vec![0; jpeg.len];
+    jpeg.decode(options, &mut pixels)?;
+    let samples = match jpeg.headers.samples() {
         1 => Samples::Typed(pixels, ColorType::L8, false),
         4 => Samples::Cmyk(pixels),
         _ => Samples::Rgb(pixels),
     };
-    Ok((Native { width, height, samples, is_truncated }, orientation))
+    Ok((Native { width, height, samples, is_truncated: jpeg.is_truncated }, jpeg.orientation))
+}
+
+/// `None` if the picture cannot be decoded in its place.
+fn decode_jpeg_into(
+    bytes: &[u8],
+    options: &DecodeOptions,
+    image: &mut RgbImage,
+) -> Result<Option<bool>, ImageError> {
+    let jpeg = checked_jpeg(bytes, options)?;
+    let samples = jpeg.headers.samples();
+    if jpeg.orientation != Orientation::NoTransforms || !matches!(samples, 1 | CHANNELS) {
+        return Ok(None);
+    }
+    let Some(pixels) = image.become_black(jpeg.headers.width, jpeg.headers.height) else { return Ok(None) };
+    jpeg.decode(options, &mut pixels[..jpeg.len])?;
+    if samples == 1 {
+        spread_grey(pixels);
+    }
+    Ok(Some(jpeg.is_truncated))
+}
+
+/// A JPEG that the limits allow.
+struct CheckedJpeg<'a> {
+    headers: Jpeg<'a>,
+    scans: Scans,
+    orientation: Orientation,
+    /// Bytes of the pixels as the decoder gives them.
+    len: usize,
+    is_truncated: bool,
+}
+
+fn checked_jpeg<'a>(bytes: &'a [u8], options: &DecodeOptions) -> Result<CheckedJpeg<'a>, ImageError> {
+    let name = Format::Jpeg.name();
+    let headers = Jpeg::read(bytes).ok_or(ImageError::Truncated { format: name })?;
+    let samples = headers.samples();
+    let orientation = headers.notes.orientation();
+    let cost = Cost {
+        width: headers.width,
+        height: headers.height,
+        native: samples as u64,
+        // Coefficients, 16 bits each.
+        extra: if headers.keeps_coefficients() { 2 * headers.components() as u64 } else { 0 },
+        narrows: samples != 1,
+        transposes: transposes(orientation),
+    };
+    let len = cost.check(Format::Jpeg, &options.limits)?;
+    let scans = headers.scans();
+    let is_truncated = match scans.extent {
+        Extent::Whole => false,
+        _ if options.allow_truncated => true,
+        Extent::Cut => return Err(ImageError::Truncated { format: name }),
+        Extent::Damaged => return Err(broken_jpeg("its data make no sense from somewhere on".into())),
+    };
+    Ok(CheckedJpeg { headers, scans, orientation, len, is_truncated })
+}
+
+impl CheckedJpeg<'_> {
+    /// Into `len` bytes, which are zero.
+    fn decode(&self, options: &DecodeOptions, pixels: &mut [u8]) -> Result<(), ImageError> {
+        self.headers.decode(&self.scans, options.limits.side_max, pixels).map_err(|error| match error {
+            DecodeErrors::Unsupported(what) => {
+                ImageError::Unsupported { format: Format::Jpeg.name(), reason: format!("{what:?}") }
+            }
+            error => broken_jpeg(error.to_string()),
+        })
+    }
+}
+
+fn broken_jpeg(reason: String) -> ImageError {
+    ImageError::Broken { format: Format::Jpeg.name(), reason }
 }
 
 /// Decodes by the `image` crate what the outline does not speak against.

@@ -5,7 +5,7 @@
 //!
 //! Luma and chroma become RGB in integers of 16 fraction bits, rounded to nearest: within half a level, and some
 //! hundredths, of the real formula, and the same on every machine. The four pixels of a 2 × 2 block share its chroma
-//! sample, as in libyuv's conversions.
+//! sample, as in libyuv's conversions; of 4:2:2 the two pixels of a pair.
 
 use super::pixels::CHANNELS;
 use super::{ImageError, LayoutError, RgbView};
@@ -180,7 +180,16 @@ pub struct Frame<'a> {
 #[derive(Clone, Copy)]
 enum Samples<'a> {
     Packed { format: PixelFormat, plane: Plane<'a> },
-    Yuv { y: Plane<'a>, u: Plane<'a>, v: Plane<'a>, color: YuvColor },
+    Yuv { y: Plane<'a>, u: Plane<'a>, v: Plane<'a>, rows: ChromaRows, color: YuvColor },
+}
+
+/// For how many rows of pixels a row of chroma is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ChromaRows {
+    /// 4:2:2.
+    ForOne,
+    /// 4:2:0.
+    ForTwo,
 }
 
 impl<'a> Frame<'a> {
@@ -239,7 +248,42 @@ impl<'a> Frame<'a> {
         let (chroma_width, chroma_height) = (width.div_ceil(2) as usize, height.div_ceil(2) as usize);
         u.check("U samples", chroma_width, chroma_height, 1, u.step_bytes)?;
         v.check("V samples", chroma_width, chroma_height, 1, v.step_bytes)?;
-        let samples = Samples::Yuv { y, u, v, color: YuvColor::default() };
+        let samples = Samples::Yuv { y, u, v, rows: ChromaRows::ForTwo, color: YuvColor::default() };
+        Ok(Self { width, height, samples, rotation: Rotation::None })
+    }
+
+    /// Luma of a pixel, U, luma of the next one, V: what most USB cameras give uncompressed, also named YUY2. Row `y`
+    /// begins at byte `y * stride_bytes`. Two pixels share U and V; an odd last column has four bytes too.
+    ///
+    /// # Errors
+    /// If a side is zero, rows overlap, or the bytes are too few.
+    pub fn yuyv(width: u32, height: u32, stride_bytes: usize, data: &'a [u8]) -> Result<Self, ImageError> {
+        Self::yuv422(width, height, stride_bytes, data, [0, 1, 3])
+    }
+
+    /// U, luma of a pixel, V, luma of the next one: [`yuyv`](Self::yuyv) in another order.
+    ///
+    /// # Errors
+    /// As [`yuyv`](Self::yuyv).
+    pub fn uyvy(width: u32, height: u32, stride_bytes: usize, data: &'a [u8]) -> Result<Self, ImageError> {
+        Self::yuv422(width, height, stride_bytes, data, [1, 0, 2])
+    }
+
+    /// Two pixels in four bytes, and in which of them the first luma, U and V are.
+    fn yuv422(
+        width: u32,
+        height: u32,
+        stride_bytes: usize,
+        data: &'a [u8],
+        [y, u, v]: [usize; 3],
+    ) -> Result<Self, ImageError> {
+        check_sides(width, height)?;
+        let pairs = width.div_ceil(2) as usize;
+        Plane { data, stride_bytes, step_bytes: 4 }.check("pairs of pixels", pairs, height as usize, 4, 4)?;
+        // There are four bytes at least.
+        let plane = |place: usize, step_bytes| Plane { data: &data[place..], stride_bytes, step_bytes };
+        let (y, u, v) = (plane(y, 2), plane(u, 4), plane(v, 4));
+        let samples = Samples::Yuv { y, u, v, rows: ChromaRows::ForOne, color: YuvColor::default() };
         Ok(Self { width, height, samples, rotation: Rotation::None })
     }
 
@@ -307,11 +351,13 @@ impl<'a> Frame<'a> {
                     }
                 }
             }
-            Samples::Yuv { y: luma, u, v, color } => {
+            Samples::Yuv { y: luma, u, v, rows, color } => {
                 let to_rgb = ToRgb::of(color);
+                let shift = u32::from(rows == ChromaRows::ForTwo);
                 let at = |plane: &Plane, x, y| plane.data[y * plane.stride_bytes + x * plane.step_bytes];
                 for (pixel, (x, y)) in out.zip(walk) {
-                    *pixel = to_rgb.pixel(at(&luma, x, y), at(&u, x / 2, y / 2), at(&v, x / 2, y / 2));
+                    let chroma = y >> shift;
+                    *pixel = to_rgb.pixel(at(&luma, x, y), at(&u, x / 2, chroma), at(&v, x / 2, chroma));
                 }
             }
         }
@@ -347,8 +393,9 @@ impl std::fmt::Debug for Frame<'_> {
         let (width, height, rotation) = (self.width, self.height, self.rotation);
         match self.samples {
             Samples::Packed { format, .. } => write!(f, "Frame({width}x{height}, {format:?}, {rotation:?})"),
-            Samples::Yuv { color, .. } => {
-                write!(f, "Frame({width}x{height}, Yuv420 {color:?}, {rotation:?})")
+            Samples::Yuv { color, rows, .. } => {
+                let name = if rows == ChromaRows::ForTwo { "Yuv420" } else { "Yuv422" };
+                write!(f, "Frame({width}x{height}, {name} {color:?}, {rotation:?})")
             }
         }
     }
@@ -557,6 +604,52 @@ mod tests {
             // A stride may end behind the last sample of the last row.
             assert!(Frame::nv12(width, height, y, plane(&uv[..uv.len() - 1])).is_err());
         }
+    }
+
+    /// Where two rows share their chroma, 4:2:2 is 4:2:0, which is tested above.
+    #[test]
+    fn pairs_of_pixels_are_what_planes_with_the_same_chroma_are() {
+        for (width, height) in [(4u32, 4u32), (5, 3), (1, 1), (2, 1), (6, 2), (1, 2)] {
+            let (w, h, pairs) = (width as usize, height as usize, width.div_ceil(2) as usize);
+            let luma = |x: usize, y: usize| (x * 37 + y * 59 + 20) as u8;
+            let chroma = |pair: usize, y: usize, kind: usize| (pair * 71 + y / 2 * 43 + kind * 90) as u8;
+            let stride = 4 * pairs + 3;
+            let packed = |places: [usize; 4]| {
+                let mut data = vec![99; stride * (h - 1) + 4 * pairs];
+                for (y, pair) in (0..h).flat_map(|y| (0..pairs).map(move |pair| (y, pair))) {
+                    let at = y * stride + 4 * pair;
+                    let four =
+                        [luma(2 * pair, y), chroma(pair, y, 0), luma(2 * pair + 1, y), chroma(pair, y, 1)];
+                    data[at..at + 4].copy_from_slice(&places.map(|place| four[place]));
+                }
+                data
+            };
+            let y: Vec<u8> = (0..h).flat_map(|y| (0..w).map(move |x| luma(x, y))).collect();
+            let both = |y, pair| [chroma(pair, y, 0), chroma(pair, y, 1)];
+            let uv: Vec<u8> =
+                (0..h.div_ceil(2)).flat_map(|y| (0..pairs).flat_map(move |pair| both(2 * y, pair))).collect();
+            let nv12 = Frame::nv12(width, height, Plane::new(&y, w), Plane::new(&uv, 2 * pairs)).unwrap();
+            let (yuyv, uyvy) = (packed([0, 1, 2, 3]), packed([1, 0, 3, 2]));
+            for (color, ..) in COLORS {
+                for rotation in
+                    [Rotation::None, Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270]
+                {
+                    let expected = rgb(nv12.turned(rotation).coloured(color));
+                    let frame = Frame::yuyv(width, height, stride, &yuyv).unwrap();
+                    assert_eq!(rgb(frame.turned(rotation).coloured(color)), expected, "{width}x{height}");
+                    let frame = Frame::uyvy(width, height, stride, &uyvy).unwrap();
+                    assert_eq!(rgb(frame.turned(rotation).coloured(color)), expected, "{width}x{height}");
+                }
+            }
+            assert!(Frame::yuyv(width, height, stride, &yuyv[1..]).is_err());
+            assert!(h == 1 || Frame::uyvy(width, height, 4 * pairs - 1, &uyvy).is_err());
+        }
+        // Rows of their own have chroma of their own.
+        let data = [81, 90, 81, 240, 145, 54, 145, 34];
+        let rows = rgb(Frame::yuyv(2, 2, 4, &data).unwrap());
+        let to_rgb = ToRgb::of(YuvColor::default());
+        assert_eq!(rows, [[to_rgb.pixel(81, 90, 240); 2], [to_rgb.pixel(145, 54, 34); 2]]);
+        assert!(Frame::yuyv(0, 1, 4, &data).is_err() && Frame::yuyv(u32::MAX, u32::MAX, 4, &data).is_err());
     }
 
     #[test]

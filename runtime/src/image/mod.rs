@@ -25,7 +25,9 @@ mod resize;
 mod tiff;
 mod webp;
 
-pub use decode::{Decoded, decode, decode_file, decode_file_with, decode_with, orientation_of_file};
+pub use decode::{
+    Decoded, decode, decode_file, decode_file_with, decode_into, decode_with, orientation_of_file,
+};
 pub use error::{ImageError, LayoutError};
 pub use frame::{Frame, PixelFormat, Plane, Rotation, YuvColor};
 pub use kind::FileKind;

@@ -85,6 +85,14 @@ fn narrow<const N: usize>(mut samples: Vec<u8>, rgb: impl Fn([u8; N]) -> [u8; CH
     samples
 }
 
+/// Makes RGB of the grey samples that the first third of `pixels` holds, in place.
+pub(super) fn spread_grey(pixels: &mut [u8]) {
+    for i in (0..pixels.len() / CHANNELS).rev() {
+        let grey = pixels[i];
+        pixels[i * CHANNELS..][..CHANNELS].fill(grey);
+    }
+}
+
 /// Copies the byte at `place` of each pixel of `N` bytes to three channels.
 fn spread<const N: usize>(samples: &[u8], place: usize) -> Vec<u8> {
     samples.as_chunks::<N>().0.iter().flat_map(|pixel| [pixel[place]; CHANNELS]).collect()

@@ -52,6 +52,17 @@ impl RgbImage {
         self.data
     }
 
+    /// Becomes a black picture of another size, in the same memory if it has room. `None`, and no change, if the size
+    /// is none.
+    pub(super) fn become_black(&mut self, width: u32, height: u32) -> Option<&mut [u8]> {
+        let bytes =
+            (width as usize).checked_mul(height as usize)?.checked_mul(CHANNELS).filter(|&n| n > 0)?;
+        self.data.clear();
+        self.data.resize(bytes, 0);
+        (self.width, self.height) = (width, height);
+        Some(&mut self.data)
+    }
+
     /// The same pixels, borrowed.
     pub fn view(&self) -> RgbView<'_> {
         RgbView {

@@ -2,7 +2,9 @@
 
 use image::{ExtendedColorType, ImageFormat};
 
-use super::super::{ImageError, ImageLimits, RgbImage, decode, decode_file};
+use super::super::{
+    DecodeOptions, ImageError, ImageLimits, RgbImage, decode, decode_file, decode_into, decode_with,
+};
 use super::encoded::{encode, exif, jpeg_with_exif, png, png_chunk, png_with_chunk, zlib_stored};
 use super::generated;
 
@@ -40,6 +42,51 @@ fn jpeg_is_near_its_source() {
     assert!(
         image.data().as_chunks::<3>().0.iter().zip(&grey).all(|(p, g)| p.iter().all(|v| v.abs_diff(*g) <= 6))
     );
+}
+
+/// Whatever the picture before was, and whether or not the file is whole.
+#[test]
+fn pictures_decoded_into_used_memory_are_those_of_fresh_memory() {
+    let noise = generated(41, 30, 1);
+    let colour = encode(ImageFormat::Jpeg, 41, 30, noise.data(), ExtendedColorType::Rgb8);
+    let grey = encode(ImageFormat::Jpeg, 41, 90, noise.data(), ExtendedColorType::L8);
+    let mut files: Vec<Vec<u8>> = super::encoded::committed().into_iter().map(|file| file.bytes).collect();
+    files.extend((1..=8).map(|turn| jpeg_with_exif(&colour, &exif(turn))));
+    files.extend([
+        grey.clone(),
+        colour.clone(),
+        encode(ImageFormat::Png, 41, 30, noise.data(), ExtendedColorType::Rgb8),
+    ]);
+    files.extend([colour.len() / 2, colour.len() - 3, 30].map(|end| colour[..end].to_vec()));
+    files.extend([grey[..grey.len() / 2].to_vec(), Vec::new(), b"no picture".to_vec()]);
+    let strict = DecodeOptions::default();
+    let tolerant = DecodeOptions { allow_truncated: true, ..strict };
+    let small = DecodeOptions {
+        limits: ImageLimits { side_max: 25, encoded_bytes_max: 900, ..strict.limits },
+        ..strict
+    };
+    let mut image = RgbImage::new(1, 1, vec![7; 3]).unwrap();
+    let mut refused = 0;
+    for options in [strict, tolerant, small] {
+        // Each behind each other one that has another place in the list.
+        for step in [1, 2, 5] {
+            for file in (0..files.len()).map(|i| &files[i * step % files.len()]) {
+                match (decode_with(file, &options), decode_into(file, &options, &mut image)) {
+                    (Ok(fresh), Ok(is_truncated)) => {
+                        assert!(image == fresh.image);
+                        assert_eq!(is_truncated, fresh.is_truncated);
+                    }
+                    (Err(fresh), Err(used)) => {
+                        refused += 1;
+                        assert_eq!(fresh.to_string(), used.to_string());
+                    }
+                    other => panic!("{other:?}"),
+                }
+                assert_eq!(image.data().len(), image.width() as usize * image.height() as usize * 3);
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
 }
 
 /// Progressive, subsampled, lossy and animated files that Pillow wrote; of animations, the first frame.

@@ -29,6 +29,8 @@ fn frames_are_resized_as_their_rgb_is() {
             Frame::nv12(width, height, luma, chroma).unwrap(),
             Frame::nv21(width, height, luma, chroma).unwrap(),
             Frame::yuv420(width, height, luma, chroma, Plane::new(&noise[3..], stride)).unwrap(),
+            Frame::yuyv(width, height, stride, &noise).unwrap(),
+            Frame::uyvy(width, height, stride, &noise).unwrap(),
             packed(PixelFormat::Rgb),
             packed(PixelFormat::Bgr),
             packed(PixelFormat::Grey),
