@@ -1,9 +1,11 @@
 //! Addresses of sources, as users write them: `/dev/video0?size=1280x720&fps=15`, `rtsp://…`,
-//! `-?format=nv12&size=640x480`.
+//! `-?format=nv12&size=640x480`, `http://camera/still.jpg#fps=0.5`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use super::secrets::shown;
 
 /// What kind of source an address names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +33,18 @@ pub enum PixelLayout {
     Nv12,
     /// Luma, then U, then V.
     I420,
+    /// Luma, U, luma, V for two pixels.
+    Yuyv,
+    /// U, luma, V, luma for two pixels.
+    Uyvy,
     /// Three bytes a pixel.
     Rgb,
     /// Three bytes a pixel, blue first.
     Bgr,
     /// One byte a pixel.
     Grey,
+    /// No plain pixels: JPEG pictures.
+    Mjpeg,
 }
 
 /// A source, and what is wanted of it.
@@ -48,8 +56,10 @@ pub struct Address {
     pub size: Option<(u32, u32)>,
     /// Pictures a second.
     pub fps: Option<f32>,
-    /// Of plain pixels.
+    /// Of plain pixels, or what a camera is to give.
     pub format: Option<PixelLayout>,
+    /// Nothing is passed over: every picture of a pipe, and what is in a folder already.
+    pub all: bool,
 }
 
 /// Why a text is no address.
@@ -68,7 +78,7 @@ pub enum AddressError {
         scheme: String,
     },
     /// A setting that is not known.
-    #[error("'{key}' is no setting of a source; use size, fps or format")]
+    #[error("'{key}' is no setting of a source; use size, fps, format or all")]
     Key {
         /// The part before `=`.
         key: String,
@@ -91,19 +101,25 @@ const SIDE_MAX: u32 = 1 << 16;
 impl FromStr for Address {
     type Err = AddressError;
 
-    /// Reads an address. The settings of streams belong to their servers, so what is behind a `?` there stays in the
-    /// address.
+    /// Reads an address. What is behind the `?` of a server's address belongs to the server and stays in the address;
+    /// settings stand behind a `#` there.
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
-        let address = |kind| Self { kind, size: None, fps: None, format: None };
+        let address = |kind| Self { kind, size: None, fps: None, format: None, all: false };
         if let Some((scheme, rest)) = text.split_once("://") {
             return match scheme.to_ascii_lowercase().as_str() {
-                "http" | "https" => Ok(address(Kind::Http(text.to_owned()))),
-                "rtsp" | "rtsps" | "rtmp" | "srt" | "udp" => Ok(address(Kind::Stream(text.to_owned()))),
+                "http" | "https" => {
+                    let (url, settings) = split(text, '#');
+                    address(Kind::Http(url.to_owned())).with(settings)
+                }
+                "rtsp" | "rtsps" | "rtmp" | "srt" | "udp" => {
+                    let (url, settings) = split(text, '#');
+                    address(Kind::Stream(url.to_owned())).with(settings)
+                }
                 "csi" => {
-                    let (number, settings) = settings_of(rest);
+                    let (number, settings) = split(rest, '?');
                     let number = number.parse().map_err(|_| AddressError::Value {
                         key: "csi",
                         value: number.to_owned(),
@@ -124,25 +140,35 @@ impl FromStr for Address {
             };
         }
         // A file of this very name is that file.
-        let (path, settings) = if Path::new(text).exists() { (text, None) } else { settings_of(text) };
+        let (path, settings) = if Path::new(text).exists() { (text, None) } else { split(text, '?') };
         let kind = match path {
             "-" => Kind::Stdin,
-            _ if path.starts_with("/dev/video") => Kind::Camera(path.into()),
+            _ if CAMERAS.iter().any(|folder| path.starts_with(folder)) => Kind::Camera(path.into()),
             _ => Kind::Path(path.into()),
         };
         address(kind).with(settings)
     }
 }
 
-/// What is before a `?`, and what is behind it.
-fn settings_of(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('?') {
+/// Where systems keep their cameras; in the second, names stay those of the same camera.
+const CAMERAS: [&str; 2] = ["/dev/video", "/dev/v4l/"];
+
+/// What is before a sign, and what is behind it.
+fn split(text: &str, sign: char) -> (&str, Option<&str>) {
+    match text.split_once(sign) {
         Some((before, settings)) => (before, Some(settings)),
         None => (text, None),
     }
 }
 
 impl Address {
+    /// True for cameras and streams of them: pictures that stay the same to the byte mean that it hangs. Stills of a
+    /// server that stay the same are not given twice.
+    #[cfg(feature = "sources")]
+    pub(super) fn can_freeze(&self) -> bool {
+        !matches!(self.kind, Kind::Stdin | Kind::Path(_))
+    }
+
     fn with(mut self, settings: Option<&str>) -> Result<Self, AddressError> {
         for setting in settings.unwrap_or_default().split('&').filter(|s| !s.is_empty()) {
             let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
@@ -162,16 +188,33 @@ impl Address {
                     self.format = Some(match value {
                         "nv12" => PixelLayout::Nv12,
                         "i420" | "yuv420p" => PixelLayout::I420,
+                        "yuyv" | "yuy2" => PixelLayout::Yuyv,
+                        "uyvy" => PixelLayout::Uyvy,
                         "rgb" | "rgb24" => PixelLayout::Rgb,
                         "bgr" | "bgr24" => PixelLayout::Bgr,
                         "grey" | "gray" => PixelLayout::Grey,
-                        _ => return Err(wrong("format", "use nv12, i420, rgb, bgr or grey")),
+                        "mjpg" | "mjpeg" => PixelLayout::Mjpeg,
+                        _ => {
+                            return Err(wrong(
+                                "format",
+                                "use nv12, i420, yuyv, uyvy, rgb, bgr, grey or mjpg",
+                            ));
+                        }
                     });
+                }
+                "all" => {
+                    self.all = match value {
+                        "" | "true" => true,
+                        "false" => false,
+                        _ => return Err(wrong("all", "write true or false")),
+                    };
                 }
                 _ => return Err(AddressError::Key { key: key.to_owned() }),
             }
         }
-        if self.format.is_some() && self.size.is_none() {
+        let is_read_as_plain = matches!(self.kind, Kind::Stdin | Kind::Path(_));
+        let is_plain = self.format.is_some_and(|format| format != PixelLayout::Mjpeg);
+        if is_read_as_plain && is_plain && self.size.is_none() {
             let what = "plain pixels need a size, as in ?format=nv12&size=640x480";
             return Err(AddressError::Value { key: "format", value: "without size".into(), what });
         }
@@ -187,18 +230,9 @@ impl fmt::Display for Kind {
             Self::Path(path) | Self::Camera(path) => path.display().fmt(f),
             Self::Csi(number) => write!(f, "csi://{number}"),
             Self::Ros2(topic) => write!(f, "ros2://{topic}"),
-            Self::Http(url) | Self::Stream(url) => f.write_str(&without_user(url)),
+            Self::Http(url) | Self::Stream(url) => f.write_str(&shown(url)),
         }
     }
-}
-
-/// An address whose user and password are left out: it is shown, logged and sent.
-fn without_user(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at(host_end);
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
@@ -211,7 +245,7 @@ mod tests {
 
     #[test]
     fn addresses_are_told_apart() {
-        let plain = |kind| Address { kind, size: None, fps: None, format: None };
+        let plain = |kind| Address { kind, size: None, fps: None, format: None, all: false };
         assert_eq!(address("-"), plain(Kind::Stdin));
         assert_eq!(address("shots"), plain(Kind::Path("shots".into())));
         assert_eq!(address("csi://1"), plain(Kind::Csi(1)));
@@ -224,6 +258,13 @@ mod tests {
         let camera = address("/dev/video0?size=1280x720&fps=15");
         assert_eq!(camera.kind, Kind::Camera("/dev/video0".into()));
         assert_eq!((camera.size, camera.fps), (Some((1280, 720)), Some(15.0)));
+        assert_eq!(
+            address("/dev/v4l/by-id/usb-x-index0?format=mjpg").kind,
+            Kind::Camera("/dev/v4l/by-id/usb-x-index0".into())
+        );
+        let still = address("http://cam/still.jpg?a=1#fps=0.5");
+        assert_eq!((still.kind, still.fps), (Kind::Http("http://cam/still.jpg?a=1".into()), Some(0.5)));
+        assert!(address("shots?all=true").all && address("shots?all").all && !address("shots?all=false").all);
         let pipe = address("-?format=nv12&size=640x480");
         assert_eq!(
             (pipe.kind, pipe.format, pipe.size),
@@ -255,7 +296,9 @@ mod tests {
             ("-?size=99999999x5", "as in 1280x720"),
             ("-?fps=0", "above 0"),
             ("-?fps=NaN", "above 0"),
-            ("-?format=yuyv&size=4x4", "use nv12"),
+            ("-?format=h264&size=4x4", "use nv12"),
+            ("shots?all=maybe", "true or false"),
+            ("http://cam/x#zoom=1", "'zoom' is no setting"),
             ("-?format=nv12", "need a size"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
@@ -269,6 +312,7 @@ mod tests {
             ("rtsp://me:se@cret@cam:554/s?a=b@c", "rtsp://cam:554/s?a=b@c"),
             ("http://cam/x@y", "http://cam/x@y"),
             ("https://token@cam", "https://cam"),
+            ("http://cam/x?user=me&pwd=secret", "http://cam/x?user=me&pwd=***"),
         ] {
             assert_eq!(address(text).kind.to_string(), shown);
         }

@@ -1,14 +1,17 @@
 //! A thread that reads a source, and opens it again when it breaks off.
 
-use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::address::Address;
+use super::feed::{Next, Stop};
+use super::health::Health;
 use super::latest::{Latest, Pace, Taken};
-use super::open::{OpenOptions, SourceError, open};
+use super::open::{OpenOptions, Opened, SourceError, open};
 
 /// What a capture is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,32 +30,34 @@ pub enum Status {
     Ended,
 }
 
-/// How pauses between attempts grow.
-const PAUSE_FIRST: Duration = Duration::from_millis(500);
+/// Pauses between attempts grow up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// So often a pause looks whether it is to end.
-const STEP: Duration = Duration::from_millis(50);
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 18;
+/// A thread that was told to stop is waited for so long.
+const STOP_MAX: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(2);
 
 /// A source that is read by a thread of its own.
 ///
-/// Dropping it stops the thread as soon as a read returns; one that waits for a pipe's other end is left to itself.
-#[derive(Debug)]
+/// Dropping it ends the thread, and with it connections and programs, within a second. Only a server that is being
+/// looked up or reached just then may take longer; it is left to itself.
 pub struct Capture {
     shared: Arc<Shared>,
-    is_film: bool,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+    health: Health,
 }
 
-#[derive(Debug)]
 struct Shared {
     latest: Latest,
     status: Mutex<Status>,
-    stops: AtomicBool,
+    broken: AtomicU64,
+    is_film: AtomicBool,
+    /// Why a film ended before its first picture.
+    failure: Mutex<Option<String>>,
 }
 
 impl Capture {
-    /// Opens a source and begins to read it. A source that is a film is read picture by picture, any other live.
+    /// Opens a source and begins to read it. A file is read picture by picture, and so is a folder; any other is live.
     ///
     /// # Errors
     /// If it cannot be opened now. What breaks off later is tried again, with growing pauses.
@@ -61,20 +66,25 @@ impl Capture {
         if let super::address::Kind::Ros2(topic) = &address.kind {
             return Self::subscribe(topic, &options);
         }
-        let opened = open(&address, &options)?;
-        let is_film = opened.ends;
-        let pace = if is_film { Pace::Every } else { Pace::Live };
-        let shared = Arc::new(Shared {
-            latest: Latest::new(pace),
-            status: Mutex::new(Status::Opening),
-            stops: AtomicBool::new(false),
-        });
-        let of_thread = shared.clone();
         let name = address.kind.to_string();
-        let io = |error| SourceError::Io { source_name: name, error };
-        let body = move || of_thread.run(&address, &options, opened);
-        thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
-        Ok(Self { shared, is_film })
+        let (sender, receiver) = sync_channel(1);
+        let capture = Self::spawn(address, options, Some(sender))?;
+        let gone = |_| SourceError::Io { source_name: name, error: io::Error::other("its thread has ended") };
+        receiver.recv().map_err(gone)??;
+        Ok(capture)
+    }
+
+    /// The same for a source that may not be there yet: if it cannot be opened, [`status`](Self::status) says why, and
+    /// it is tried again. Returns at once.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start_when_there(address: Address, options: OpenOptions) -> Result<Self, SourceError> {
+        #[cfg(feature = "ros2")]
+        if let super::address::Kind::Ros2(topic) = &address.kind {
+            return Self::subscribe(topic, &options);
+        }
+        Self::spawn(address, options, None)
     }
 
     /// Subscribes to a topic of ROS 2. It waits for its publishers itself, so it is opened once.
@@ -83,20 +93,34 @@ impl Capture {
         let source_name = || format!("ros2://{topic}");
         let opened = super::ros2::open(topic, options.picture_bytes_max, &options.ros2);
         let mut opened = opened.map_err(|error| SourceError::Ros2 { source_name: source_name(), error })?;
-        let shared = Arc::new(Shared {
-            latest: Latest::new(Pace::Live),
-            status: Mutex::new(Status::Opening),
-            stops: AtomicBool::new(false),
-        });
-        let of_thread = shared.clone();
-        let io = |error| SourceError::Io { source_name: source_name(), error };
+        let (shared, stop) = (Arc::new(Shared::new()), Stop::default());
+        let (of_thread, stop_of_thread) = (shared.clone(), stop.clone());
         let body = move || {
-            opened.read(&of_thread.latest, &of_thread.stops, |status| of_thread.set(status));
+            opened.read(&of_thread.latest, &stop_of_thread, |status| of_thread.set(status));
             of_thread.set(Status::Ended);
             of_thread.latest.end();
         };
-        thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
-        Ok(Self { shared, is_film: false })
+        let io = |error| SourceError::Io { source_name: source_name(), error };
+        let thread = thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
+        Ok(Self { shared, stop, thread: Some(thread), health: Health::new(options.health, true) })
+    }
+
+    /// The first opening is told, and the thread ends if it fails and that is told.
+    fn spawn(
+        address: Address,
+        options: OpenOptions,
+        tells: Option<SyncSender<Result<(), SourceError>>>,
+    ) -> Result<Self, SourceError> {
+        let name = address.kind.to_string();
+        let health = Health::new(options.health, address.can_freeze());
+        let stop = Stop::default();
+        let shared = Arc::new(Shared::new());
+        let (of_thread, stop_of_thread) = (shared.clone(), stop.clone());
+        // The thread opens it itself: programs end with the thread that started them.
+        let body = move || of_thread.run(&address, &options, &stop_of_thread, tells);
+        let io = |error| SourceError::Io { source_name: name, error };
+        let thread = thread::Builder::new().name("capture".into()).spawn(body).map_err(io)?;
+        Ok(Self { shared, stop, thread: Some(thread), health })
     }
 
     /// The newest picture; see [`Latest::take`].
@@ -106,7 +130,7 @@ impl Capture {
 
     /// True for a film: it is read picture by picture, and has a clock of its own.
     pub fn is_film(&self) -> bool {
-        self.is_film
+        self.shared.is_film.load(Ordering::Relaxed)
     }
 
     /// How many pictures came, and how many of them were dropped for newer ones.
@@ -114,103 +138,173 @@ impl Capture {
         self.shared.latest.counts()
     }
 
+    /// How many pictures were cut short or damaged, or failed in the camera; they are in no other count.
+    pub fn broken(&self) -> u64 {
+        self.shared.broken.load(Ordering::Relaxed)
+    }
+
     /// What it is doing.
     pub fn status(&self) -> Status {
         self.shared.status.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Why a film has ended without a picture.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Follows the health of this source; whoever takes pictures tells it of them.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+}
+
+impl std::fmt::Debug for Capture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Capture").field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        self.shared.stops.store(true, Ordering::Relaxed);
         self.shared.latest.close();
+        self.stop.set();
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + STOP_MAX;
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(STEP);
+        }
+        if thread.is_finished() {
+            // A thread that panicked has nothing to tell any more.
+            let _ = thread.join();
+        }
     }
 }
 
 /// When pictures were taken.
 enum Clock {
-    /// When they come.
+    /// When they come, or as long before as the source says.
     Live,
     /// A film's pictures follow each other at its own pace, however fast it is read.
-    Film { next: Instant, step: Duration },
+    Film { next: Instant, wanted: Option<Duration> },
 }
 
-/// Pictures a second of a film that does not say.
-const FILM_FPS: f32 = 10.0;
+/// From picture to picture of a film that does not say.
+const FILM_PERIOD: Duration = Duration::from_millis(100);
 
 impl Clock {
-    fn film(fps: Option<f32>) -> Self {
-        Self::Film { next: Instant::now(), step: Duration::from_secs_f32(1.0 / fps.unwrap_or(FILM_FPS)) }
+    fn of(opened: &Opened, fps: Option<f32>) -> Self {
+        match opened.is_film {
+            true => {
+                Self::Film { next: Instant::now(), wanted: fps.map(|n| Duration::from_secs_f32(1.0 / n)) }
+            }
+            false => Self::Live,
+        }
     }
 
-    fn now(&mut self) -> Instant {
+    fn now(&mut self, age: Duration, period: Option<Duration>) -> Instant {
         match self {
-            Self::Live => Instant::now(),
-            Self::Film { next, step } => std::mem::replace(next, *next + *step),
+            Self::Live => {
+                let now = Instant::now();
+                now.checked_sub(age).unwrap_or(now)
+            }
+            Self::Film { next, wanted } => {
+                let step = wanted.or(period).unwrap_or(FILM_PERIOD);
+                std::mem::replace(next, *next + step)
+            }
         }
     }
 }
 
 impl Shared {
-    fn run(&self, address: &Address, options: &OpenOptions, first: super::open::Opened) {
-        let (mut opened, mut pause) = (Some(first), PAUSE_FIRST);
+    fn new() -> Self {
+        Self {
+            latest: Latest::new(Pace::Live),
+            status: Mutex::new(Status::Opening),
+            broken: AtomicU64::new(0),
+            is_film: AtomicBool::new(false),
+            failure: Mutex::default(),
+        }
+    }
+
+    fn run(
+        &self,
+        address: &Address,
+        options: &OpenOptions,
+        stop: &Stop,
+        mut tells: Option<SyncSender<Result<(), SourceError>>>,
+    ) {
+        let mut pause = options.pause;
         let mut picture = Vec::new();
-        while !self.stops.load(Ordering::Relaxed) {
+        while !stop.is_set() {
             self.set(Status::Opening);
-            let source = opened.take().map_or_else(|| open(address, options), Ok);
-            let (why, ends, came) = match source {
-                Err(error) => (error.to_string(), false, 0),
-                Ok(mut source) => {
+            let source = open(address, options, stop);
+            let (why, ends, came) = match (source, tells.take()) {
+                (Err(error), Some(tells)) => {
+                    // Whoever started this waits for the word.
+                    let _ = tells.send(Err(error));
+                    return;
+                }
+                (Err(error), None) => (error.to_string(), false, 0),
+                (Ok(mut source), tells) => {
+                    self.latest.set_pace(source.pace);
+                    self.is_film.store(source.is_film, Ordering::Relaxed);
+                    if let Some(tells) = tells {
+                        let _ = tells.send(Ok(()));
+                    }
                     let before = self.latest.counts().0;
-                    let clock = if source.ends { Clock::film(address.fps) } else { Clock::Live };
-                    let why = self.read(&mut source, &mut picture, clock);
+                    let clock = Clock::of(&source, address.fps);
+                    let why = self.read(&mut source, &mut picture, clock, stop);
                     (why, source.ends, self.latest.counts().0 - before)
                 }
             };
             if ends {
+                if came == 0 && !stop.is_set() {
+                    log::warn!("{}: no picture: {why}", address.kind);
+                    *self.failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(why);
+                }
                 break;
             }
             if came > 0 {
-                pause = PAUSE_FIRST;
+                pause = options.pause;
             }
             self.set(Status::Waiting { why });
-            let until = Instant::now() + pause;
-            while Instant::now() < until && !self.stops.load(Ordering::Relaxed) {
-                thread::sleep(STEP);
-            }
+            stop.pause(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
         self.set(Status::Ended);
         self.latest.end();
     }
 
-    /// Reads until the stream ends; gives the reason.
-    fn read(&self, source: &mut super::open::Opened, picture: &mut Vec<u8>, mut clock: Clock) -> String {
-        let mut chunk = vec![0; READ_BYTES];
+    /// Reads until the source ends; gives the reason.
+    fn read(&self, source: &mut Opened, picture: &mut Vec<u8>, mut clock: Clock, stop: &Stop) -> String {
+        let mut broken = 0;
         picture.clear();
-        loop {
-            let n = match source.bytes.read(&mut chunk) {
-                Ok(0) => return "the stream has ended".into(),
-                Ok(n) => n,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return error.to_string(),
-            };
-            let mut rest = &chunk[..n];
-            while !rest.is_empty() {
-                let taken = match source.splitter.take(rest, picture) {
-                    Ok(taken) => taken,
-                    Err(error) => return error.to_string(),
-                };
-                rest = &rest[taken.bytes..];
-                let Some(layout) = source.splitter.layout().filter(|_| taken.is_complete) else { continue };
-                let full = std::mem::take(picture);
-                match self.latest.put(full, layout, clock.now(), SystemTime::now()) {
-                    Some(spare) => *picture = spare,
-                    None => return "nobody looks any more".into(),
+        while !stop.is_set() {
+            let next = source.feed.next(picture);
+            let now_broken = source.feed.broken();
+            self.broken.fetch_add(now_broken - broken, Ordering::Relaxed);
+            broken = now_broken;
+            match next {
+                Next::Picture(caught) => {
+                    let taken = clock.now(caught.age, caught.period);
+                    let now = SystemTime::now();
+                    let wall = now.checked_sub(caught.age).unwrap_or(now);
+                    self.latest.pass_over(caught.passed_over);
+                    // Before: whoever has the picture may ask.
+                    self.set(Status::Running);
+                    match self.latest.put(std::mem::take(picture), caught.layout, taken, wall) {
+                        Some(spare) => *picture = spare,
+                        None => return "nobody looks any more".into(),
+                    }
                 }
-                self.set(Status::Running);
+                Next::Nothing => {}
+                Next::Well => self.set(Status::Running),
+                Next::Missing(why) => self.set(Status::Waiting { why }),
+                Next::End(why) => return why,
             }
         }
+        "it was stopped".into()
     }
 
     fn set(&self, status: Status) {

@@ -14,7 +14,7 @@ pub struct Shot {
     pub layout: Layout,
     /// Counts the pictures of its source from 0 on, those that nobody took included.
     pub number: u64,
-    /// When it came, on a clock that never jumps.
+    /// When it was exposed, as far as that is known, or else when it came; on a clock that never jumps.
     pub taken: Instant,
     /// The same by the clock on the wall.
     pub wall: SystemTime,
@@ -43,13 +43,13 @@ pub enum Taken {
 /// The newest picture of a source. Three buffers go round: one is filled, one lies here, one is looked at.
 #[derive(Debug)]
 pub struct Latest {
-    pace: Pace,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    pace: Pace,
     newest: Option<Shot>,
     spare: Vec<Vec<u8>>,
     came: u64,
@@ -61,7 +61,22 @@ struct State {
 impl Latest {
     /// A place for pictures.
     pub fn new(pace: Pace) -> Self {
-        Self { pace, state: Mutex::default(), changed: Condvar::new() }
+        let state = State {
+            pace,
+            newest: None,
+            spare: Vec::new(),
+            came: 0,
+            dropped: 0,
+            has_ended: false,
+            is_closed: false,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Lets pictures come at another pace from now on.
+    pub fn set_pace(&self, pace: Pace) {
+        self.lock().pace = pace;
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,7 +87,7 @@ impl Latest {
     /// Hands a picture over; gives a buffer for the next one, or `None` if nobody wants more.
     pub fn put(&self, bytes: Vec<u8>, layout: Layout, taken: Instant, wall: SystemTime) -> Option<Vec<u8>> {
         let mut state = self.lock();
-        while self.pace == Pace::Every && state.newest.is_some() && !state.is_closed {
+        while state.pace == Pace::Every && state.newest.is_some() && !state.is_closed {
             state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
         }
         if state.is_closed {
@@ -89,6 +104,13 @@ impl Latest {
             }
             None => Some(state.spare.pop().unwrap_or_default()),
         }
+    }
+
+    /// So many pictures came and were dropped before they were copied.
+    pub fn pass_over(&self, pictures: u64) {
+        let mut state = self.lock();
+        state.came += pictures;
+        state.dropped += pictures;
     }
 
     /// No picture will come any more; what lies here can still be taken.

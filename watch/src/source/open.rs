@@ -1,14 +1,24 @@
-//! Opens what an address names, as a stream of bytes and what cuts it into pictures.
+//! Opens what an address names.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::time::Duration;
 
 use palmtop::image::{PixelFormat, YuvColor};
 
 use super::address::{Address, Kind, PixelLayout};
+use super::bytes::{ByteFeed, Readable};
+use super::feed::{Feed, Stop};
+use super::folder::Folder;
+use super::health::HealthOptions;
+use super::http::{self, HttpError};
+use super::latest::Pace;
+#[cfg(target_os = "linux")]
+use super::v4l2::{self, CameraError};
+use super::{csi, ffmpeg};
 use crate::ros2::{Ros2Error, Ros2Options};
-use crate::stream::{Layout, Mjpeg, Raw, Splitter, StreamError, Y4m};
+use crate::stream::{Any, Layout, Mjpeg, Raw, Splitter, StreamError};
 
 /// Why a source gives no pictures.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +39,23 @@ pub enum SourceError {
         source_name: String,
         /// What is wrong with it.
         error: StreamError,
+    },
+    /// The server gives no pictures.
+    #[error("{source_name}: {error}")]
+    Http {
+        /// The source, without user and password.
+        source_name: String,
+        /// What is wrong with it.
+        error: HttpError,
+    },
+    /// The camera gives no pictures.
+    #[cfg(target_os = "linux")]
+    #[error("{source_name}: {error}")]
+    Camera {
+        /// The source.
+        source_name: String,
+        /// What is wrong with it.
+        error: CameraError,
     },
     /// A program that is needed is not there.
     #[error(
@@ -51,9 +78,19 @@ pub enum SourceError {
         /// Why.
         error: Ros2Error,
     },
+    /// None of the programs is there that read cameras on a board's connector.
+    #[error(
+        "{source_name}: cameras on the board's connector are read by a program that is not here: rpicam-vid on a \
+         Raspberry Pi (apt install rpicam-apps), gst-launch-1.0 with nvarguscamerasrc on a Jetson (apt install \
+         gstreamer1.0-tools)"
+    )]
+    NoCsiProgram {
+        /// The source.
+        source_name: String,
+    },
 }
 
-/// How sources are opened.
+/// How sources are opened, and when a camera is taken to be unwell.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Bytes that a picture may have, as it comes.
@@ -64,111 +101,148 @@ pub struct OpenOptions {
     pub ffmpeg_input: Vec<String>,
     /// The node that subscribes to topics of ROS 2.
     pub ros2: Ros2Options,
+    /// A camera, a stream or a program that gives nothing for so long is closed and opened again; pipes may be silent
+    /// as long as they like. `None` waits for ever.
+    pub silence: Option<Duration>,
+    /// The first pause before a source that broke off is opened again; each next one is twice as long, up to 30
+    /// seconds, until pictures come.
+    pub pause: Duration,
+    /// When pictures are taken to be frozen or black.
+    pub health: HealthOptions,
 }
 
 impl Default for OpenOptions {
-    /// 64 MiB a picture, `ffmpeg` as the path has it, ROS 2 as the environment has it.
+    /// 64 MiB a picture, `ffmpeg` as the path has it, 10 seconds of silence, half a second's pause, ROS 2 as the
+    /// environment has it.
     fn default() -> Self {
         Self {
             picture_bytes_max: 64 << 20,
             ffmpeg: "ffmpeg".into(),
             ffmpeg_input: Vec::new(),
             ros2: Ros2Options::default(),
+            silence: Some(Duration::from_secs(10)),
+            pause: Duration::from_millis(500),
+            health: HealthOptions::default(),
         }
     }
 }
 
 /// An open source.
 pub(super) struct Opened {
-    pub bytes: Box<dyn Read + Send>,
-    pub splitter: Box<dyn Splitter>,
+    pub feed: Box<dyn Feed>,
+    pub pace: Pace,
     /// Its end is the end of the film, and nothing to try again after.
     pub ends: bool,
+    /// Pictures are dated by the film's own clock.
+    pub is_film: bool,
 }
 
-/// A program that writes pictures. It is ended with this.
-struct Program(Child);
+impl Opened {
+    /// A camera, or a stream of one.
+    fn live(feed: impl Feed + 'static) -> Self {
+        Self { feed: Box::new(feed), pace: Pace::Live, ends: false, is_film: false }
+    }
 
-impl Read for Program {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0.stdout {
-            Some(out) => out.read(buffer),
-            None => Ok(0),
-        }
+    /// Read picture by picture to its end.
+    fn film(feed: impl Feed + 'static) -> Self {
+        Self { feed: Box::new(feed), pace: Pace::Every, ends: true, is_film: true }
     }
 }
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Bytes that were read to see what a stream is come first.
-struct Behind {
-    begun: io::Cursor<Vec<u8>>,
-    rest: Box<dyn Read + Send>,
-}
-
-impl Read for Behind {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.begun.read(buffer)? {
-            0 => self.rest.read(buffer),
-            n => Ok(n),
-        }
-    }
-}
-
-/// Enough of a stream to see what it is.
-const BEGINNING: usize = 16;
 
 /// Opens a source once.
-pub(super) fn open(address: &Address, options: &OpenOptions) -> Result<Opened, SourceError> {
-    let name = || address.kind.to_string();
-    let io = |error| SourceError::Io { source_name: name(), error };
+pub(super) fn open(address: &Address, options: &OpenOptions, stop: &Stop) -> Result<Opened, SourceError> {
+    let io = |error| SourceError::Io { source_name: address.kind.to_string(), error };
     match &address.kind {
-        Kind::Stdin => of_bytes(address, Box::new(io::stdin()), true, options),
+        Kind::Stdin => {
+            let file = stdin().map_err(io)?;
+            let is_file = file.metadata().map_err(io)?.is_file();
+            of_bytes(address, file, is_file, true, options)
+        }
         Kind::Path(path) => {
-            let file = File::open(path).map_err(io)?;
-            let is_pipe = !file.metadata().map_err(io)?.is_file();
-            match is_video(path) && address.format.is_none() {
-                true => of_ffmpeg(address, &path.to_string_lossy(), true, options),
-                false => of_bytes(address, Box::new(file), !is_pipe, options),
+            let kind = fs::metadata(path).map_err(io)?;
+            if kind.is_dir() {
+                let folder =
+                    Folder::new(path, address.all, options.picture_bytes_max, stop.clone()).map_err(io)?;
+                let pace = Pace::Every;
+                return Ok(Opened { feed: Box::new(folder), pace, ends: false, is_film: false });
+            }
+            let file = open_file(path).map_err(io)?;
+            match kind.is_file() && address.format.is_none() && is_video(path) {
+                true => Ok(Opened::film(ffmpeg::file(address, path, options)?)),
+                false => of_bytes(address, file, kind.is_file(), false, options),
             }
         }
-        Kind::Stream(url) => of_ffmpeg(address, url, false, options),
-        Kind::Http(url) => of_ffmpeg(address, url, false, options),
-        Kind::Camera(path) => of_ffmpeg(address, &path.to_string_lossy(), false, options),
-        Kind::Csi(number) => of_rpicam(address, *number, options),
+        Kind::Stream(url) => Ok(Opened::live(ffmpeg::stream(address, url, options)?)),
+        Kind::Http(url) => {
+            let feed = http::open(address, url, options, stop)?;
+            Ok(Opened { feed, pace: Pace::Live, ends: false, is_film: false })
+        }
+        Kind::Camera(path) => camera(address, path, options),
+        Kind::Csi(number) => Ok(Opened::live(csi::open(address, *number, options)?)),
         // With the feature a capture subscribes instead: messages are no stream of bytes.
-        Kind::Ros2(_) => Err(SourceError::Ros2 { source_name: name(), error: Ros2Error::NotBuilt }),
+        Kind::Ros2(_) => {
+            Err(SourceError::Ros2 { source_name: address.kind.to_string(), error: Ros2Error::NotBuilt })
+        }
     }
 }
 
-/// A stream of bytes that says what it is, or that the address describes.
+#[cfg(target_os = "linux")]
+fn camera(address: &Address, path: &Path, options: &OpenOptions) -> Result<Opened, SourceError> {
+    let wish = v4l2::Wish { size: address.size, fps: address.fps, format: address.format };
+    let feed = v4l2::open(path, &wish, options.picture_bytes_max, options.silence)
+        .map_err(|error| SourceError::Camera { source_name: address.kind.to_string(), error })?;
+    Ok(Opened { feed, pace: Pace::Live, ends: false, is_film: false })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn camera(address: &Address, _: &Path, _: &OpenOptions) -> Result<Opened, SourceError> {
+    let error = io::Error::new(io::ErrorKind::Unsupported, "cameras of Video4Linux are read on Linux only");
+    Err(SourceError::Io { source_name: address.kind.to_string(), error })
+}
+
+/// Standard input without a buffer of the standard library.
+fn stdin() -> io::Result<File> {
+    #[cfg(unix)]
+    return Ok(std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned()?.into());
+    #[cfg(windows)]
+    return Ok(std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned()?.into());
+}
+
+/// Opening a pipe does not wait for who writes into it.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    options.read(true).open(path)
+}
+
+/// A stream of bytes that says what it is, or that the address describes. A file is a film; a pipe is read as a camera
+/// is, unless all of its pictures are wanted.
 fn of_bytes(
     address: &Address,
-    mut bytes: Box<dyn Read + Send>,
+    file: File,
+    is_file: bool,
     ends: bool,
     options: &OpenOptions,
 ) -> Result<Opened, SourceError> {
-    let source_name = || address.kind.to_string();
-    let io = |error| SourceError::Io { source_name: source_name(), error };
-    let stream = |error| SourceError::Stream { source_name: source_name(), error };
     let most = options.picture_bytes_max;
-    if let (Some(format), Some((width, height))) = (address.format, address.size) {
-        let splitter = Box::new(Raw::new(layout(format, width, height), most).map_err(stream)?);
-        return Ok(Opened { bytes, splitter, ends });
-    }
-    let mut begun = Vec::with_capacity(BEGINNING);
-    bytes.by_ref().take(BEGINNING as u64).read_to_end(&mut begun).map_err(io)?;
-    let splitter: Box<dyn Splitter> = match begun.starts_with(b"YUV4") {
-        true => Box::new(Y4m::new(most)),
-        false => Box::new(Mjpeg::new(most)),
+    let stream = |error| SourceError::Stream { source_name: address.kind.to_string(), error };
+    let splitter: Box<dyn Splitter> = match (address.format, address.size) {
+        (Some(PixelLayout::Mjpeg), _) => Box::new(Mjpeg::new(most)),
+        (Some(format), Some((width, height))) => {
+            Box::new(Raw::new(layout(format, width, height), most).map_err(stream)?)
+        }
+        _ => Box::new(Any::new(most)),
     };
-    Ok(Opened { bytes: Box::new(Behind { begun: io::Cursor::new(begun), rest: bytes }), splitter, ends })
+    let feed = ByteFeed::new(Box::new(Readable(file)), splitter, None);
+    if is_file {
+        return Ok(Opened::film(feed));
+    }
+    let pace = if address.all { Pace::Every } else { Pace::Live };
+    Ok(Opened { pace, ends, ..Opened::live(feed) })
 }
 
 fn layout(format: PixelLayout, width: u32, height: u32) -> Layout {
@@ -177,16 +251,19 @@ fn layout(format: PixelLayout, width: u32, height: u32) -> Layout {
     match format {
         PixelLayout::Nv12 => Layout::Nv12 { width, height, color },
         PixelLayout::I420 => Layout::I420 { width, height, color },
+        PixelLayout::Yuyv => Layout::Yuyv { width, height, color },
+        PixelLayout::Uyvy => Layout::Uyvy { width, height, color },
         PixelLayout::Rgb => packed(PixelFormat::Rgb),
         PixelLayout::Bgr => packed(PixelFormat::Bgr),
         PixelLayout::Grey => packed(PixelFormat::Grey),
+        PixelLayout::Mjpeg => Layout::Encoded,
     }
 }
 
 /// True for a file that is compressed video by its first bytes.
-fn is_video(path: &std::path::Path) -> bool {
+fn is_video(path: &Path) -> bool {
     let mut start = [0; 12];
-    if !path.is_file() || File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_err() {
+    if File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_err() {
         return false;
     }
     let [.., b'f', b't', b'y', b'p', _, _, _, _] = start else {
@@ -198,64 +275,6 @@ fn is_video(path: &std::path::Path) -> bool {
     true
 }
 
-/// Frames of anything that `ffmpeg` reads, as YUV4MPEG2.
-fn of_ffmpeg(
-    address: &Address,
-    input: &str,
-    ends: bool,
-    options: &OpenOptions,
-) -> Result<Opened, SourceError> {
-    let mut command = Command::new(&options.ffmpeg);
-    command.args(["-nostdin", "-loglevel", "error"]).args(&options.ffmpeg_input);
-    match &address.kind {
-        Kind::Camera(_) => {
-            command.args(["-f", "v4l2"]);
-            if let Some((width, height)) = address.size {
-                command.args(["-video_size", &format!("{width}x{height}")]);
-            }
-            if let Some(fps) = address.fps {
-                command.args(["-framerate", &fps.to_string()]);
-            }
-        }
-        Kind::Stream(url) if url.starts_with("rtsp") => {
-            // Over UDP pictures arrive in pieces on most networks.
-            command.args(["-rtsp_transport", "tcp", "-fflags", "nobuffer"]);
-        }
-        _ => {}
-    }
-    command.args(["-i", input, "-an", "-sn", "-f", "yuv4mpegpipe", "-pix_fmt", "yuv420p", "pipe:1"]);
-    run(address, command, Box::new(Y4m::new(options.picture_bytes_max)), ends)
-}
-
-/// A camera of a Raspberry Pi, as Motion JPEG.
-fn of_rpicam(address: &Address, number: u32, options: &OpenOptions) -> Result<Opened, SourceError> {
-    let mut command = Command::new("rpicam-vid");
-    command.args(["--nopreview", "--timeout", "0", "--codec", "mjpeg", "--output", "-"]);
-    command.args(["--camera", &number.to_string()]);
-    if let Some((width, height)) = address.size {
-        command.args(["--width", &width.to_string(), "--height", &height.to_string()]);
-    }
-    if let Some(fps) = address.fps {
-        command.args(["--framerate", &fps.to_string()]);
-    }
-    run(address, command, Box::new(Mjpeg::new(options.picture_bytes_max)), false)
-}
-
-fn run(
-    address: &Address,
-    mut command: Command,
-    splitter: Box<dyn Splitter>,
-    ends: bool,
-) -> Result<Opened, SourceError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let child = command.spawn().map_err(|error| SourceError::NoProgram {
-        source_name: address.kind.to_string(),
-        program: command.get_program().to_string_lossy().into_owned(),
-        error,
-    })?;
-    Ok(Opened { bytes: Box::new(Program(child)), splitter, ends })
-}
-
 #[cfg(all(test, not(feature = "ros2")))]
 mod tests {
     use super::*;
@@ -263,7 +282,8 @@ mod tests {
     #[test]
     fn a_build_without_ros2_says_so() {
         let address: Address = "ros2:///camera/image_raw".parse().unwrap();
-        let error = open(&address, &OpenOptions::default()).err().expect("nothing to open").to_string();
+        let opened = open(&address, &OpenOptions::default(), &Stop::default());
+        let error = opened.err().expect("nothing to open").to_string();
         assert!(error.contains("ros2:///camera/image_raw: this palmtop was built without ROS 2"), "{error}");
     }
 }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +12,7 @@ use rustdds::no_key::{Decode, DeserializerAdapter};
 use rustdds::{DataReaderStatus, RepresentationIdentifier, StatusEvented};
 
 use super::capture::Status;
+use super::feed::Stop;
 use super::latest::Latest;
 use crate::ros2::node::{Node, Quality, Reader};
 use crate::ros2::picture::{self, Broken, Kind, Picture};
@@ -50,13 +50,13 @@ pub(super) fn open(
 }
 
 impl Subscription {
-    /// Hands pictures over until nobody wants them, or `stops`; gives the reason. `status` hears whether any come.
-    pub fn read(&mut self, latest: &Latest, stops: &AtomicBool, status: impl Fn(Status)) -> String {
+    /// Hands pictures over until nobody wants them, or `stop`; gives the reason. `status` hears whether any come.
+    pub fn read(&mut self, latest: &Latest, stop: &Stop, status: impl Fn(Status)) -> String {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let picture = RefCell::new(Vec::new());
         let mut came = Instant::now();
         let mut why_broken: Option<Broken> = None;
-        while !stops.load(Ordering::Relaxed) {
+        while !stop.is_set() {
             // Before the look, so that what comes during it wakes.
             self.reader.reader.set_waker(Some(waker.clone()));
             self.reader.reader.drain_read_notifications();

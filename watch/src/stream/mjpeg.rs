@@ -70,6 +70,11 @@ impl Mjpeg {
             0xff => self.state = State::Marker { behind_ff: true },
             // Within a scan: 0xff as data, and restarts.
             0x00 | 0xd0..=0xd7 if in_scan => self.state = State::Scan { behind_ff: false },
+            // None that the standard has: bytes of something else, such as the boundary behind a picture that was cut.
+            0x00 | 0x02..=0xbf => {
+                self.give_up(picture);
+                return false;
+            }
             // Markers without a segment.
             0x01 | 0xd0..=0xd7 => self.state = State::Marker { behind_ff: false },
             _ => self.state = State::Length { marker, first: None },

@@ -3,12 +3,16 @@
 //! A [`Splitter`] takes bytes as they come, in pieces of any size, and says where a picture ends. It holds one picture
 //! at a time in the caller's memory, never more bytes than its limit, and finds back into a stream that was broken.
 
+mod any;
 mod mjpeg;
 mod raw;
 mod y4m;
 
+use std::time::Duration;
+
 use palmtop::image::{Frame, ImageError, PixelFormat, Plane, YuvColor};
 
+pub use any::Any;
 pub use mjpeg::Mjpeg;
 pub use raw::Raw;
 pub use y4m::Y4m;
@@ -45,6 +49,24 @@ pub enum Layout {
         /// What luma and chroma mean.
         color: YuvColor,
     },
+    /// Luma, U, luma, V for two pixels: 4:2:2.
+    Yuyv {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// What luma and chroma mean.
+        color: YuvColor,
+    },
+    /// U, luma, V, luma for two pixels: 4:2:2.
+    Uyvy {
+        /// Pixels of a row.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// What luma and chroma mean.
+        color: YuvColor,
+    },
 }
 
 impl Layout {
@@ -57,6 +79,9 @@ impl Layout {
             Self::Nv12 { width, height, .. } | Self::I420 { width, height, .. } => {
                 let chroma = pixels(width.div_ceil(2), height.div_ceil(2))?;
                 pixels(width, height)?.checked_add(chroma.checked_mul(2)?)
+            }
+            Self::Yuyv { width, height, .. } | Self::Uyvy { width, height, .. } => {
+                pixels(width.div_ceil(2), height)?.checked_mul(4)
             }
         }
     }
@@ -87,8 +112,19 @@ impl Layout {
                     Frame::yuv420(width, height, Plane::new(luma, width as usize), plane(u), plane(v));
                 frame.map(|f| f.coloured(color))
             }
+            Self::Yuyv { width, height, color } => {
+                Frame::yuyv(width, height, pairs_bytes(width), bytes).map(|f| f.coloured(color))
+            }
+            Self::Uyvy { width, height, color } => {
+                Frame::uyvy(width, height, pairs_bytes(width), bytes).map(|f| f.coloured(color))
+            }
         })
     }
+}
+
+/// Bytes of a row of 4:2:2.
+fn pairs_bytes(width: u32) -> usize {
+    4 * width.div_ceil(2) as usize
 }
 
 /// Luma, and all that is behind it.
@@ -147,6 +183,11 @@ pub trait Splitter: Send {
 
     /// How the bytes of the pictures lie; `None` before the stream has said so.
     fn layout(&self) -> Option<Layout>;
+
+    /// From one picture to the next, if the stream says so.
+    fn period(&self) -> Option<Duration> {
+        None
+    }
 
     /// Pictures that were given up so far, because they were cut short or too large.
     fn broken(&self) -> u64;

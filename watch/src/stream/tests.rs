@@ -118,6 +118,47 @@ fn y4m_gives_planes_and_refuses_what_it_cannot_read() {
 }
 
 #[test]
+fn y4m_says_how_fast_its_pictures_follow() {
+    for (rate, milliseconds) in
+        [("25:1", Some(40)), ("1:2", Some(2000)), ("0:0", None), ("x", None), ("1:0", None), ("9999:1", None)]
+    {
+        let mut splitter = Any::new(1000);
+        pictures(&mut splitter, format!("YUV4MPEG2 W5 H3 F{rate}\n").as_bytes(), 3).unwrap();
+        assert_eq!(splitter.period(), milliseconds.map(Duration::from_millis), "{rate}");
+    }
+}
+
+#[test]
+fn streams_are_told_apart_by_their_first_bytes() {
+    let mut y4m = b"YUV4MPEG2 W2 H2 F30:1\n".to_vec();
+    y4m.extend_from_slice(b"FRAME\n123456FRAME\nabcdef");
+    let mjpeg = [jpeg(1), jpeg(2)].concat();
+    for pieces in [1, 2, 3, 4, 5, 1000] {
+        let mut splitter = Any::new(1000);
+        assert_eq!((splitter.layout(), splitter.broken(), splitter.bytes_max()), (None, 0, 1000));
+        assert_eq!(pictures(&mut splitter, &y4m, pieces).unwrap(), [b"123456", b"abcdef"]);
+        assert!(matches!(splitter.layout(), Some(Layout::I420 { width: 2, .. })));
+        let mut splitter = Any::new(1000);
+        assert_eq!(pictures(&mut splitter, &mjpeg, pieces).unwrap(), [jpeg(1), jpeg(2)]);
+        assert_eq!(splitter.layout(), Some(Layout::Encoded));
+    }
+    assert!(pictures(&mut Any::new(1000), b"YUV4x", 2).is_err());
+}
+
+#[test]
+fn pairs_of_pixels_have_the_size_of_their_pairs() {
+    let color = YuvColor::Bt709Full;
+    for (width, bytes) in [(4, 24), (5, 36)] {
+        for layout in [Layout::Yuyv { width, height: 3, color }, Layout::Uyvy { width, height: 3, color }] {
+            assert_eq!(layout.bytes(), Some(bytes));
+            assert_eq!(layout.frame(&vec![0; bytes]).unwrap().unwrap().width(), width);
+            assert!(layout.frame(&vec![0; bytes - 1]).unwrap().is_err());
+        }
+    }
+    assert_eq!(Layout::Yuyv { width: u32::MAX, height: u32::MAX, color }.bytes(), None);
+}
+
+#[test]
 fn raw_pixels_are_cut_by_their_size() {
     let layout = Layout::Nv12 { width: 3, height: 3, color: YuvColor::default() };
     assert_eq!(layout.bytes(), Some(9 + 8));

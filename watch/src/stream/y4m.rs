@@ -1,6 +1,8 @@
 //! YUV4MPEG2, which `ffmpeg -f yuv4mpegpipe` and `mplayer` write: a header line, then frames of planes, each behind a
 //! line of its own (yuv4mpeg(5) of mjpegtools).
 
+use std::time::Duration;
+
 use palmtop::image::{PixelFormat, YuvColor};
 
 use super::{Layout, Raw, Splitter, StreamError, Taken, beginning};
@@ -16,13 +18,20 @@ pub struct Y4m {
     bytes_max: usize,
     line: Vec<u8>,
     frames: Option<Raw>,
+    period: Option<Duration>,
     in_frame: bool,
 }
 
 impl Y4m {
     /// Refuses pictures of more than `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, line: Vec::with_capacity(LINE_BYTES_MAX), frames: None, in_frame: false }
+        Self {
+            bytes_max,
+            line: Vec::with_capacity(LINE_BYTES_MAX),
+            frames: None,
+            period: None,
+            in_frame: false,
+        }
     }
 
     /// Takes bytes up to the end of a line; the line is then whole without its end.
@@ -40,7 +49,7 @@ impl Y4m {
         Ok((n + usize::from(end.is_some()), end.is_some()))
     }
 
-    fn header(&self) -> Result<Raw, StreamError> {
+    fn header(&mut self) -> Result<Raw, StreamError> {
         let text = String::from_utf8_lossy(&self.line);
         let wrong = |entry: &str, what| StreamError::Header { entry: beginning(entry.as_bytes()), what };
         let (mut width, mut height, mut kind, mut full_range) = (None, None, "420", false);
@@ -53,6 +62,7 @@ impl Y4m {
                 b'H' => height = Some(side()?),
                 b'C' => kind = value,
                 b'X' if value == "COLORRANGE=FULL" => full_range = true,
+                b'F' => self.period = period(value),
                 b'I' if !matches!(value, "p" | "?" | "") => {
                     return Err(wrong(
                         entry,
@@ -73,6 +83,14 @@ impl Y4m {
         };
         Raw::new(layout, self.bytes_max)
     }
+}
+
+/// Of pictures a second as a fraction; `0:0` is unknown, and what is not between a millisecond and an hour no rate.
+fn period(rate: &str) -> Option<Duration> {
+    let (pictures, seconds) = rate.split_once(':')?;
+    let (pictures, seconds) = (pictures.parse::<u32>().ok()?, seconds.parse::<u32>().ok()?);
+    let period = f64::from(seconds) / f64::from(pictures);
+    (1e-3..=3600.0).contains(&period).then(|| Duration::from_secs_f64(period))
 }
 
 impl Splitter for Y4m {
@@ -101,6 +119,10 @@ impl Splitter for Y4m {
 
     fn layout(&self) -> Option<Layout> {
         self.frames.as_ref()?.layout()
+    }
+
+    fn period(&self) -> Option<Duration> {
+        self.period
     }
 
     fn broken(&self) -> u64 {
