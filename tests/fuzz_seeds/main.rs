@@ -11,8 +11,9 @@ use palmtop::image::{ImageLimits, decode};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::{examples, tokenizer};
-// The parsers show what they have found with it.
+// The parsers show what they have found with the one, and cut streams with the other.
 use palmtop_present as _;
+use palmtop_watch as _;
 
 /// What libFuzzer starts with, a folder for each target.
 fn seeds() -> PathBuf {

@@ -19,6 +19,12 @@ pub fn all(seeds: &Path) {
         std::fs::create_dir_all(seeds.join(target)).unwrap();
         std::fs::write(seeds.join(target).join(name), bytes).unwrap();
     };
+    // The first byte is the length of pieces.
+    let jpeg = b"\xff\xd8\xff\xe0\0\x04ab\xff\xda\0\x04cd123\xff\0\xff\xd04\xff\xd9";
+    let part = [b"--part\r\nContent-Type: image/jpeg\r\n\r\n", &jpeg[..], b"\r\n"].concat();
+    write("streams", "mjpeg", &[b"\x07", &part[..], &part[..50], &part, jpeg].concat());
+    let y4m = b"\x0bYUV4MPEG2 W3 H2 F25:2 Ip C420jpeg XCOLORRANGE=FULL\nFRAME\n0123456789FRAME Ip\nabcdefghijFRAME\nxy";
+    write("streams", "y4m", y4m);
     let table = vocabulary().to_table().unwrap();
     write("tokenizer_table", "small.bin", &table);
     let folder = tempfile::tempdir().unwrap();

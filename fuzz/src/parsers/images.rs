@@ -1,9 +1,10 @@
 //! Pictures.
 
 use palmtop::image::{
-    DecodeOptions, Decoded, Filter, Frame, ImageLimits, Normaliser, PixelFormat, Plane, Resizer, Rotation,
-    YuvColor, decode, decode_with, orientation_of_file,
+    DecodeOptions, Decoded, Filter, Frame, ImageLimits, Normaliser, PixelFormat, Plane, Resizer, RgbImage,
+    Rotation, YuvColor, decode, decode_into, decode_with, orientation_of_file,
 };
+use palmtop_watch::stream::{Any, Splitter};
 
 use super::{Numbers, in_folder, write};
 
@@ -17,6 +18,14 @@ pub fn image(bytes: &[u8]) {
     if let Ok(whole) = &whole {
         let any = any.as_ref().expect("a whole picture");
         assert!(!any.is_truncated && any.image == *whole, "a whole picture is not cut short");
+    }
+    // The same in memory that another picture was in.
+    let mut used = RgbImage::new(2, 1, vec![7; 6]).expect("two pixels");
+    match (&any, decode_into(bytes, &options, &mut used)) {
+        (Ok(fresh), Ok(is_truncated)) => {
+            assert!(used == fresh.image && is_truncated == fresh.is_truncated, "used memory changes nothing");
+        }
+        (any, into) => assert!(any.is_err() && into.is_err(), "used memory changes nothing"),
     }
     let Ok(Decoded { image, .. }) = any else { return };
     let (width, height) = (image.width(), image.height());
@@ -48,7 +57,7 @@ pub fn frames(bytes: &[u8]) {
     };
     let (a, b, c) = (plane(), plane(), plane());
     let packed = |format| Frame::packed(format, width, height, a.stride_bytes, a.data);
-    let frame = match layout % 8 {
+    let frame = match layout % 10 {
         0 => packed(PixelFormat::Rgb),
         1 => packed(PixelFormat::Bgr),
         2 => packed(PixelFormat::Rgba),
@@ -56,7 +65,9 @@ pub fn frames(bytes: &[u8]) {
         4 => packed(PixelFormat::Grey),
         5 => Frame::nv12(width, height, a, b),
         6 => Frame::nv21(width, height, a, b),
-        _ => Frame::yuv420(width, height, a, b, c),
+        7 => Frame::yuv420(width, height, a, b, c),
+        8 => Frame::yuyv(width, height, a.stride_bytes, a.data),
+        _ => Frame::uyvy(width, height, a.stride_bytes, a.data),
     };
     let Ok(frame) = frame else { return };
     let rotation = Rotation::from_degrees(90 * u32::from(turn % 4)).expect("a quarter");
@@ -76,4 +87,37 @@ pub fn frames(bytes: &[u8]) {
         normaliser.patches(view, 4, &mut values).expect("patches of four");
         assert!(values.iter().all(|v| (-1.0..=1.0).contains(v)));
     }
+}
+
+/// What cameras and pipes give without an end, cut into pictures: the same whatever the pieces that it comes in.
+pub fn streams(bytes: &[u8]) {
+    const BYTES_MAX: usize = 3000;
+    let Some((&pieces, stream)) = bytes.split_first() else { return };
+    let at_once = cut(stream, stream.len().max(1), BYTES_MAX);
+    let in_pieces = cut(stream, usize::from(pieces).max(1), BYTES_MAX);
+    assert_eq!(at_once, in_pieces, "pieces change nothing");
+}
+
+/// Whole pictures, how many were broken, and whether it ended with an error. What the error shows of the stream is what
+/// had come.
+fn cut(stream: &[u8], pieces: usize, bytes_max: usize) -> (Vec<Vec<u8>>, u64, bool) {
+    let (mut splitter, mut picture, mut pictures) = (Any::new(bytes_max), Vec::new(), Vec::new());
+    for mut piece in stream.chunks(pieces) {
+        while !piece.is_empty() {
+            let Ok(taken) = splitter.take(piece, &mut picture) else {
+                return (pictures, splitter.broken(), true);
+            };
+            assert!(taken.bytes > 0 && picture.len() <= bytes_max + 1, "it goes on, within its limit");
+            piece = &piece[taken.bytes..];
+            if taken.is_complete {
+                let layout = splitter.layout().expect("known with the first picture");
+                assert!(
+                    layout.frame(&picture).is_none_or(|frame| frame.is_ok()),
+                    "as many bytes as pixels need"
+                );
+                pictures.push(picture.clone());
+            }
+        }
+    }
+    (pictures, splitter.broken(), false)
 }

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 pub use checkpoints::{adapter, config, example_lines, jax, npz, safetensors};
-pub use images::{frames, image};
+pub use images::{frames, image, streams};
 pub use models::{head, tokenizer_table};
 pub use texts::{prompts, results};
 pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
@@ -22,7 +22,7 @@ pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [Parser; 15] = [
+pub const ALL: [Parser; 16] = [
     ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
@@ -35,6 +35,7 @@ pub const ALL: [Parser; 15] = [
     ("prompts", prompts),
     ("results", results),
     ("safetensors", safetensors),
+    ("streams", streams),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_model", tokenizer_model),
     ("tokenizer_table", tokenizer_table),
