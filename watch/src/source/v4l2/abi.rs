@@ -2,8 +2,8 @@
 //! under the names they have there.
 //!
 //! All fields are plain numbers, so that any bytes of the kernel's are a value. `c_long` and `c_ulong` are what the
-//! header has them for: 64 bits on 64-bit systems, 32 on 32-bit Arm, where this is the struct with 32-bit times. Kernels
-//! take that one too; it holds monotonic times, which begin when the system does.
+//! header has them for: 64 bits on 64-bit systems, 32 on 32-bit Arm, where this is the struct with 32-bit times.
+//! Kernels take that one too; it holds monotonic times, which begin when the system does.
 
 use std::ffi::{c_long, c_ulong};
 use std::mem::offset_of;

@@ -5,8 +5,8 @@
 //! 1. the size covers what is wanted (`?size=`, or else [`SIZE_WANTED`]), or misses the least of it;
 //! 2. the rate reaches what is wanted (`?fps=`, or else [`RATE_WANTED`]), or misses the least of it;
 //! 3. it has colours;
-//! 4. the work of a frame: pixels, times what a pixel of the format costs ([`Pixels::cost`]). So a raw format wins where
-//!    the bus carries it fast enough, MJPG where it does not, and of sizes the smallest that covers.
+//! 4. the work of a frame: pixels, times what a pixel of the format costs ([`Pixels::cost`]). So a raw format wins
+//!    where the bus carries it fast enough, MJPG where it does not, and of sizes the smallest that covers.
 //!
 //! Of the rates of an offer the lowest that reaches is taken: frames that nobody looks at are work too.
 
