@@ -150,6 +150,11 @@ impl Loop {
         }
         let names: Vec<Camera> = prepared.cameras.iter().map(|(camera, _)| camera.clone()).collect();
         let watcher = Watcher::new(session, names, prepared.watched, loop_options, cancel)?;
+        let mut options = options.clone();
+        if let Some(ros2) = &prepared.config.ros2 {
+            // Sources and sink are one node.
+            options.open.ros2 = ros2.clone();
+        }
         let (mut cameras, mut first_error) = (Vec::new(), None);
         for (camera, address) in prepared.cameras {
             let capture = match Capture::start(address.clone(), options.open.clone()) {

@@ -77,7 +77,10 @@ pub enum Ros2Error {
 const DOMAIN_MAX: u16 = 232;
 
 /// Settings with the environment's part filled in.
-#[cfg_attr(not(feature = "ros2"), allow(dead_code, reason = "only a node asks"))]
+#[cfg_attr(
+    not(feature = "ros2"),
+    allow(dead_code, reason = "only a node asks for more than whether it is sound")
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub domain: u16,
@@ -90,7 +93,6 @@ pub(crate) struct Settled {
     pub has_long_ids: bool,
 }
 
-#[cfg_attr(not(feature = "ros2"), allow(dead_code, reason = "only a node asks"))]
 impl Ros2Options {
     /// Settings, or else variables of this environment.
     pub(crate) fn settle(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Settled, Ros2Error> {

@@ -66,7 +66,8 @@ impl Receivers {
     /// As [`start`](Self::start).
     pub fn check(config: &Config, setup: &Setup) -> Result<(), SinkError> {
         plain(config)?;
-        config.mqtt.as_ref().map_or(Ok(()), |options| options.check(setup))
+        config.mqtt.as_ref().map_or(Ok(()), |options| options.check(setup))?;
+        config.ros2.as_ref().map_or(Ok(()), ros2::check)
     }
 
     /// True if one of them wants answers that change nothing, too.

@@ -33,3 +33,33 @@ pub fn sink(options: &Ros2Options, setup: &Setup) -> Result<Box<dyn Sink>, SinkE
     };
     made.map_err(|error| SinkError(error.to_string()))
 }
+
+/// Checks settings without joining anything.
+///
+/// # Errors
+/// As [`sink`], as far as it is known before.
+pub fn check(options: &Ros2Options) -> Result<(), SinkError> {
+    let settled = options.settle(|name| std::env::var(name).ok());
+    #[cfg(not(feature = "ros2"))]
+    let settled = settled.and(Err::<(), _>(Ros2Error::NotBuilt));
+    settled.map(drop).map_err(|error| SinkError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_before_anything_is_joined() {
+        let options = |domain| Ros2Options { domain: Some(domain), ..Ros2Options::default() };
+        let error = check(&options(233)).unwrap_err().to_string();
+        assert!(error.contains("233 is no domain"), "{error}");
+        let sound = check(&options(232));
+        if cfg!(feature = "ros2") {
+            sound.unwrap();
+        } else {
+            let error = sound.unwrap_err().to_string();
+            assert!(error.contains("built without ROS 2"), "{error}");
+        }
+    }
+}
