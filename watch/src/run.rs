@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
-use palmtop::image::{Frame, ImageError, ImageLimits, RgbImage, decode};
+use palmtop::image::{DecodeOptions, Frame, RgbImage, decode_into};
 use palmtop::{CancelToken, Limits, Model, Session};
 
 use crate::command::Command;
@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::record::{CameraRecord, CameraStatus, ObjectRecord, Record};
 use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
-use crate::source::{Address, Capture, OpenOptions, Shot, SourceError, Status, Taken};
+use crate::source::{Address, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken};
 use crate::watcher::{Camera, Counts, Exposure, Watched, Watcher};
 
 /// Why a loop cannot be started, or ends.
@@ -45,8 +45,8 @@ pub trait Deliver {
 pub struct SourceOptions {
     /// How sources are opened.
     pub open: OpenOptions,
-    /// What an encoded picture may cost.
-    pub images: ImageLimits,
+    /// What encoded pictures may cost.
+    pub decode: DecodeOptions,
 }
 
 /// A loop that can be started: everything is checked, and no memory is taken yet.
@@ -89,6 +89,9 @@ impl Prepared {
 pub struct Loop {
     watcher: Watcher,
     cameras: Vec<Running>,
+    decode: DecodeOptions,
+    /// The pixels of the last picture that had to be decoded.
+    decoded: RgbImage,
     /// Whose turn it is, so that no camera starves another.
     next: usize,
     /// The last picture's time.
@@ -99,35 +102,19 @@ pub struct Loop {
 
 struct Running {
     name: Arc<str>,
-    address: Address,
-    options: SourceOptions,
-    capture: Opening,
+    capture: Capture,
+    health: Health,
     spare: Option<Vec<u8>>,
     /// What was told of it last.
     told: Option<CameraStatus>,
-    broken: u32,
-}
-
-/// A source, or when to try it again.
-enum Opening {
-    Open(Capture),
-    Closed {
-        again: Instant,
-        pause: Duration,
-        why: String,
-    },
     /// The film is over.
-    Ended,
+    has_ended: bool,
 }
 
-/// How pauses between attempts to open a source for the first time grow.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// So long the loop waits for pictures before it looks for commands.
 const WAIT: Duration = Duration::from_millis(100);
 /// With several cameras, so long for each.
 const WAIT_EACH: Duration = Duration::from_millis(4);
-/// Pictures in a row that cannot be decoded before a camera counts as broken.
-const BROKEN: u32 = 5;
 
 impl Loop {
     /// Takes all memory, and opens the sources.
@@ -155,31 +142,34 @@ impl Loop {
             // Sources and sink are one node.
             options.open.ros2 = ros2.clone();
         }
-        let (mut cameras, mut first_error) = (Vec::new(), None);
+        let (mut cameras, mut first_error, mut is_open) = (Vec::new(), None, false);
         for (camera, address) in prepared.cameras {
             let capture = match Capture::start(address.clone(), options.open.clone()) {
-                Ok(capture) => Opening::Open(capture),
+                Ok(capture) => {
+                    is_open = true;
+                    capture
+                }
                 Err(error) => {
-                    let why = error.to_string();
                     first_error.get_or_insert(error);
-                    Opening::Closed { again: Instant::now() + PAUSE.0, pause: PAUSE.0, why }
+                    Capture::start_when_there(address, options.open.clone())?
                 }
             };
-            cameras.push(Running {
-                name: camera.name,
-                address,
-                options: options.clone(),
-                capture,
-                spare: None,
-                told: None,
-                broken: 0,
-            });
+            let health = capture.health();
+            let (spare, told, has_ended) = (None, None, false);
+            cameras.push(Running { name: camera.name, capture, health, spare, told, has_ended });
         }
-        let is_closed = |running: &Running| matches!(running.capture, Opening::Closed { .. });
-        match first_error {
-            Some(error) if cameras.iter().all(is_closed) => Err(error.into()),
-            _ => Ok(Self { watcher, cameras, next: 0, last: Exposure::now(0), is_over: false }),
+        if let Some(error) = first_error.filter(|_| !is_open) {
+            return Err(error.into());
         }
+        Ok(Self {
+            watcher,
+            cameras,
+            decode: options.decode,
+            decoded: RgbImage::new(1, 1, vec![0; 3]).map_err(palmtop::Error::from)?,
+            next: 0,
+            last: Exposure::now(0),
+            is_over: false,
+        })
     }
 
     /// The core, for its set-up and its counts.
@@ -189,10 +179,7 @@ impl Loop {
 
     /// Pictures that cameras gave, and those of them that were dropped for newer ones.
     pub fn captured(&self) -> (u64, u64) {
-        let counts = self.cameras.iter().filter_map(|running| match &running.capture {
-            Opening::Open(capture) => Some(capture.counts()),
-            _ => None,
-        });
+        let counts = self.cameras.iter().map(|running| running.capture.counts());
         counts.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1))
     }
 
@@ -233,7 +220,12 @@ impl Loop {
             for _ in 0..self.cameras.len() {
                 let index = self.next;
                 self.next = (self.next + 1) % self.cameras.len();
-                let taken = self.cameras[index].take(wait);
+                let running = &mut self.cameras[index];
+                let taken = match running.has_ended {
+                    true => Taken::End,
+                    false => running.capture.take(running.spare.take(), wait),
+                };
+                running.has_ended = matches!(taken, Taken::End);
                 self.tell_status(index, deliver);
                 match taken {
                     Taken::Shot(shot) => {
@@ -257,53 +249,44 @@ impl Loop {
 
     fn picture(&mut self, index: usize, shot: &Shot, deliver: &mut dyn Deliver) -> Result<(), LoopError> {
         let running = &mut self.cameras[index];
-        let decoded;
-        let frame = match frame(shot, &running.options.images) {
-            Ok(Decoded::Frame(frame)) => frame,
-            Ok(Decoded::Image(image)) => {
-                decoded = image;
-                Frame::from(decoded.view())
-            }
+        let counts_from = if running.capture.is_film() { Instant::now() } else { shot.taken };
+        self.last = Exposure { number: shot.number, taken: shot.taken, wall: shot.wall, counts_from };
+        running.health.bytes(&shot.bytes, shot.taken);
+        let frame = shot.layout.frame(&shot.bytes).unwrap_or_else(|| {
+            decode_into(&shot.bytes, &self.decode, &mut self.decoded)?;
+            Ok(Frame::from(self.decoded.view()))
+        });
+        let frame = match frame {
+            Ok(frame) => frame,
             Err(error) => {
-                running.broken += 1;
+                running.health.undecodable(&error.to_string());
                 self.watcher.broken();
-                if running.broken == BROKEN {
-                    let why = Some(error.to_string());
-                    self.tell(index, CameraStatus::Broken, why, deliver);
-                }
+                self.tell_status(index, deliver);
                 return Ok(());
             }
         };
-        if std::mem::take(&mut running.broken) >= BROKEN {
-            self.tell(index, CameraStatus::Running, None, deliver);
-        }
-        let running = &self.cameras[index];
-        let counts_from = if running.is_film() { Instant::now() } else { shot.taken };
-        self.last = Exposure { number: shot.number, taken: shot.taken, wall: shot.wall, counts_from };
+        running.health.frame(&frame, shot.taken);
         let is_over = &mut self.is_over;
         self.watcher.picture(index, &frame, &self.last, &mut |record| {
             let picture =
                 deliver.wants_picture(&record).then(|| snapshot(&frame, record.objects())).flatten();
             *is_over |= deliver.deliver(Message { record, picture }).is_break();
         })?;
+        self.tell_status(index, deliver);
         Ok(())
     }
 
     /// Tells how a camera is, if it is not as it was.
     fn tell_status(&mut self, index: usize, deliver: &mut dyn Deliver) {
-        let running = &self.cameras[index];
-        let (status, why) = match &running.capture {
-            Opening::Closed { why, .. } => (CameraStatus::Waiting, Some(why.clone())),
-            Opening::Ended => (CameraStatus::Ended, None),
-            Opening::Open(capture) => match capture.status() {
-                Status::Running if running.broken >= BROKEN => return,
-                Status::Running => (CameraStatus::Running, None),
-                Status::Waiting { why } => (CameraStatus::Waiting, Some(why)),
-                // A film that has been read to its end may still be looked at.
-                Status::Ended | Status::Opening => return,
-            },
-        };
+        let running = &mut self.cameras[index];
+        let capture = running.capture.status();
+        // A film that was read to its end may still be looked at.
+        if capture != Status::Ended || running.has_ended {
+            running.health.capture(&capture);
+        }
+        let Some(status) = running.health.status() else { return };
         if running.told != Some(status) {
+            let why = running.health.why().map(str::to_owned).or_else(|| running.capture.failure());
             self.tell(index, status, why, deliver);
         }
     }
@@ -317,54 +300,6 @@ impl Loop {
             picture: None,
         });
         self.is_over |= told.is_break();
-    }
-}
-
-impl Running {
-    /// The newest picture, or the next one within `wait`.
-    fn take(&mut self, wait: Duration) -> Taken {
-        match &mut self.capture {
-            Opening::Open(capture) => {
-                let taken = capture.take(self.spare.take(), wait);
-                if matches!(taken, Taken::End) {
-                    self.capture = Opening::Ended;
-                }
-                taken
-            }
-            Opening::Ended => Taken::End,
-            Opening::Closed { again, pause, why } => {
-                if Instant::now() < *again {
-                    std::thread::sleep(wait);
-                    return Taken::Nothing;
-                }
-                match Capture::start(self.address.clone(), self.options.open.clone()) {
-                    Ok(capture) => self.capture = Opening::Open(capture),
-                    Err(error) => {
-                        *why = error.to_string();
-                        *pause = (*pause * 2).min(PAUSE.1);
-                        *again = Instant::now() + *pause;
-                    }
-                }
-                Taken::Nothing
-            }
-        }
-    }
-
-    fn is_film(&self) -> bool {
-        matches!(&self.capture, Opening::Open(capture) if capture.is_film())
-    }
-}
-
-enum Decoded<'a> {
-    Frame(Frame<'a>),
-    Image(RgbImage),
-}
-
-/// The picture of a shot.
-fn frame<'a>(shot: &'a Shot, limits: &ImageLimits) -> Result<Decoded<'a>, ImageError> {
-    match shot.layout.frame(&shot.bytes) {
-        Some(frame) => frame.map(Decoded::Frame),
-        None => decode(&shot.bytes, limits).map(Decoded::Image),
     }
 }
 
