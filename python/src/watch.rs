@@ -15,6 +15,9 @@ use pyo3::pybacked::PyBackedBytes;
 
 use crate::{Busy, Cancelled, Error, MaskBytes, Model, Wanted, frame_of, limits, mask_bytes, to_python};
 
+/// Counts, then percentiles 50, 95, 99 and the longest of latencies in seconds.
+type Numbers = ([u64; 11], Option<f64>, Option<f64>, Option<f64>, Option<f64>);
+
 #[pyclass(frozen)]
 pub struct Watch {
     cancel: CancelToken,
@@ -178,7 +181,7 @@ impl Watch {
     }
 
     /// All counts, then percentiles 50, 95, 99 and the longest of latencies in seconds.
-    fn counts(&self) -> PyResult<([u64; 11], Option<f64>, Option<f64>, Option<f64>, Option<f64>)> {
+    fn counts(&self) -> PyResult<Numbers> {
         let mut state = self.lock()?;
         let now = state.open()?.0.counts();
         let numbers = [

@@ -65,11 +65,8 @@ struct Service<'a> {
 
 impl Service<'_> {
     fn run(mut self, mut config: Config, mut model: ModelFile) -> anyhow::Result<Outcome> {
-        loop {
-            match self.watch(&config, &mut model)? {
-                Some(next) => (config, model) = next,
-                None => break,
-            }
+        while let Some(next) = self.watch(&config, &mut model)? {
+            (config, model) = next;
         }
         self.systemd.stopping();
         let is_interrupted = self.cancel.is_cancelled() && !self.wishes.is_over();

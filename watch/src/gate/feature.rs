@@ -132,7 +132,7 @@ impl FeatureGate {
             let noisy = noise.clamp(usual, NOISIER * usual).max(DISTANCE_MIN);
             let limit = (self.options.threshold * noisy).min(DISTANCE_MAX);
             // What is no number is no reason to stay shut.
-            let has_changed = !(distance <= limit);
+            let has_changed = distance > limit || distance.is_nan();
             self.changed[patch] = has_changed;
             if has_changed {
                 report.patches += 1;
