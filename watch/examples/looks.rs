@@ -39,7 +39,9 @@ fn main() -> Result<(), Failure> {
     let pictures = film()?;
     let threads = model.plan(&limits(1, tokens))?.threads;
     println!("{path}, {threads} threads, {pairs} pictures, answers of at most {tokens} tokens");
-    println!("| questions | together | one after the other | ratio | encoded once | ratio | tokens from drafts |");
+    println!(
+        "| questions | together | one after the other | ratio | encoded once | ratio | tokens from drafts |"
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for count in COUNTS {
         let questions = questions(&model, tokens)?.into_iter().take(count).collect();
@@ -148,7 +150,8 @@ impl Trial {
         }
         let rate = |times: &[f64]| 1.0 / quantile(times, 0.5);
         let ratio = |other: &[f64]| {
-            let ratios: Vec<f64> = other.iter().zip(&times[0]).map(|(other, together)| other / together).collect();
+            let ratios: Vec<f64> =
+                other.iter().zip(&times[0]).map(|(other, together)| other / together).collect();
             let [low, middle, high] = [0.25, 0.5, 0.75].map(|part| quantile(&ratios, part));
             format!("{middle:.2} ({low:.2} to {high:.2})")
         };
