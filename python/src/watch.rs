@@ -158,9 +158,7 @@ impl Watch {
     }
 
     fn command(&self, line: &str) -> PyResult<()> {
-        let command: Command = line
-            .parse()
-            .map_err(|error: palmtop_watch::command::NoCommand| PyValueError::new_err(error.to_string()))?;
+        let command = line.parse::<Command>().map_err(|error| PyValueError::new_err(error.to_string()))?;
         self.lock()?.open()?.0.command(&command).map_err(of_frames)
     }
 
