@@ -199,7 +199,8 @@ fn a_driver_may_change_what_it_is_asked_for() {
     assert_eq!(caught.layout, Layout::Nv12 { width: 6, height: 4, color });
     assert_eq!(picture, [7; 36]);
     assert_eq!(caught.age, SECOND / 2);
-    let nonsense: [(fn(&mut Format), &str); 4] = [
+    type Damage = fn(&mut Format);
+    let nonsense: [(Damage, &str); 4] = [
         (|format| format.pix.width = 0, "0x480 pixels"),
         (|format| format.pix.height = 1 << 20, "pixels"),
         (|format| format.pix.sizeimage = 100, "a buffer has 100 bytes, and a frame needs 614400"),
@@ -250,8 +251,11 @@ fn gaps_between_rows_are_left_out() {
     }
 }
 
+/// Pictures (their first byte, and how many were passed over), broken ones, why it ended, and what was said.
+type Film = (Vec<(u8, u64)>, u64, Option<String>, Vec<Said>);
+
 /// What a camera gives of what happens: first bytes of pictures with what was passed over, and why it ends.
-fn film(happens: Vec<Happens>, wished: &str) -> (Vec<(u8, u64)>, u64, Option<String>, Vec<Said>) {
+fn film(happens: Vec<Happens>, wished: &str) -> Film {
     let device = Recorded::new("a camera", UVC).filming(happens);
     let said = device.said.clone();
     let mut camera = start(device, wished).unwrap();
