@@ -286,3 +286,88 @@ fn what_cannot_be_watched_says_why() {
         assert!(ran.stdout.is_empty());
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn systemd_hears_that_it_is_ready_alive_and_stopping() {
+    use std::os::unix::net::UnixDatagram;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let mut heard = String::new();
+    let mut hear_until = |word: &str| {
+        let mut buffer = [0; 4096];
+        while !heard.contains(word) {
+            let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("{word} in {heard}: {e}"));
+            heard += std::str::from_utf8(&buffer[..n]).unwrap();
+            heard.push('\n');
+        }
+    };
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = palmtop(["watch", text(&pipe), "--detect", "bus"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000")
+        .env_remove("WATCHDOG_PID")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    hear_until("READY=1");
+    hear_until("WATCHDOG=1");
+    let kill = |name: &str| {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+        assert!(status.unwrap().success());
+    };
+    kill("HUP");
+    hear_until("RELOADING=1");
+    hear_until("MONOTONIC_USEC=");
+    kill("TERM");
+    hear_until("STOPPING=1");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn several_cameras_are_watched_by_one_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one.mjpeg"), dir.path().join("two.mjpeg"));
+    fs::write(&one, film(&[("day.png", 6)])).unwrap();
+    fs::write(&two, film(&[("menu.png", 6)])).unwrap();
+    let gone = dir.path().join("gone.mjpeg");
+    // One that is not there does not keep the others from being watched; it would be waited for without end.
+    let config = dir.path().join("watch.toml");
+    let question = "[[question]]\nname = \"bus\"\ndetect = \"bus\"\n[[question]]\nname = \"text\"\nocr = true\ncamera = \"two\"";
+    fs::write(&config, question).unwrap();
+    let both = succeed(["watch", text(&one), text(&two), "--config", text(&config), "--json"]).json();
+    let of = |camera: &str, record: &str| {
+        let is_it = |r: &&Value| r["camera"] == camera && r["record"] == record;
+        both.iter().filter(is_it).map(|r| r["question"].as_str().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("one", "event"), ["bus", "bus"]);
+    assert!(of("two", "event").is_empty());
+    assert!(of("two", "answer").contains(&"text") && !of("one", "answer").contains(&"text"));
+    let mut waiting = palmtop(["watch", text(&one), text(&gone), "--detect", "bus", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(waiting.stdout.take().unwrap()).lines();
+    let mut statuses: Vec<(String, String)> = Vec::new();
+    for line in lines {
+        let record: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if record["record"] == "camera" {
+            statuses
+                .push((record["camera"].as_str().unwrap().into(), record["status"].as_str().unwrap().into()));
+        }
+        let has = |camera: &str, status: &str| statuses.contains(&(camera.into(), status.into()));
+        if has("one", "ended") && has("gone", "waiting") {
+            break;
+        }
+    }
+    // The other one is still waited for.
+    assert!(waiting.try_wait().unwrap().is_none());
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+}
