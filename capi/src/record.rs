@@ -50,7 +50,7 @@ unsafe impl Versioned for palmtop_record {
 
 /// A record that has not been taken yet.
 pub(crate) struct Waiting {
-    record: Record,
+    pub record: Record,
     /// When its picture was taken, on the library's clock.
     time_ns: u64,
     /// From then until it was told.
@@ -61,11 +61,6 @@ impl Waiting {
     pub fn new(record: Record, exposure: &Exposure) -> Self {
         let time_ns = crate::clock_ns(exposure.taken);
         Self { record, time_ns, latency: exposure.counts_from.elapsed() }
-    }
-
-    #[cfg(test)]
-    pub fn into_record(self) -> Record {
-        self.record
     }
 }
 

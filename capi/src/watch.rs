@@ -207,8 +207,8 @@ pub unsafe extern "C" fn palmtop_watch_plan(
 }
 
 /// # Safety
-/// `questions` is null or a text. `options` is null, or can be read as far as its size; its session options are null, or
-/// as [`palmtop_session_new`](crate::palmtop_session_new) wants them. `watch` is null or writable.
+/// `questions` is null or a text. `options` is null, or can be read as far as its size; its session options are null,
+/// or as [`palmtop_session_new`](crate::palmtop_session_new) wants them. `watch` is null or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn palmtop_watch_new(
     model: palmtop_model,
@@ -406,7 +406,7 @@ mod tests {
             inbox.put(record, &exposure);
         }
         assert_eq!((inbox.records.len(), inbox.lost), (RECORDS_MAX, 3));
-        let Some(Record::Camera(oldest)) = inbox.records.pop_front().map(Waiting::into_record) else {
+        let Some(Record::Camera(oldest)) = inbox.records.pop_front().map(|waiting| waiting.record) else {
             panic!("there is one, and it is about a camera")
         };
         assert_eq!(&*oldest.camera, "3");

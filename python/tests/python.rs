@@ -90,8 +90,8 @@ fn skips(output: &Output, all: bool) {
     }
 }
 
-/// `test_watch.py` on the model that is part of the program, whose records it prints against the Rust library's, and the
-/// example of a robot.
+/// `test_watch.py` on the model that is part of the program, whose records it prints against the Rust library's, and
+/// the example of a robot.
 fn test_watch(mut python: Command, folder: &Path, all: bool) {
     let demo = here().join("../demo");
     let (model, bus) = (demo.join("demo.palm"), demo.join("day.png"));

@@ -43,8 +43,8 @@ pub enum FramesError {
 pub struct FrameOptions {
     /// Tell of every answer, not only of those that change something.
     pub all_answers: bool,
-    /// Pictures come from a recording: rules and periods go by its times, budget and latencies count from when a picture
-    /// is given.
+    /// Pictures come from a recording: rules and periods go by its times, budget and latencies count from when a
+    /// picture is given.
     pub recording: bool,
 }
 
@@ -117,12 +117,12 @@ impl FrameWatch {
         Ok(Self { watcher, numbers, recording: prepared.recording, last: None })
     }
 
-    /// Takes a picture of camera number `camera`, which was exposed at `taken`, or now. `tell` hears of what follows, and
-    /// when the picture was taken. Allocates nothing but what records are made of.
+    /// Takes a picture of camera number `camera`, which was exposed at `taken`, or now. `tell` hears of what follows,
+    /// and when the picture was taken.
     ///
     /// # Errors
-    /// [`FramesError::NoSuchCamera`]. [`FramesError::Model`] if it was cancelled, or the picture is too large. The loop can
-    /// go on after any of them; a picture that was cancelled is not looked at again.
+    /// [`FramesError::NoSuchCamera`]. [`FramesError::Model`] if it was cancelled, or the picture is too large. The loop
+    /// can go on after any of them; a picture that was cancelled is not looked at again.
     pub fn frame(
         &mut self,
         camera: usize,

@@ -10,7 +10,8 @@ use crate::watcher::Watched;
 const BATCH: usize = 8;
 /// Tokens of drafts that are checked in one pass, unless the file says otherwise.
 const DRAFT_TOKENS: usize = 8;
-/// The memory for prompts is for as many tokens as the longest has bytes, within these: another prompt may be set later.
+/// The memory for prompts is for as many tokens as the longest has bytes, within these: another prompt may be set
+/// later.
 const PROMPT_TOKENS: (usize, usize) = (256, 4096);
 /// The longest side of a picture.
 const SIDE_MAX: usize = 8192;

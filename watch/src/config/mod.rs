@@ -17,7 +17,6 @@ use serde::Deserialize;
 
 use crate::gate::{FeatureOptions, PixelOptions, Polygon, Zones};
 use crate::period::Period;
-#[cfg(feature = "sinks")]
 use crate::ros2::Ros2Options;
 #[cfg(feature = "sinks")]
 use crate::sink::{
@@ -72,21 +71,16 @@ pub struct Config {
     /// When to look.
     pub gate: GateConfig,
     /// A folder of pictures.
-    #[cfg(feature = "sinks")]
     pub snapshots: Option<SnapshotOptions>,
     /// Web addresses that get records.
-    #[cfg(feature = "sinks")]
     #[serde(rename = "webhook")]
     pub webhooks: Vec<WebhookOptions>,
     /// Programs that are run.
-    #[cfg(feature = "sinks")]
     #[serde(rename = "command")]
     pub commands: Vec<CommandOptions>,
     /// An MQTT broker.
-    #[cfg(feature = "sinks")]
     pub mqtt: Option<MqttOptions>,
     /// Topics of ROS 2; only in builds with the feature `ros2`.
-    #[cfg(feature = "sinks")]
     pub ros2: Option<Ros2Options>,
 }
 

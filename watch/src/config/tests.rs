@@ -191,3 +191,10 @@ fn pictures_that_are_given_need_no_source() {
     let unsaid = Config::parse(&format!("{question}[[camera]]\nname = \"a\"")).unwrap_err().to_string();
     assert!(unsaid.contains("the address of a source is empty"), "{unsaid}");
 }
+
+#[test]
+fn receivers_of_the_same_file_do_not_disturb_a_loop_that_is_given_its_pictures() {
+    let text = "[[question]]\nocr = true\n[mqtt]\nbroker = \"mqtt://home\"\n[[webhook]]\nurl = \"https://a.example/\"\n";
+    let config = Config::parse_questions(text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.questions.len(), 1);
+}

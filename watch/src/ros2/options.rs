@@ -95,6 +95,7 @@ pub(crate) struct Settled {
 
 impl Ros2Options {
     /// Settings, or else variables of this environment.
+    #[cfg_attr(not(feature = "sinks"), allow(dead_code, reason = "nobody opens a node there"))]
     pub(crate) fn settle(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Settled, Ros2Error> {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         let domain = match (self.domain, variable("ROS_DOMAIN_ID")) {

@@ -22,6 +22,7 @@ mod folder;
 mod health;
 #[cfg(feature = "sources")]
 mod http;
+#[cfg(feature = "sources")]
 mod latest;
 #[cfg(feature = "sources")]
 mod open;
@@ -40,6 +41,7 @@ pub use capture::{Capture, Status};
 pub use health::{Health, HealthOptions};
 #[cfg(feature = "sources")]
 pub use http::HttpError;
+#[cfg(feature = "sources")]
 pub use latest::{Latest, Pace, Shot, Taken};
 #[cfg(feature = "sources")]
 pub use open::{OpenOptions, SourceError};
