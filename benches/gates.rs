@@ -51,7 +51,8 @@ fn pixels(c: &mut Criterion) {
 fn features(c: &mut Criterion) {
     let mut group = c.benchmark_group("feature gate");
     for (patches, width) in [(256, 2304), (1024, 2304)] {
-        let features = |seed| noise(patches * width, seed).into_iter().map(|b| f32::from(b) - 99.5).collect::<Vec<_>>();
+        let features =
+            |seed| noise(patches * width, seed).into_iter().map(|b| f32::from(b) - 99.5).collect::<Vec<_>>();
         let pictures = [features(1), features(2)];
         group.throughput(Throughput::Bytes((2 * 4 * patches * width) as u64));
         group.bench_function(format!("{patches} patches of {width}"), |b| {

@@ -152,7 +152,13 @@ impl WatchArgs {
         for question in &mut config.questions {
             question.needed = question.needed.or(when.needed);
         }
-        Ok(config)
+        match (config.check(), &self.config) {
+            (Ok(()), _) => Ok(config),
+            (Err(error), Some(path)) => {
+                Err(error).with_context(|| format!("cannot use configuration {}", path.display()))
+            }
+            (Err(error), None) => Err(error.into()),
+        }
     }
 }
 

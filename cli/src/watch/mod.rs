@@ -40,7 +40,6 @@ pub fn run(args: &WatchArgs, console: Console) -> anyhow::Result<Outcome> {
     let cancel = interrupt::listen()?;
     args.model.machine.kernels()?;
     let config = args.config()?;
-    config.check()?;
     let (sender, commands) = channel();
     let wishes = Wishes::default();
     service::listen(&wishes, sender.clone(), &cancel)?;
@@ -133,7 +132,6 @@ impl Service<'_> {
 /// A new configuration and model, both checked, so that the old ones need not be given up for nothing.
 fn reloaded(args: &WatchArgs, model: &ModelFile, console: Console) -> anyhow::Result<(Config, ModelFile)> {
     let config = args.config()?;
-    config.check()?;
     let model = model.reopened(args, &config, console)?;
     let prepared = Prepared::new(&model.model, &config, &args.model.machine.limits())?;
     Receivers::check(&config, &prepared.setup(&model.model))?;

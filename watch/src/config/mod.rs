@@ -166,10 +166,10 @@ const CAMERA: &str = "camera";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file. What is missing in it may come from elsewhere, so it is not checked yet: see [`check`](Self::check).
     ///
     /// # Errors
-    /// If it cannot be read, and as [`Config::parse`].
+    /// If it cannot be read, is no TOML, or has keys or values that are not known.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         use std::io::Read;
         let io = |error| ConfigError::Read { path: path.to_owned(), error };
@@ -179,7 +179,11 @@ impl Config {
         if text.len() as u64 > FILE_BYTES_MAX {
             return Err(ConfigError::TooLong { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
         }
-        Self::parse(&text)
+        Self::of_toml(&text)
+    }
+
+    fn of_toml(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))
     }
 
     /// Reads a file's text, and checks all that can be checked without a model.
@@ -187,7 +191,7 @@ impl Config {
     /// # Errors
     /// What is wrong, with its line, or with the name of the camera, the question or the rule.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        let config = Self::of_toml(text)?;
         config.check()?;
         Ok(config)
     }
@@ -198,7 +202,7 @@ impl Config {
     /// # Errors
     /// As [`Config::parse`].
     pub fn parse_questions(text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        let mut config = Self::of_toml(text)?;
         if config.cameras.is_empty() {
             config.cameras.push(CameraConfig {
                 name: Some(CAMERA.into()),
