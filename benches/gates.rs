@@ -1,4 +1,5 @@
-//! What the gates of the loop cost: `cargo bench --bench gates`. A camera of 30 pictures a second leaves 33 ms for each.
+//! What the gates of the loop cost: `cargo bench --bench gates`. A camera of 30 pictures a second leaves 33 ms for
+//! each.
 
 use std::time::Duration;
 

@@ -4,13 +4,13 @@
 //! cargo run --release -p palmtop-watch --example looks -- [MODEL] [PAIRS] [TOKENS]
 //! ```
 //!
-//! A look answers 1, 4 or 8 questions about a picture. *Together* is what the loop does: the picture is encoded once, the
-//! questions are answered in one batch, and each has its last answer as a draft. *One after the other* is what
+//! A look answers 1, 4 or 8 questions about a picture. *Together* is what the loop does: the picture is encoded once,
+//! the questions are answered in one batch, and each has its last answer as a draft. *One after the other* is what
 //! `palmtop ask` does: each question encodes the picture and is answered alone. *Encoded once* is the same with one
-//! encoding for all. The three take turns, picture by picture, in an order that alternates; the table has the medians of
-//! PAIRS pictures (24 if absent), and the quartiles of the ratio of each picture. An answer has at most TOKENS tokens
-//! (24 if absent). Without MODEL it is the demo model; `palmtop bench --synthetic NAME --keep FILE` makes larger ones of
-//! random weights, whose answers go on to the limit.
+//! encoding for all. The three take turns, picture by picture, in an order that alternates; the table has the medians
+//! of PAIRS pictures (24 if absent), and the quartiles of the ratio of each picture. An answer has at most TOKENS
+//! tokens (24 if absent). Without MODEL it is the demo model; `palmtop bench --synthetic NAME --keep FILE` makes larger
+//! ones of random weights, whose answers go on to the limit.
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -150,8 +150,8 @@ impl Looker {
     /// answer that is whole, as soon as it is.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if it was cancelled, and as [`Session::begin`]. A deadline that passes is none: what was late
-    /// then is in the report.
+    /// [`Error::Cancelled`] if it was cancelled, and as [`Session::begin`]. A deadline that passes is none: what was
+    /// late then is in the report.
     pub fn answer(
         &mut self,
         is_due: impl Fn(usize) -> bool,

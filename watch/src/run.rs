@@ -120,8 +120,8 @@ impl Loop {
     /// Takes all memory, and opens the sources.
     ///
     /// # Errors
-    /// [`LoopError::Source`] if not one source can be opened; those that cannot, beside others that can, are tried again
-    /// later. [`LoopError::Model`] if the session cannot be made.
+    /// [`LoopError::Source`] if not one source can be opened; those that cannot, beside others that can, are tried
+    /// again later. [`LoopError::Model`] if the session cannot be made.
     pub fn start(
         model: &Arc<Model>,
         prepared: Prepared,
@@ -183,8 +183,8 @@ impl Loop {
         counts.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1))
     }
 
-    /// Runs until all films are over, or `goes_on`, which is asked between pictures and at least ten times a second, says
-    /// no. Events that are open end then.
+    /// Runs until all films are over, or `goes_on`, which is asked between pictures and at least ten times a second,
+    /// says no. Events that are open end then.
     ///
     /// # Errors
     /// [`LoopError::Model`]: [`palmtop::Error::Cancelled`] if it was cancelled in the middle of a look.

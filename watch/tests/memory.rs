@@ -1,5 +1,5 @@
-//! A look allocates nothing, a watcher takes what is planned for it, and a day of looks leaves no more memory taken than
-//! its first hour.
+//! A look allocates nothing, a watcher takes what is planned for it, and a day of looks leaves no more memory taken
+//! than its first hour.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;

@@ -23,7 +23,8 @@ use crate::args::{Choices, Labels, ModelArgs, choices, labels};
     palmtop watch --config watch.toml\n\n\
     Enter asks at once; docs/watch.md has the configuration file, and all that can be done with events.")]
 pub struct WatchArgs {
-    /// Cameras (/dev/video0, csi://0), streams (rtsp://…, http://…), folders, films, named pipes, or - for standard input
+    /// Cameras (/dev/video0, csi://0), streams (rtsp://…, http://…), folders, films, named pipes, or - for standard
+    /// input
     #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<String>,
     /// What to watch, as a TOML file; sources and questions of the command line are added to its own

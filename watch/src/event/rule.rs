@@ -1,7 +1,7 @@
 //! Rules: what makes an event of answers.
 //!
-//! A rule about a whole answer ([`Condition::Is`] to [`Condition::Count`]) has at most one event at a time. A rule about
-//! single objects has one for each track: "a second person" is another event than "the same person".
+//! A rule about a whole answer ([`Condition::Is`] to [`Condition::Count`]) has at most one event at a time. A rule
+//! about single objects has one for each track: "a second person" is another event than "the same person".
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

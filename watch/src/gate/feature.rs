@@ -2,9 +2,9 @@
 //!
 //! Encoding is a small part of a look; prefill and decoding are the rest. Each patch of the picture has a row of image
 //! features, which is compared with the row that was kept when the patch last changed, or a question about it was last
-//! asked. Their distance is 1 minus the cosine of the angle between them. In a still scene it is not zero: the sensor's noise moves features, and since
-//! every patch attends to every other, so does whatever moves elsewhere. So a patch has changed if its distance is
-//! several times what is usual for it, and for the picture at hand as a whole.
+//! asked. Their distance is 1 minus the cosine of the angle between them. In a still scene it is not zero: the sensor's
+//! noise moves features, and since every patch attends to every other, so does whatever moves elsewhere. So a patch has
+//! changed if its distance is several times what is usual for it, and for the picture at hand as a whole.
 
 /// How a [`FeatureGate`] judges.
 #[derive(Clone, Copy, Debug, PartialEq)]

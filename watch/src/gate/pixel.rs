@@ -32,7 +32,8 @@ pub struct PixelOptions {
     pub side_max: usize,
     /// Where to look.
     pub zones: Zones,
-    /// How many cells must differ; in a smaller zone, all of its cells. A person at the far end of a room covers some four of the default grid.
+    /// How many cells must differ; in a smaller zone, all of its cells. A person at the far end of a room covers some
+    /// four of the default grid.
     pub cells_min: usize,
     /// How many times its usual noise a cell must differ, as a factor of standard deviations.
     pub threshold: f32,

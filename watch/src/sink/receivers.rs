@@ -39,8 +39,8 @@ impl Receivers {
     /// Starts them.
     ///
     /// # Errors
-    /// For options that make no sense, and files and folders that are named and cannot be used. A receiver that cannot be
-    /// reached is none.
+    /// For options that make no sense, and files and folders that are named and cannot be used. A receiver that cannot
+    /// be reached is none.
     pub fn start(
         config: &Config,
         setup: &Setup,

@@ -120,8 +120,8 @@ impl QuestionState {
         self.has_moved = true;
     }
 
-    /// Whether the pixel gate is open in its zone. Once it shuts the question is asked once more: something has gone, or
-    /// come to rest.
+    /// Whether the pixel gate is open in its zone. Once it shuts the question is asked once more: something has gone,
+    /// or come to rest.
     pub fn pixels_are(&mut self, open: bool) {
         self.has_moved |= open || self.was_moving;
         self.was_moving = open;

@@ -17,9 +17,9 @@ const LOCATIONS: usize = 4;
 const MASK_CODES: usize = 16;
 
 impl Grammar {
-    /// Answers to `detect` (or, with `masks`, to `segment`) with these labels: any number of objects, none included, each
-    /// of four `<loc>` tokens, with `masks` sixteen `<seg>` tokens, and one of the labels. Whatever the model itself
-    /// would answer, if that is of this form, is answered with the same tokens.
+    /// Answers to `detect` (or, with `masks`, to `segment`) with these labels: any number of objects, none included,
+    /// each of four `<loc>` tokens, with `masks` sixteen `<seg>` tokens, and one of the labels. Whatever the model
+    /// itself would answer, if that is of this form, is answered with the same tokens.
     ///
     /// Locations, mask codes and what separates objects are chosen from a small part of the head. The tokens of labels
     /// have the probabilities that the model gave them among all tokens, even where only one label is left, so that the
@@ -128,8 +128,8 @@ enum Next {
 }
 
 impl Tree {
-    /// Adds a way to write a label, of which the first `label` tokens are the label itself. It leads to a state, or to the
-    /// end.
+    /// Adds a way to write a label, of which the first `label` tokens are the label itself. It leads to a state, or to
+    /// the end.
     fn add(&mut self, tokens: &[u32], to: Option<u32>, label: usize) {
         if self.nodes.is_empty() {
             self.nodes.push(Node::default());

@@ -217,7 +217,7 @@ fn address(broker: &str) -> Result<(bool, String, u16), SinkError> {
         _ => (rest, standard_port),
     };
     let is_bracketed = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
-    if host.is_empty() || (host.contains(':') && !is_bracketed) {
+    if host.is_empty() || (host.contains([':', '[', ']']) && !is_bracketed) {
         return Err(wrong("names no host; an IPv6 address stands in brackets"));
     }
     if is_secure && is_bracketed {
