@@ -75,7 +75,7 @@ fn the_events_of_the_street_are_told() {
     assert!(precision >= 0.98 && recall >= 0.98, "precision {precision}, recall {recall}\n{}", ran.stdout);
 
     // Five questions about every picture would be so many runs of the decoder.
-    let (answers, _) = ran.stderr.split_once(" answers").expect("counts are noted");
+    let (answers, _) = ran.stderr.split_once(" answers (").expect("counts are noted");
     let answers: f64 = answers.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(answers <= 0.1 * 5.0 * number("pictures"), "{answers} runs of the decoder");
     assert!(answers >= true_turns, "{answers} runs of the decoder");

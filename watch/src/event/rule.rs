@@ -118,6 +118,8 @@ pub struct RuleState {
 struct Voted {
     vote: Vote,
     open: Option<(u64, Instant)>,
+    /// The track of an open event, as it was at its beginning.
+    track: Option<Track>,
 }
 
 impl RuleState {
@@ -191,7 +193,8 @@ impl RuleState {
         for voted in whole.chain(self.objects.iter_mut().map(|(_, voted)| voted)) {
             if let Some((event, began)) = voted.open.take() {
                 let lasted = now.saturating_duration_since(began);
-                on_turn(Turn { change: Change::Ends, event, track: None, lasted });
+                let track = voted.track.take();
+                on_turn(Turn { change: Change::Ends, event, track: track.as_ref(), lasted });
             }
         }
     }
@@ -214,6 +217,7 @@ impl RuleState {
         on_turn: &mut dyn FnMut(Turn<'_>),
     ) {
         let voted = &mut self.objects[index].1;
+        voted.track = (change == Change::Begins).then(|| track.clone());
         let (event, lasted) = turn(voted, change, &mut self.events, &mut self.last_begin, now);
         on_turn(Turn { change, event, track: Some(track), lasted });
     }
@@ -221,7 +225,7 @@ impl RuleState {
 
 impl Voted {
     fn new(rule: &Rule) -> Self {
-        Self { vote: Vote::new(rule.needed).until(rule.until), open: None }
+        Self { vote: Vote::new(rule.needed).until(rule.until), open: None, track: None }
     }
 }
 
@@ -410,7 +414,10 @@ mod tests {
         looks.look("", &[("cat", 0.0), ("dog", 50.0)]);
         let mut ends = Vec::new();
         let end = looks.start + Duration::from_secs(9);
-        looks.state.end(end, &mut |turn| ends.push((turn.event, turn.lasted.as_secs())));
-        assert_eq!(ends, [(1, 9), (2, 9)]);
+        looks.state.end(end, &mut |turn| {
+            let label = turn.track.expect("they are about objects").label.clone();
+            ends.push((turn.event, turn.lasted.as_secs(), label));
+        });
+        assert_eq!(ends, [(1, 9, "cat".to_owned()), (2, 9, "dog".to_owned())]);
     }
 }
