@@ -363,6 +363,20 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The luma of row `row` of the upright picture, where it lies in memory just so: of planes of YUV, and of pictures
+    /// that need not be turned. In the range of its [`YuvColor`]; `None` for any other picture, or a row that it has
+    /// not.
+    pub fn luma_row(&self, row: u32) -> Option<&'a [u8]> {
+        match self.samples {
+            Samples::Yuv { y, .. }
+                if y.step_bytes == 1 && self.rotation == Rotation::None && row < self.height =>
+            {
+                y.data.get(row as usize * y.stride_bytes..)?.get(..self.width as usize)
+            }
+            _ => None,
+        }
+    }
+
     /// Where the pixels of a row of the upright picture lie.
     fn walk(&self, row: u32) -> Walk {
         let (row, width, height) = (i64::from(row), i64::from(self.width), i64::from(self.height));

@@ -19,6 +19,31 @@ pub(super) struct Luma {
     row: Vec<u8>,
     /// Sums of the samples of a line of blocks.
     sums: Vec<u32>,
+    /// Which columns stand for each of these blocks, in pictures of this width.
+    taps: Vec<Taps>,
+    width: usize,
+}
+
+/// Rows or columns that stand for a block.
+#[derive(Clone, Copy)]
+struct Taps {
+    at: [u32; TAPS_MAX],
+    n: usize,
+}
+
+impl Taps {
+    fn new(index: usize, blocks: usize, side: usize) -> Self {
+        let (mut at, mut n) = ([0; TAPS_MAX], 0);
+        for tap in taps(index, blocks, side) {
+            at[n] = tap as u32;
+            n += 1;
+        }
+        Self { at, n }
+    }
+
+    fn each(&self) -> impl Iterator<Item = usize> + '_ {
+        self.at[..self.n].iter().map(|&tap| tap as usize)
+    }
 }
 
 impl Luma {
@@ -30,12 +55,16 @@ impl Luma {
             cells: vec![[0.0; SAMPLES]; columns * rows],
             row: vec![0; 3 * side_max],
             sums: vec![0; columns * CELL],
+            taps: vec![Taps { at: [0; TAPS_MAX], n: 0 }; columns * CELL],
+            width: 0,
         }
     }
 
     /// Bytes that it takes.
     pub fn bytes(columns: usize, rows: usize, side_max: usize) -> usize {
-        columns * rows * size_of::<[f32; SAMPLES]>() + 3 * side_max + columns * CELL * size_of::<u32>()
+        columns * rows * size_of::<[f32; SAMPLES]>()
+            + 3 * side_max
+            + columns * CELL * (size_of::<u32>() + size_of::<Taps>())
     }
 
     /// Looks at a picture. Allocates nothing. False for one whose sides are above the limit, which is not looked at.
@@ -45,18 +74,30 @@ impl Luma {
             return false;
         }
         let blocks = (self.columns * CELL, self.rows * CELL);
+        if self.width != width {
+            self.width = width;
+            self.taps.iter_mut().enumerate().for_each(|(x, taps)| *taps = Taps::new(x, blocks.0, width));
+        }
         for y in 0..blocks.1 {
             self.sums.fill(0);
             let rows = taps(y, blocks.1, height);
             for row in rows.clone() {
+                let of_blocks = self.sums.iter_mut().zip(&self.taps);
+                if let Some(levels) = frame.luma_row(row as u32) {
+                    for (sum, taps) in of_blocks {
+                        *sum += taps.each().map(|column| 256 * u32::from(levels[column])).sum::<u32>();
+                    }
+                    continue;
+                }
                 let rgb = &mut self.row[..3 * width];
                 frame.write_row(row as u32, rgb);
-                for (x, sum) in self.sums.iter_mut().enumerate() {
-                    *sum += taps(x, blocks.0, width).map(|column| luma(&rgb[3 * column..])).sum::<u32>();
+                for (sum, taps) in of_blocks {
+                    *sum += taps.each().map(|column| luma(&rgb[3 * column..])).sum::<u32>();
                 }
             }
-            for (x, &sum) in self.sums.iter().enumerate() {
-                let n = rows.clone().count() * taps(x, blocks.0, width).count();
+            let rows = rows.count();
+            for (x, (&sum, taps)) in self.sums.iter().zip(&self.taps).enumerate() {
+                let n = rows * taps.n;
                 let cell = &mut self.cells[y / CELL * self.columns + x / CELL];
                 cell[y % CELL * CELL + x % CELL] = sum as f32 / (n as f32 * 256.0);
             }
@@ -116,5 +157,32 @@ mod tests {
         assert!(luma.cells().iter().flatten().all(|&v| (v - 9.0).abs() < 0.1));
         let wide = Frame::packed(PixelFormat::Grey, 21, 1, 21, &bytes).unwrap();
         assert!(!luma.look(&wide));
+    }
+
+    #[test]
+    fn luma_planes_are_read_where_they_lie_and_pictures_of_other_widths_after_each_other() {
+        use palmtop::image::{Plane, Rotation, YuvColor};
+
+        let (width, height) = (64u32, 48u32);
+        let levels: Vec<u8> = (0..width * height).map(|i| (i % 61 * 4) as u8).collect();
+        let chroma = vec![128; (width * height / 2) as usize];
+        let row = width as usize;
+        let nv12 = Frame::nv12(width, height, Plane::new(&levels, row), Plane::new(&chroma, row)).unwrap();
+        let nv12 = nv12.coloured(YuvColor::Bt601Full);
+        let grey = Frame::packed(PixelFormat::Grey, width, height, row, &levels).unwrap();
+        assert_eq!(nv12.luma_row(1), Some(&levels[64..128]));
+        assert_eq!((nv12.luma_row(height), grey.luma_row(0)), (None, None));
+        assert_eq!(nv12.turned(Rotation::Half).luma_row(0), None);
+        let mut luma = Luma::new(4, 3, 200);
+        let mut cells = |frame: &Frame<'_>| {
+            assert!(luma.look(frame));
+            luma.cells().to_vec()
+        };
+        let wide = vec![77; 200 * 20];
+        let wide = Frame::packed(PixelFormat::Grey, 200, 20, 200, &wide).unwrap();
+        let first = cells(&nv12);
+        assert!(cells(&wide).iter().flatten().all(|&sample| (sample - 77.0).abs() < 0.01));
+        assert_eq!(cells(&grey), first);
+        assert_eq!(cells(&nv12), first);
     }
 }
