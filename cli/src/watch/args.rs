@@ -131,10 +131,13 @@ impl WatchArgs {
         config.every = when.every.or(config.every);
         config.at_least_every = when.at_least_every.or(config.at_least_every);
         config.budget = when.budget.or(config.budget);
-        config.gate.pixels =
-            config.gate.pixels.map(|on| on && !when.no_pixel_gate).or(Some(!when.no_pixel_gate));
-        config.gate.features =
-            config.gate.features.map(|on| on && !when.no_feature_gate).or(Some(!when.no_feature_gate));
+        // The options only turn gates off; without them it is as the file says.
+        if when.no_pixel_gate {
+            config.gate.pixels = Some(false);
+        }
+        if when.no_feature_gate {
+            config.gate.features = Some(false);
+        }
         config.questions.extend(self.questions.questions());
         if config.questions.is_empty() {
             config.questions.push(QuestionConfig { caption: Some("en".into()), ..QuestionConfig::default() });

@@ -108,8 +108,8 @@ impl QuestionConfig {
                 &"'lang' goes with 'ask'; a caption has its language itself: caption = \"de\"",
             ));
         }
+        let cameras = config.named_cameras()?;
         for camera in self.camera.as_slice() {
-            let cameras = config.named_cameras()?;
             if !cameras.iter().any(|known| *known.name == **camera) {
                 let names: Vec<&str> = cameras.iter().map(|known| &*known.name).collect();
                 return Err(wrong(&format!(
