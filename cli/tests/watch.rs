@@ -67,8 +67,8 @@ impl Running {
     }
 
     /// Shows a picture again and again, as a camera would, until a record has this value for this key.
-    fn show_until(&mut self, name: &str, key: &str, value: &str) -> Value {
-        let picture = jpeg(name);
+    fn show_until(&mut self, name: &str, key: &str, value: impl Into<Value>) -> Value {
+        let (picture, value) = (jpeg(name), value.into());
         let until = Instant::now() + LONG;
         while Instant::now() < until {
             self.pipe.write_all(&picture).unwrap();
@@ -238,8 +238,9 @@ fn a_model_that_is_replaced_is_taken_up_and_a_broken_one_is_not() {
     running.show_until("menu.png", "phase", "end");
     replace(&whole);
     running.signal("HUP");
-    let after = running.show_until("day.png", "phase", "begin");
-    assert_eq!(after["track"], 1, "a new loop counts anew");
+    // The old loop may see the bus once more before it hears of the signal; a new one counts anew.
+    let after = running.show_until("day.png", "track", 1);
+    assert_eq!(after["phase"], "begin");
     running.signal("TERM");
     let (code, _, notes) = running.end();
     assert_eq!(code, Some(0));
