@@ -10,6 +10,7 @@ use palmtop_convert::Adapter;
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 
+use crate::serve::args::ServeArgs;
 use crate::watch::args::WatchArgs;
 
 /// Ask PaliGemma about pictures, on this machine.
@@ -49,6 +50,8 @@ pub enum Command {
     Run(RunArgs),
     /// Watch cameras, streams, folders and films: ask when something changes, and tell what happens
     Watch(WatchArgs),
+    /// Answer over HTTP: OpenAI's, Ollama's and Moondream's interfaces, and a page with a camera
+    Serve(ServeArgs),
     /// Make a model file from a checkpoint folder
     Convert(ConvertArgs),
     /// Show what is in a model file
@@ -578,7 +581,8 @@ impl MachineArgs {
     }
 }
 
-fn count(min: u64, max: u64) -> clap::builder::RangedU64ValueParser {
+/// A number within bounds.
+pub fn count(min: u64, max: u64) -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(min..=max)
 }
 

@@ -18,6 +18,8 @@ mod output;
 mod plan;
 mod progress;
 mod save;
+mod serve;
+mod service;
 mod synthetic;
 mod trace;
 mod watch;
@@ -83,6 +85,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Segment(args) => answer::run(&args.into(), console),
         Command::Run(args) => answer::run(&args.into(), console),
         Command::Watch(args) => watch::run(&args, console),
+        Command::Serve(args) => serve::run(&args, console),
         Command::Convert(args) => convert::run(&args, console),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => inspect::verify(&args, console),

@@ -3,7 +3,6 @@
 pub mod args;
 mod model;
 mod print;
-mod service;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,11 +23,11 @@ use palmtop_watch::source::{Address, Kind};
 use palmtop_watch::watcher::Counts;
 
 use crate::output::Console;
+use crate::service::{self, Systemd, Wishes};
 use crate::{Outcome, errors, interrupt};
 use args::WatchArgs;
 use model::ModelFile;
 use print::Print;
-use service::{Systemd, Wishes};
 
 /// So often `-v` says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(60);

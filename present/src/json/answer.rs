@@ -11,6 +11,7 @@ use crate::found::{Answered, Found};
 
 /// An answer.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Answer<'a> {
     source: &'a str,
     task: &'a str,
@@ -26,6 +27,7 @@ pub struct Answer<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct Size {
     width: u32,
     height: u32,
@@ -35,6 +37,7 @@ struct Size {
 
 /// Milliseconds of the steps of an answer. Prompts answered together share them. Reads as a line for people.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Timings {
     decode_image_ms: f64,
     encode_ms: f64,
@@ -49,6 +52,7 @@ pub struct Timings {
 
 /// An object that an answer locates.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Object<'a> {
     label: &'a str,
     score: Option<f32>,
@@ -61,6 +65,7 @@ pub struct Object<'a> {
 
 /// Edges of a box in pixels of the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Edges {
     x_min: f32,
     y_min: f32,
@@ -76,6 +81,7 @@ impl From<&BoundingBox> for Edges {
 
 /// A mask over the whole picture.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Mask<'a> {
     rle: RunLengths,
     area: u64,
@@ -84,6 +90,7 @@ pub struct Mask<'a> {
 
 /// As COCO has it: `size` is rows, columns.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct RunLengths {
     size: [u32; 2],
     counts: String,

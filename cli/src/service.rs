@@ -142,3 +142,21 @@ impl Systemd {
         _ = (self.watchdog, self.last);
     }
 }
+
+/// The sockets that systemd listens on for this program (`Accept=no`); none if it was not started so.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn sockets() -> anyhow::Result<Vec<std::net::TcpListener>> {
+    use anyhow::Context;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    let numbers = sd_notify::listen_fds().context("cannot take the sockets that systemd hands over")?;
+    // SAFETY: systemd passed these descriptors to this process (`LISTEN_PID` names it), they are open, and nobody else
+    // here takes them: this is called once, before anything else opens or closes descriptors.
+    let sockets = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+    Ok(sockets.map(std::net::TcpListener::from).collect())
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn sockets() -> anyhow::Result<Vec<std::net::TcpListener>> {
+    Ok(Vec::new())
+}

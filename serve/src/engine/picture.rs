@@ -1,0 +1,154 @@
+//! Pictures as they come: encoded bytes, their key, and the pixels for as long as the engine needs them.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use palmtop::image::{DecodeOptions, Frame, ImageError, RgbImage, decode_with};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{AskError, Engine};
+
+/// What pictures are known by: two hashes of their bytes, each with random keys of this process, so that nobody can
+/// make two pictures of one key.
+pub(crate) type Key = [u64; 2];
+
+/// A picture of a request; clones are of the same one.
+#[derive(Clone)]
+pub struct Picture(Arc<Inner>);
+
+struct Inner {
+    key: Key,
+    bytes: Bytes,
+    size: (u32, u32),
+    decode: DecodeOptions,
+    /// Taken out by the engine, which needs them once.
+    pixels: Mutex<Option<Pixels>>,
+}
+
+/// Pixels, and the permit to hold them.
+pub(super) struct Pixels {
+    pub image: RgbImage,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (width, height) = self.0.size;
+        write!(f, "picture of {width}x{height} pixels")
+    }
+}
+
+impl Picture {
+    /// Width and height in pixels, after its orientation is applied.
+    pub fn size(&self) -> (u32, u32) {
+        self.0.size
+    }
+
+    /// The file as it came.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The picture decoded anew, to draw on.
+    ///
+    /// # Errors
+    /// None, if it was decoded before.
+    pub fn decode(&self) -> Result<RgbImage, ImageError> {
+        Ok(decode_with(&self.0.bytes, &self.0.decode)?.image)
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.0.key
+    }
+
+    /// Gives the pixels to `see`, and lets go of them. Decodes them once more if they were not kept, since features
+    /// were there when the picture came.
+    pub(super) fn with_pixels<T>(
+        &self,
+        see: impl FnOnce(Frame<'_>) -> palmtop::Result<T>,
+    ) -> palmtop::Result<T> {
+        let pixels = self.0.pixels.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match pixels {
+            Some(pixels) => see(pixels.image.view().into()),
+            None => see(self.decode()?.view().into()),
+        }
+    }
+
+    /// Lets go of the pixels, if nobody needed them.
+    pub(super) fn release(&self) {
+        self.0.pixels.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Takes encoded pictures in: so many are decoded at once, and no more pixels are held.
+#[derive(Clone)]
+pub struct Pictures {
+    engine: Engine,
+    decode: DecodeOptions,
+    hashers: [RandomState; 2],
+    permits: Arc<Semaphore>,
+}
+
+/// Pictures whose pixels are in memory at once: one that is being encoded, and one that is decoded meanwhile.
+pub(crate) const DECODED_MAX: usize = 2;
+
+impl Pictures {
+    /// For an engine. `decode` says what a picture may cost.
+    pub fn new(engine: &Engine, decode: DecodeOptions) -> Self {
+        Self {
+            engine: engine.clone(),
+            decode,
+            hashers: [RandomState::new(), RandomState::new()],
+            permits: Arc::new(Semaphore::new(DECODED_MAX)),
+        }
+    }
+
+    /// What a picture may cost.
+    pub fn options(&self) -> &DecodeOptions {
+        &self.decode
+    }
+
+    /// Takes a picture in: looks whether it can be used, and decodes it if the engine has not its features.
+    ///
+    /// # Errors
+    /// [`AskError::Request`] if it is none, is broken or too large.
+    pub async fn take(&self, bytes: Bytes) -> Result<Picture, AskError> {
+        let (this, for_key) = (self.clone(), bytes.clone());
+        let key = blocking(move || this.key(&for_key)).await?;
+        let picture = |size, bytes, pixels| {
+            let decode = self.decode;
+            Picture(Arc::new(Inner { key, bytes, size, decode, pixels: Mutex::new(pixels) }))
+        };
+        if let Some(size) = self.engine.kept(key) {
+            return Ok(picture(size, bytes, None));
+        }
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| AskError::Ending)?;
+        let (decode, encoded) = (self.decode, bytes.clone());
+        let decoded = blocking(move || decode_with(&encoded, &decode)).await?;
+        let image = decoded.map_err(|error| AskError::Request(error.into()))?.image;
+        let side_max = self.engine.limits().image_side as u32;
+        let size = (image.width(), image.height());
+        if size.0.max(size.1) > side_max {
+            let error = ImageError::SideTooLarge { width: size.0, height: size.1, side_max };
+            return Err(AskError::Request(error.into()));
+        }
+        Ok(picture(size, bytes, Some(Pixels { image, _permit: permit })))
+    }
+
+    fn key(&self, bytes: &[u8]) -> Key {
+        self.hashers.each_ref().map(|hasher| {
+            let mut hasher = hasher.build_hasher();
+            hasher.write(bytes);
+            hasher.finish()
+        })
+    }
+}
+
+/// Runs what takes milliseconds where nobody waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AskError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| AskError::Broken("a picture could not be worked on".to_owned()))
+}

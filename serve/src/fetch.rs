@@ -1,0 +1,5 @@
+//! Pictures by address, if that is allowed.
+
+/// Fetches pictures.
+#[derive(Clone, Debug)]
+pub struct Fetch;
