@@ -150,8 +150,8 @@ pub fn sockets() -> anyhow::Result<Vec<std::net::TcpListener>> {
     use std::os::fd::{FromRawFd, OwnedFd};
 
     let numbers = sd_notify::listen_fds().context("cannot take the sockets that systemd hands over")?;
-    // SAFETY: systemd passed these descriptors to this process (`LISTEN_PID` names it), they are open, and nobody else
-    // here takes them: this is called once, before anything else opens or closes descriptors.
+    // SAFETY: systemd passed these descriptors to this process (`LISTEN_PID` names it) open, and what this process opened
+    // by itself since has other numbers. Nothing else takes or closes them: this function is called once.
     let sockets = numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
     Ok(sockets.map(std::net::TcpListener::from).collect())
 }

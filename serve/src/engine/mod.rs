@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use palmtop::model::Model;
-use palmtop::{CancelToken, GrammarError, Limits, Plan, Session, UsageError};
+use palmtop::{CancelToken, Limits, Plan, Session, UsageError};
 
 pub use answering::{Answering, Event, Finished, Stop, Times, Token};
 pub use ask::Ask;
@@ -86,12 +86,6 @@ impl AskError {
                 Error::Image(_)
                     | Error::Tokenizer(_)
                     | Error::Prompt(_)
-                    | Error::Grammar(
-                        GrammarError::EmptyChoice { .. }
-                            | GrammarError::ChoiceTooLong { .. }
-                            | GrammarError::NoChoices
-                            | GrammarError::NoLocations
-                    )
                     | Error::Grammar(_)
                     | Error::Usage(
                         UsageError::Pictures { .. }

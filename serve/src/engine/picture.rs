@@ -91,8 +91,10 @@ pub struct Pictures {
     permits: Arc<Semaphore>,
 }
 
-/// Pictures whose pixels are in memory at once: one that is being encoded, and one that is decoded meanwhile.
-pub(crate) const DECODED_MAX: usize = 2;
+/// Pictures that are decoded ahead of the engine: one that is being encoded, and the next one.
+const AHEAD: usize = 2;
+/// Pictures whose pixels are in memory at once: those, and one that the engine has to decode by itself.
+pub(crate) const DECODED_MAX: usize = AHEAD + 1;
 
 impl Pictures {
     /// For an engine. `decode` says what a picture may cost.
@@ -101,7 +103,7 @@ impl Pictures {
             engine: engine.clone(),
             decode,
             hashers: [RandomState::new(), RandomState::new()],
-            permits: Arc::new(Semaphore::new(DECODED_MAX)),
+            permits: Arc::new(Semaphore::new(AHEAD)),
         }
     }
 
@@ -115,26 +117,43 @@ impl Pictures {
     /// # Errors
     /// [`AskError::Request`] if it is none, is broken or too large.
     pub async fn take(&self, bytes: Bytes) -> Result<Picture, AskError> {
+        self.take_one(bytes, true).await
+    }
+
+    /// Takes the pictures of one request in. The first one's pixels are kept for the engine, which decodes the others
+    /// anew: requests that each held some and waited for more would wait for one another.
+    ///
+    /// # Errors
+    /// As [`Pictures::take`], for the first that cannot be used.
+    pub async fn take_all(&self, all: Vec<Bytes>) -> Result<Vec<Picture>, AskError> {
+        let mut pictures = Vec::with_capacity(all.len());
+        for (index, bytes) in all.into_iter().enumerate().rev() {
+            pictures.push(self.take_one(bytes, index == 0).await?);
+        }
+        pictures.reverse();
+        Ok(pictures)
+    }
+
+    async fn take_one(&self, bytes: Bytes, keep: bool) -> Result<Picture, AskError> {
         let (this, for_key) = (self.clone(), bytes.clone());
         let key = blocking(move || this.key(&for_key)).await?;
+        let decode = self.decode;
         let picture = |size, bytes, pixels| {
-            let decode = self.decode;
             Picture(Arc::new(Inner { key, bytes, size, decode, pixels: Mutex::new(pixels) }))
         };
         if let Some(size) = self.engine.kept(key) {
             return Ok(picture(size, bytes, None));
         }
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| AskError::Ending)?;
-        let (decode, encoded) = (self.decode, bytes.clone());
+        let encoded = bytes.clone();
         let decoded = blocking(move || decode_with(&encoded, &decode)).await?;
         let image = decoded.map_err(|error| AskError::Request(error.into()))?.image;
         let side_max = self.engine.limits().image_side as u32;
-        let size = (image.width(), image.height());
-        if size.0.max(size.1) > side_max {
-            let error = ImageError::SideTooLarge { width: size.0, height: size.1, side_max };
-            return Err(AskError::Request(error.into()));
+        let size @ (width, height) = (image.width(), image.height());
+        if width.max(height) > side_max {
+            return Err(AskError::Request(ImageError::SideTooLarge { width, height, side_max }.into()));
         }
-        Ok(picture(size, bytes, Some(Pixels { image, _permit: permit })))
+        Ok(picture(size, bytes, keep.then_some(Pixels { image, _permit: permit })))
     }
 
     fn key(&self, bytes: &[u8]) -> Key {

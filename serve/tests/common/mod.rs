@@ -12,7 +12,7 @@ use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_serve::access::Access;
 use palmtop_serve::app::AppOptions;
 use palmtop_serve::engine::{EngineOptions, Turn};
-use palmtop_serve::listen::ConnectionOptions;
+use palmtop_serve::listen::{ConnectionOptions, TlsAcceptor};
 use palmtop_serve::server::{Server, ServerOptions};
 use serde_json::Value;
 
@@ -81,8 +81,12 @@ impl Got {
 
 impl Running {
     pub fn start(options: ServerOptions) -> Self {
+        Self::start_with(options, None)
+    }
+
+    pub fn start_with(options: ServerOptions, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server::start(&model(), options, vec![listener], None, Turn::default()).unwrap();
+        let server = Server::start(&model(), options, vec![listener], tls, Turn::default()).unwrap();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(LONG))
