@@ -7,6 +7,8 @@
 
 mod address;
 #[cfg(feature = "sources")]
+mod bell;
+#[cfg(feature = "sources")]
 mod bytes;
 #[cfg(feature = "sources")]
 mod capture;
@@ -35,6 +37,8 @@ mod secrets;
 mod v4l2;
 
 pub use address::{Address, AddressError, Kind, PixelLayout};
+#[cfg(feature = "sources")]
+pub use bell::Bell;
 #[cfg(feature = "sources")]
 pub use capture::{Capture, Status};
 #[cfg(feature = "sources")]
