@@ -20,6 +20,9 @@ mod feed;
 mod ffmpeg;
 #[cfg(feature = "sources")]
 mod folder;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "sources")]
 mod health;
 #[cfg(feature = "sources")]
