@@ -1,53 +1,19 @@
 //! Nothing is allocated after a session is made, from the picture's pixels to the last token, on any thread; and a
 //! session allocates what its plan says.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::ops::ControlFlow;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use counting::{Asked, held_bytes};
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{GenerateOptions, Grammar, KvFormat, Limits, Model, Request, Sampling, Session};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{RANDOM, convert_to, data, uniform};
 use tempfile::TempDir;
-
-/// The system's allocator, with the calls and the bytes counted over all threads.
-struct Counting;
-
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(size.saturating_sub(layout.size()), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Counts are over the whole process, so this test runs without the usual harness, whose threads allocate too.
 fn main() {
@@ -104,7 +70,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
             Some(Grammar::choices(&model, ["yes", "no", "no idea", "a red car", "a red cat"]).unwrap());
         let ways = [&options, &sampled, &among, &chosen];
         let given: Vec<u32> = (300..340).collect();
-        let before = CALLS.load(Ordering::SeqCst);
+        let before = Asked::by_all_threads();
         let mut heard = 0;
         for round in 0..rounds {
             session.encode(picture.view(), &mut features, &options).unwrap();
@@ -140,7 +106,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
                 .force(&features, prompts[0], part, &options, &mut |_, logits| heard += logits.len())
                 .unwrap();
         }
-        let calls = CALLS.load(Ordering::SeqCst) - before;
+        let calls = Asked::by_all_threads().since(before).calls;
         assert!(heard > 0);
         assert_eq!(calls, 0, "{name} {format}");
     }
@@ -161,10 +127,10 @@ fn a_session_takes_what_its_plan_says() {
             let mut limits = Limits::default();
             (limits.batch, limits.threads, limits.image_side, limits.kv) = (batch, Some(threads), side, kv);
             let plan = model.plan(&limits).unwrap();
-            let before = BYTES.load(Ordering::SeqCst);
+            let before = held_bytes();
             let session = Session::new(&model, &limits).unwrap();
             let features = session.new_features().unwrap();
-            let taken = BYTES.load(Ordering::SeqCst) - before;
+            let taken = held_bytes() - before;
             assert_eq!(*session.plan(), plan);
             // What the plan does not name: a handful of bookkeeping for threads and lists.
             let planned = plan.session_bytes() - plan.stack_bytes;

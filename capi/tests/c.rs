@@ -284,6 +284,15 @@ fn threads_share_a_model_and_fight_for_a_session() {
 }
 
 #[test]
+fn watches_share_a_model_and_one_is_fought_for() {
+    everywhere(&test_program("watch_threads.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let rounds = if program.way == Way::Valgrind { "2" } else { "20" };
+        let said = program.run(&[text(model()), rounds]);
+        assert!(said.starts_with("ok: "), "{said}");
+    });
+}
+
+#[test]
 fn nothing_is_allocated_between_session_and_last_token() {
     if !cfg!(all(target_os = "linux", target_env = "gnu")) {
         skipped("the allocations of C programs", "counting them takes glibc");

@@ -86,10 +86,12 @@ fn threads_do_not_race() {
     let Some(watched) = Watched::build() else { return };
     let model = converted("tiny1", uniform(WeightFormat::Int8));
     let path = model.path.to_str().unwrap();
-    let stormy = watched.run("threads.c", &[path, "5"]);
-    let said = String::from_utf8_lossy(&stormy.stderr);
-    assert!(stormy.status.success() && said.is_empty(), "{}: {said}", stormy.status);
-    assert!(stormy.stdout.starts_with(b"ok: "));
+    for program in ["threads.c", "watch_threads.c"] {
+        let stormy = watched.run(program, &[path, "5"]);
+        let said = String::from_utf8_lossy(&stormy.stderr);
+        assert!(stormy.status.success() && said.is_empty(), "{program}: {}: {said}", stormy.status);
+        assert!(stormy.stdout.starts_with(b"ok: "), "{program}");
+    }
     // And it would have been seen.
     let racing = watched.run("race.c", &[path]);
     let said = String::from_utf8_lossy(&racing.stderr);

@@ -268,6 +268,82 @@ fn receivers_get_events_and_pictures() {
     assert_eq!(first["phase"], "begin");
 }
 
+/// A receiver of webhooks that answers nobody until it is told to: its address, what tells it, and the records.
+fn slow_webhook() -> (String, std::sync::mpsc::Sender<()>, Receiver<Value>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (answer, may_answer) = channel::<()>();
+    let (sender, records) = channel();
+    std::thread::spawn(move || {
+        let mut is_waiting = true;
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            loop {
+                let (mut bytes, mut line) = (0, String::new());
+                while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
+                    let length = line.to_ascii_lowercase();
+                    if let Some(length) = length.strip_prefix("content-length:") {
+                        bytes = length.trim().parse().unwrap();
+                    }
+                    line.clear();
+                }
+                let mut body = vec![0; bytes];
+                if bytes == 0 || reader.read_exact(&mut body).is_err() {
+                    break;
+                }
+                // Whoever forgets the sender lets it answer, too.
+                if std::mem::take(&mut is_waiting) && may_answer.recv().is_err() {
+                    return;
+                }
+                let _ = sender.send(serde_json::from_slice(&body).unwrap());
+                let _ = reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            }
+        }
+    });
+    (address, answer, records)
+}
+
+/// Watches a film with two events for this receiver, until the film is over.
+fn film_is_over(dir: &Path, webhook: &str) -> (Child, impl Iterator<Item = String> + use<>) {
+    let film_path = dir.join("f.mjpeg");
+    fs::write(&film_path, film(&[("day.png", 6), ("menu.png", 6)])).unwrap();
+    let mut child = palmtop(["watch", text(&film_path), "--detect", "bus", "--webhook", webhook])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(notes.any(|note| note.contains(" pictures (")));
+    (child, notes)
+}
+
+#[test]
+fn a_slow_receiver_gets_all_events_of_a_film_that_is_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, answer, records) = slow_webhook();
+    let (mut child, mut notes) = film_is_over(dir.path(), &address);
+    // Longer than an end takes that somebody asked for.
+    std::thread::sleep(Duration::from_millis(1500));
+    answer.send(()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(notes.next(), None);
+    let phase = |record: Value| record["phase"].as_str().unwrap().to_owned();
+    let phases: Vec<String> = records.try_iter().map(phase).collect();
+    assert_eq!(phases, ["begin", "end"]);
+}
+
+#[test]
+fn sigterm_ends_the_wait_for_a_slow_receiver() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, _never, _) = slow_webhook();
+    let (mut child, mut notes) = film_is_over(dir.path(), &address);
+    let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(notes.any(|note| note.contains("2 records were lost")));
+}
+
 #[test]
 fn what_cannot_be_watched_says_why() {
     let dir = tempfile::tempdir().unwrap();

@@ -11,7 +11,7 @@ use palmtop::image::{ImageLimits, decode};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::{examples, tokenizer};
-// The parsers show what they have found with the one, and cut streams with the other.
+// The parsers show what they have found with the one, and read cameras with the other.
 use palmtop_present as _;
 use palmtop_watch as _;
 
@@ -74,6 +74,15 @@ fn whole_seeds_are_accepted() {
             "{}",
             path.display()
         );
+    }
+    for (path, bytes) in of("http") {
+        let given = parsers::http_given(&bytes);
+        assert!(!given.pictures.is_empty(), "{}: {:?}", path.display(), given.said);
+    }
+    #[cfg(target_os = "linux")]
+    for (path, bytes) in of("v4l2") {
+        let given = palmtop_watch::source::fuzz::v4l2(&bytes, parsers::BYTES_MAX);
+        assert_eq!(given.pictures.len(), 6, "{}: {:?}", path.display(), given.said);
     }
     for (path, _) in of("example_lines") {
         examples::read_examples(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

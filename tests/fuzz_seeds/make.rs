@@ -14,6 +14,42 @@ use palmtop_tests::{data, uniform};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+/// Answers of servers, each with its length before it, and of a driver.
+fn cameras(write: &dyn Fn(&str, &str, &[u8]), jpeg: &[u8], part: &[u8]) {
+    let answers = |answers: &[&[u8]]| -> Vec<u8> {
+        answers.iter().flat_map(|a| [&(a.len() as u16).to_le_bytes()[..], a].concat()).collect()
+    };
+    let with = |head: &str, body: &[u8]| [head.replace('\n', "\r\n").as_bytes(), b"\r\n", body].concat();
+    let parts =
+        "HTTP/1.1 200 OK\nContent-Type: multipart/x-mixed-replace; boundary=part\nConnection: close\n";
+    let stream = with(parts, &[part, part].concat());
+    write("http", "stream", &answers(&[&stream]));
+    let digest = "HTTP/1.1 401 Unauthorized\nWWW-Authenticate: Digest realm=\"cam\", nonce=\"5f\", qop=\"auth\", \
+        algorithm=MD5\nContent-Length: 0\nConnection: close\n";
+    write("http", "digest", &answers(&[&with(digest, b""), &stream]));
+    let still =
+        format!("HTTP/1.1 200 OK\nContent-Type: image/jpeg\nContent-Length: {}\nETag: \"1\"\n", jpeg.len());
+    let same = with("HTTP/1.1 304 Not Modified\nETag: \"1\"\n", b"");
+    let basic = "HTTP/1.1 401 No\nWWW-Authenticate: Basic realm=\"cam\"\nContent-Length: 0\n";
+    write("http", "stills", &answers(&[&with(basic, b""), &[with(&still, jpeg), same].concat()]));
+    let moved = with("HTTP/1.1 302 Found\nLocation: /other?x=1\nContent-Length: 0\nConnection: close\n", b"");
+    let chunk = [format!("{:x}\r\n", jpeg.len()).as_bytes(), jpeg, b"\r\n0\r\n\r\n"].concat();
+    let chunks = with("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n", &chunk);
+    write("http", "moved", &answers(&[&moved, &chunks]));
+
+    // Each call begins with a byte: 250 and above fail. Whatever else is zero makes sense.
+    let capability = [0; 1 + 32 + 2];
+    let buffers = [0; 2 + 4 * 3 + 4 + 1];
+    // A format, a size, an interval, and no more of each; then what is set of them.
+    let yuyv = [&[0, 3][..], &[0; 8], &[250], &[0; 8], &[250, 250], &[0; 10], &[0; 4]].concat();
+    let film: Vec<u8> = (0..6).flat_map(|n| [0, 0, 128, 0, 0, 0, 0, n, 253, 0]).collect();
+    write("v4l2", "yuyv", &[&capability[..], &yuyv, &buffers, &film].concat());
+    // A format that says neither sizes nor intervals; frames of 512 bytes.
+    let mjpg = [&[0, 6][..], &[250, 250, 250], &[0; 10]].concat();
+    let film: Vec<u8> = (0..6).flat_map(|n| [0, 0, 128, 254, 0, 2, 0, 0, 0, n, 253, 0]).collect();
+    write("v4l2", "mjpg", &[&capability[..], &mjpg, &buffers, &film].concat());
+}
+
 pub fn all(seeds: &Path) {
     let write = |target: &str, name: &str, bytes: &[u8]| {
         std::fs::create_dir_all(seeds.join(target)).unwrap();
@@ -25,6 +61,7 @@ pub fn all(seeds: &Path) {
     write("streams", "mjpeg", &[b"\x07", &part[..], &part[..50], &part, jpeg].concat());
     let y4m = b"\x0bYUV4MPEG2 W3 H2 F25:2 Ip C420jpeg XCOLORRANGE=FULL\nFRAME\n0123456789FRAME Ip\nabcdefghijFRAME\nxy";
     write("streams", "y4m", y4m);
+    cameras(&write, jpeg, &part);
     let table = vocabulary().to_table().unwrap();
     write("tokenizer_table", "small.bin", &table);
     let folder = tempfile::tempdir().unwrap();

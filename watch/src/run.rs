@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError};
 use crate::record::{CameraRecord, CameraStatus, ObjectRecord, Record};
 use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
-use crate::source::{Address, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken};
+use crate::source::{Address, Bell, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken};
 use crate::watcher::{Camera, Counts, Exposure, Watched, Watcher};
 
 /// Why a loop cannot be started, or ends.
@@ -92,8 +92,8 @@ pub struct Loop {
     decode: DecodeOptions,
     /// The pixels of the last picture that had to be decoded.
     decoded: RgbImage,
-    /// Whose turn it is, so that no camera starves another.
-    next: usize,
+    /// Rings when a camera has something.
+    bell: Bell,
     /// The last picture's time.
     last: Exposure,
     /// A receiver wants no more.
@@ -113,8 +113,6 @@ struct Running {
 
 /// So long the loop waits for pictures before it looks for commands.
 const WAIT: Duration = Duration::from_millis(100);
-/// With several cameras, so long for each.
-const WAIT_EACH: Duration = Duration::from_millis(4);
 
 impl Loop {
     /// Takes all memory, and opens the sources.
@@ -138,6 +136,8 @@ impl Loop {
         let names: Vec<Camera> = prepared.cameras.iter().map(|(camera, _)| camera.clone()).collect();
         let watcher = Watcher::new(session, names, prepared.watched, loop_options, cancel)?;
         let mut options = options.clone();
+        // Its own, since each ring wakes one loop.
+        options.open.bell = Bell::default();
         if let Some(ros2) = &prepared.config.ros2 {
             // Sources and sink are one node.
             options.open.ros2 = ros2.clone();
@@ -166,7 +166,7 @@ impl Loop {
             cameras,
             decode: options.decode,
             decoded: RgbImage::new(1, 1, vec![0; 3]).map_err(palmtop::Error::from)?,
-            next: 0,
+            bell: options.open.bell,
             last: Exposure::now(0),
             is_over: false,
         })
@@ -215,33 +215,33 @@ impl Loop {
                     log::warn!("{error}");
                 }
             }
-            let wait = if self.cameras.len() > 1 { WAIT_EACH } else { WAIT };
-            let mut has_ended = true;
-            for _ in 0..self.cameras.len() {
-                let index = self.next;
-                self.next = (self.next + 1) % self.cameras.len();
+            // A round gives each camera its turn, so that none starves another.
+            let (mut has_ended, mut has_looked) = (true, false);
+            for index in 0..self.cameras.len() {
                 let running = &mut self.cameras[index];
                 let taken = match running.has_ended {
                     true => Taken::End,
-                    false => running.capture.take(running.spare.take(), wait),
+                    false => running.capture.take(running.spare.take(), Duration::ZERO),
                 };
-                running.has_ended = matches!(taken, Taken::End);
-                self.tell_status(index, deliver);
                 match taken {
                     Taken::Shot(shot) => {
-                        has_ended = false;
+                        (has_ended, has_looked) = (false, true);
                         self.picture(index, &shot, deliver)?;
                         self.cameras[index].spare = Some(shot.bytes);
                     }
                     Taken::Nothing => has_ended = false,
-                    Taken::End => {}
+                    Taken::End => running.has_ended = true,
                 }
+                self.tell_status(index, deliver);
                 if self.is_over || !goes_on(self.watcher.counts()) {
                     return Ok(());
                 }
             }
             if has_ended {
                 return Ok(());
+            }
+            if !has_looked {
+                self.bell.wait(WAIT);
             }
         }
         Ok(())
@@ -261,7 +261,6 @@ impl Loop {
             Err(error) => {
                 running.health.undecodable(&error.to_string());
                 self.watcher.broken();
-                self.tell_status(index, deliver);
                 return Ok(());
             }
         };
@@ -272,7 +271,6 @@ impl Loop {
                 deliver.wants_picture(&record).then(|| snapshot(&frame, record.objects())).flatten();
             *is_over |= deliver.deliver(Message { record, picture }).is_break();
         })?;
-        self.tell_status(index, deliver);
         Ok(())
     }
 

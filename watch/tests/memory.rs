@@ -1,48 +1,20 @@
 //! A look allocates nothing, a watcher takes what is planned for it, and a day of looks leaves no more memory taken
 //! than its first hour.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../tests/common/counting.rs"]
+mod counting;
+
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use counting::{Asked, by_all_threads, held_bytes};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, decode_file};
 use palmtop::{CancelToken, Limits, Model, Session};
 use palmtop_watch::config::Config;
 use palmtop_watch::record::Record;
 use palmtop_watch::run::Prepared;
 use palmtop_watch::watcher::{Camera, Exposure, Watcher};
-
-/// The system's allocator, with the calls and the bytes counted over all threads.
-struct Counting;
-
-static CALLS: AtomicUsize = AtomicUsize::new(0);
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        CALLS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(size.wrapping_sub(layout.size()), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Counts are over the whole process, so this test runs without the usual harness, whose threads allocate too.
 fn main() {
@@ -64,9 +36,9 @@ fn watcher(model: &Arc<Model>, config: &str) -> Watcher {
     let session = Session::new(model, prepared.limits()).unwrap();
     let mut limits = prepared.limits().clone();
     limits.touch_memory = false;
-    let before = BYTES.load(Ordering::Relaxed);
+    let before = held_bytes();
     let watcher = Watcher::new(session, cameras, watched, options.clone(), &CancelToken::default()).unwrap();
-    let taken = BYTES.load(Ordering::Relaxed) - before;
+    let taken = held_bytes() - before;
     // The session's features are in its plan; what is left is small: names, orders, latencies.
     let planned = prepared.gate_bytes(model) + model.plan(&limits).unwrap().features_bytes;
     assert!((planned..planned + SMALL).contains(&taken), "{taken} bytes are taken, {planned} are planned");
@@ -86,13 +58,14 @@ fn a_look_allocates_nothing(model: &Arc<Model>) {
         for number in 0..30u64 {
             let since = Duration::from_millis(500 * number);
             let exposure = Exposure { taken: start + since, ..Exposure::now(number) };
-            let (answers, calls) = (watcher.counts().answers, CALLS.load(Ordering::Relaxed));
-            let mut told = 0;
-            watcher.picture(0, &Frame::from(picture.view()), &exposure, &mut |_| told += 1).unwrap();
-            let calls = CALLS.load(Ordering::Relaxed) - calls;
+            let (answers, mut told) = (watcher.counts().answers, 0);
+            let frame = Frame::from(picture.view());
+            let (looked, asked) =
+                by_all_threads(|| watcher.picture(0, &frame, &exposure, &mut |_| told += 1));
+            looked.unwrap();
             // The first looks fill what lasts: texts of answers.
             if number >= 3 {
-                assert_eq!((calls, told), (0, 0), "{gates}, picture {number}");
+                assert_eq!((asked, told), (Asked::NOTHING, 0), "{gates}, picture {number}");
                 looks += watcher.counts().answers - answers;
             }
         }
@@ -133,10 +106,10 @@ fn a_day_leaves_no_memory_taken(model: &Arc<Model>) {
             .picture(0, &frame, &exposure, &mut |record: Record| events += u64::from(record.begins_event()))
             .unwrap();
         if number == HOUR {
-            after_an_hour = BYTES.load(Ordering::Relaxed);
+            after_an_hour = held_bytes();
         }
     }
-    let now = BYTES.load(Ordering::Relaxed);
+    let now = held_bytes();
     assert!(now <= after_an_hour + 4096, "{now} bytes are taken, and were {after_an_hour} after an hour");
     let counts = watcher.counts();
     // The bus comes every twenty minutes, and with it nothing else.

@@ -60,7 +60,7 @@ impl Peer {
     /// `None` if there is no Cyclone DDS; the test has said so then.
     fn start(arguments: &[&str]) -> Option<Self> {
         let Some(python) = python() else {
-            skip::skipped("topics of ROS 2", "no Python with Cyclone DDS is here (pip install cyclonedds)");
+            skip::skipped("topics of ROS 2", "no Python with Cyclone DDS is here (tests/setup.sh)");
             return None;
         };
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ros2_peer.py");
@@ -331,7 +331,8 @@ fn pictures_that_cyclone_dds_publishes_are_captured_and_broken_ones_are_not() {
     let padded: Vec<u8> = pattern(150 * 610).collect();
     let rgb: Vec<u8> = padded.chunks(610).flat_map(|row| &row[..600]).copied().collect();
     let grey: Vec<u8> = pattern(48 * 64).collect();
-    let (mut has_rgb, mut has_grey) = (false, false);
+    let pairs: Vec<u8> = pattern(48 * 128).collect();
+    let (mut has_rgb, mut has_grey, mut has_pairs) = (false, false, false);
     shots(&images, |shot| {
         match shot.layout {
             Layout::Packed { format: PixelFormat::Rgb, width: 200, height: 150 } => {
@@ -342,11 +343,15 @@ fn pictures_that_cyclone_dds_publishes_are_captured_and_broken_ones_are_not() {
                 assert!(shot.bytes == grey);
                 has_grey = true;
             }
+            Layout::Yuyv { width: 64, height: 48, .. } => {
+                assert!(shot.bytes == pairs);
+                has_pairs = true;
+            }
             other => panic!("nobody sent {other:?}"),
         }
         // The publisher's clock is the same, and its stamp is from before the picture came.
         assert!(shot.wall <= SystemTime::now());
-        has_rgb && has_grey
+        has_rgb && has_grey && has_pairs
     });
     drop(images);
 

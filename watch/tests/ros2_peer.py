@@ -5,7 +5,7 @@
     ros2_peer.py DOMAIN publish                publishes pictures until its standard input ends
 
 The types are written down from the definitions in github.com/ros2/common_interfaces, ros2/rcl_interfaces,
-ros2/rmw_dds_common and ros-perception/vision_msgs (4.1). Needs: pip install cyclonedds.
+ros2/rmw_dds_common and ros-perception/vision_msgs (4.1). tests/setup.sh brings Cyclone DDS.
 """
 
 import base64
@@ -235,6 +235,7 @@ def publish(participant):
         # More than one datagram takes, with rows that are padded.
         image(200, 150, 610, "rgb8", 150 * 610)
         image(64, 48, 64, "mono8", 48 * 64)
+        image(64, 48, 128, "yuv422_yuy2", 48 * 128)
         image(64, 48, 192, "bgr8", 100)
         image(2**31, 2**31, 2**32 - 1, "bgr8", 100)
         image(64, 48, 128, "mono16", 48 * 128)

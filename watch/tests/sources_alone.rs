@@ -2,67 +2,19 @@
 //! others beside it would change what is counted.
 #![cfg(target_os = "linux")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "../../tests/common/counting.rs"]
+mod counting;
+mod sources_common;
+
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use counting::{Asked, by_all_threads};
 use palmtop::image::{DecodeOptions, RgbImage, decode_into};
 use palmtop_watch::source::{Capture, OpenOptions, SourceError, Taken};
 
-mod sources_common;
 use sources_common::{Server, film, jpeg, next, quick, script, start_with, until};
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-fn count(bytes: usize) {
-    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-    BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
-}
-
-// SAFETY: every call is the system allocator's own; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    // SAFETY: what the caller promises goes on to the system's allocator.
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc(layout) }
-    }
-
-    // SAFETY: as above.
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    // SAFETY: as above.
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        count(bytes);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, bytes) }
-    }
-
-    // SAFETY: as above.
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-/// Allocations and their bytes while something runs.
-fn allocated(run: impl FnOnce()) -> (u64, u64) {
-    let before = (ALLOCATIONS.load(Ordering::SeqCst), BYTES.load(Ordering::SeqCst));
-    run();
-    (ALLOCATIONS.load(Ordering::SeqCst) - before.0, BYTES.load(Ordering::SeqCst) - before.1)
-}
 
 fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).unwrap().count()
@@ -98,8 +50,8 @@ fn pictures_of_a_pipe_take_no_allocation() {
             }
         };
         // There are three buffers at most, and each grows once; when that is depends on who comes first.
-        let rounds: Vec<(u64, u64)> = (0..5).map(|_| allocated(|| pictures(100))).collect();
-        assert!(rounds.contains(&(0, 0)), "{rounds:?}");
+        let rounds: Vec<Asked> = (0..5).map(|_| by_all_threads(|| pictures(100)).1).collect();
+        assert!(rounds.contains(&Asked::NOTHING), "{rounds:?}");
     }
 }
 
@@ -115,19 +67,19 @@ fn decoding_takes_the_memory_of_the_decoder_only() {
     let options = DecodeOptions::default();
     let mut picture = RgbImage::new(1, 1, vec![0; 3]).unwrap();
     decode_into(&file, &options, &mut picture).unwrap();
-    let each = allocated(|| assert!(!decode_into(&file, &options, &mut picture).unwrap()));
-    let same = allocated(|| assert!(!decode_into(&file, &options, &mut picture).unwrap()));
+    let mut again = || by_all_threads(|| assert!(!decode_into(&file, &options, &mut picture).unwrap())).1;
+    let (each, same) = (again(), again());
     assert_eq!(each, same, "each picture takes what the one before it took");
-    let (allocations, bytes) = each;
+    let Asked { calls: allocations, bytes } = each;
     println!("a JPEG of {width}x{height}: {allocations} allocations, {bytes} bytes");
     assert!(allocations <= ALLOCATIONS_MAX && bytes <= BYTES_MAX, "{allocations} allocations, {bytes} bytes");
-    let fresh = allocated(|| drop(palmtop::image::decode_with(&file, &options).unwrap()));
-    assert!(fresh.1 >= bytes + u64::from(width * height * 3), "{fresh:?}");
+    let (_, fresh) = by_all_threads(|| drop(palmtop::image::decode_with(&file, &options).unwrap()));
+    assert!(fresh.bytes >= bytes + (width * height * 3) as usize, "{fresh:?}");
 }
 
 /// Of zune-jpeg 0.5 and of the walk over the file before it, for such a picture.
-const ALLOCATIONS_MAX: u64 = 24;
-const BYTES_MAX: u64 = 50 << 10;
+const ALLOCATIONS_MAX: usize = 24;
+const BYTES_MAX: usize = 50 << 10;
 
 fn neither_descriptors_nor_threads_grow() {
     let dir = tempfile::tempdir().unwrap();

@@ -119,7 +119,12 @@ impl Service<'_> {
             next.is_none() && !cancel.is_cancelled()
         });
         report(&running, console);
-        outlets.end(console)?;
+        // A film may have ended faster than its events are taken; whoever asked for an end wants it now.
+        let is_hurried = || next.is_some() || result.is_err() || cancel.is_cancelled();
+        outlets.end(console, &mut || {
+            systemd.alive();
+            is_hurried()
+        })?;
         match result {
             Err(LoopError::Model(palmtop::Error::Cancelled)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -152,8 +157,10 @@ fn report(running: &Loop, console: Console) {
     }
 }
 
-/// So long receivers may take at the end for what waits.
+/// So long receivers may take for what waits when somebody has asked for the end.
 const FINISH: Duration = Duration::from_millis(800);
+/// So long they may take if the sources have ended by themselves.
+const FINISH_FILM: Duration = Duration::from_secs(10);
 
 /// Prints what the loop tells, and hands it to the receivers.
 struct Outlets {
@@ -177,8 +184,11 @@ impl Outlets {
         Ok(Self { print, receivers, failed: None })
     }
 
-    fn end(self, console: Console) -> anyhow::Result<()> {
-        for (name, lost) in self.receivers.finish(Instant::now() + FINISH) {
+    /// Lets receivers take what waits. `is_hurried` is asked until they have.
+    fn end(self, console: Console, is_hurried: &mut dyn FnMut() -> bool) -> anyhow::Result<()> {
+        let has_failed = self.failed.is_some();
+        let mut sooner = || (has_failed || is_hurried()).then(|| Instant::now() + FINISH);
+        for (name, lost) in self.receivers.finish(Instant::now() + FINISH_FILM, &mut sooner) {
             console.note(format_args!("{name}: {lost} records were lost"));
         }
         self.failed.map_or(Ok(()), Err)

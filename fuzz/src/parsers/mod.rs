@@ -3,6 +3,7 @@
 //!
 //! The fuzz targets call one each; `tests/fuzz_seeds.rs` calls all with the seeds in `fuzz/seeds`.
 
+mod cameras;
 mod checkpoints;
 mod images;
 mod models;
@@ -12,6 +13,7 @@ mod tokenizers;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+pub use cameras::{BYTES_MAX, http, http_given, v4l2};
 pub use checkpoints::{adapter, config, example_lines, jax, npz, safetensors};
 pub use images::{frames, image, streams};
 pub use models::{head, tokenizer_table};
@@ -22,13 +24,14 @@ pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [Parser; 16] = [
+pub const ALL: [Parser; 18] = [
     ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
     ("example_lines", example_lines),
     ("frames", frames),
     ("head", head),
+    ("http", http),
     ("image", image),
     ("jax", jax),
     ("npz", npz),
@@ -39,6 +42,7 @@ pub const ALL: [Parser; 16] = [
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_model", tokenizer_model),
     ("tokenizer_table", tokenizer_table),
+    ("v4l2", v4l2),
 ];
 
 /// Splits what is made of several files at bytes of zero, which none of them has; what is missing is empty.
@@ -64,6 +68,14 @@ impl<'a> Numbers<'a> {
             254 => usize::from(u16::from_le_bytes([self.byte(), self.byte()])),
             small => usize::from(small),
         }
+    }
+
+    /// Some of the bytes, as many as the next two say.
+    fn long(&mut self) -> &'a [u8] {
+        let bytes = u16::from_le_bytes([self.byte(), self.byte()]);
+        let (taken, rest) = self.0.split_at(usize::from(bytes).min(self.0.len()));
+        self.0 = rest;
+        taken
     }
 
     /// Some of the bytes.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use palmtop::image::PixelFormat;
+use palmtop::image::{PixelFormat, YuvColor};
 
 use super::cdr::Cdr;
 use crate::stream::Layout;
@@ -57,7 +57,7 @@ pub(crate) enum Broken {
     Cut,
     #[error("the message is encoded in a way that ROS 2 does not use")]
     Representation,
-    #[error("the encoding '{0}' is not read; use rgb8, bgr8, rgba8, bgra8 or mono8")]
+    #[error("the encoding '{0}' is not read; use rgb8, bgr8, rgba8, bgra8, mono8, yuyv or uyvy")]
     Encoding(String),
     #[error("{width} × {height} is no size of a picture")]
     Size { width: u32, height: u32 },
@@ -103,7 +103,7 @@ fn header(message: &mut Cdr<'_>) -> Option<Option<SystemTime>> {
 
 fn image(message: &mut Cdr<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<Layout, Broken> {
     let (height, width) = (message.u32().ok_or(Broken::Cut)?, message.u32().ok_or(Broken::Cut)?);
-    let format = pixel_format(message.text().ok_or(Broken::Cut)?)?;
+    let encoding = Encoding::named(message.text().ok_or(Broken::Cut)?)?;
     // The order of bytes: those of these encodings have none.
     message.u8().ok_or(Broken::Cut)?;
     let step = message.u32().ok_or(Broken::Cut)?;
@@ -112,7 +112,7 @@ fn image(message: &mut Cdr<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<L
     if width == 0 || height == 0 || width > SIDE_MAX || height > SIDE_MAX {
         return Err(Broken::Size { width, height });
     }
-    let row = width as usize * format.bytes();
+    let row = encoding.row_bytes(width);
     if (step as usize) < row {
         return Err(Broken::Step { width, step });
     }
@@ -129,22 +129,52 @@ fn image(message: &mut Cdr<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<L
     for line in data.chunks_exact(step as usize).take(height as usize) {
         out.extend_from_slice(&line[..row]);
     }
-    Ok(Layout::Packed { format, width, height })
+    Ok(encoding.layout(width, height))
 }
 
-/// The pixels of an encoding (`sensor_msgs/image_encodings.hpp`). OpenCV's `8UC3` does not say which colour is first.
-fn pixel_format(encoding: &[u8]) -> Result<PixelFormat, Broken> {
-    Ok(match encoding {
-        b"rgb8" => PixelFormat::Rgb,
-        b"bgr8" => PixelFormat::Bgr,
-        b"rgba8" => PixelFormat::Rgba,
-        b"bgra8" => PixelFormat::Bgra,
-        b"mono8" | b"8UC1" => PixelFormat::Grey,
-        _ => {
-            let shown = &encoding[..encoding.len().min(32)];
-            return Err(Broken::Encoding(String::from_utf8_lossy(shown).escape_debug().to_string()));
+/// How pixels lie: `sensor_msgs/image_encodings.hpp`.
+#[derive(Clone, Copy)]
+enum Encoding {
+    Packed(PixelFormat),
+    Yuyv,
+    Uyvy,
+}
+
+impl Encoding {
+    /// OpenCV's `8UC3` does not say which colour is first. The names with 422 are those of older distributions.
+    fn named(name: &[u8]) -> Result<Self, Broken> {
+        Ok(match name {
+            b"rgb8" => Self::Packed(PixelFormat::Rgb),
+            b"bgr8" => Self::Packed(PixelFormat::Bgr),
+            b"rgba8" => Self::Packed(PixelFormat::Rgba),
+            b"bgra8" => Self::Packed(PixelFormat::Bgra),
+            b"mono8" | b"8UC1" => Self::Packed(PixelFormat::Grey),
+            b"yuyv" | b"yuv422_yuy2" => Self::Yuyv,
+            b"uyvy" | b"yuv422" => Self::Uyvy,
+            _ => {
+                let shown = &name[..name.len().min(32)];
+                return Err(Broken::Encoding(String::from_utf8_lossy(shown).escape_debug().to_string()));
+            }
+        })
+    }
+
+    /// Bytes of a row of so many pixels, at most [`SIDE_MAX`].
+    fn row_bytes(self, width: u32) -> usize {
+        match self {
+            Self::Packed(format) => width as usize * format.bytes(),
+            Self::Yuyv | Self::Uyvy => 4 * width.div_ceil(2) as usize,
         }
-    })
+    }
+
+    fn layout(self, width: u32, height: u32) -> Layout {
+        // What drivers of USB cameras pass on; the message does not say.
+        let color = YuvColor::default();
+        match self {
+            Self::Packed(format) => Layout::Packed { format, width, height },
+            Self::Yuyv => Layout::Yuyv { width, height, color },
+            Self::Uyvy => Layout::Uyvy { width, height, color },
+        }
+    }
 }
 
 fn compressed(message: &mut Cdr<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Result<Layout, Broken> {

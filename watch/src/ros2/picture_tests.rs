@@ -82,6 +82,28 @@ fn rows_are_read_without_what_pads_them() {
 }
 
 #[test]
+fn rows_of_pairs_of_pixels_are_read_for_odd_widths_too() {
+    let color = YuvColor::default();
+    let (width, height) = (3, 2);
+    for (encoding, layout) in [
+        ("yuyv", Layout::Yuyv { width, height, color }),
+        ("yuv422_yuy2", Layout::Yuyv { width, height, color }),
+        ("uyvy", Layout::Uyvy { width, height, color }),
+        ("yuv422", Layout::Uyvy { width, height, color }),
+    ] {
+        let data: Vec<u8> = (0..20).collect();
+        let mut out = Vec::new();
+        let message = image_message(false, [width, height, 10], encoding, &data);
+        let picture = read(Kind::Image, &message, true, NO_LIMIT, &mut out).unwrap();
+        assert_eq!(picture.layout, layout, "{encoding}");
+        assert_eq!(out, [&data[..8], &data[10..18]].concat(), "{encoding}");
+        assert!(picture.layout.frame(&out).unwrap().is_ok());
+        let narrow = image_message(false, [width, height, 7], encoding, &data);
+        assert!(broken(Kind::Image, &narrow).contains("does not fit into a step of 7"));
+    }
+}
+
+#[test]
 fn files_are_told_by_how_they_begin() {
     for data in [&b"\xff\xd8\xff\xe0jpeg"[..], b"\x89PNG\r\n\x1a\nrest"] {
         let mut out = Vec::new();
@@ -143,9 +165,10 @@ proptest! {
         mut message in proptest::collection::vec(any::<u8>(), 0..200),
         start in 0_usize..3,
         is_little: bool,
+        encoding in proptest::sample::select(&["rgb8", "yuyv"]),
     ) {
         // The beginning of a sound message lets more of the rest be reached.
-        let sound = image_message(!is_little, [2, 3, 6], "rgb8", &[1; 18]);
+        let sound = image_message(!is_little, [2, 3, 6], encoding, &[1; 18]);
         let keep = [0, 24, sound.len() - 22][start];
         message.splice(0..0, sound[..keep].iter().copied());
         for kind in [Kind::Image, Kind::Compressed] {

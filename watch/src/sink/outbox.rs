@@ -183,13 +183,18 @@ impl Outbox {
     }
 
     /// Says that [`finish`](Self::finish) will come with this deadline, and nothing more to deliver: so that several
-    /// sinks end at once, and not one after the other.
+    /// sinks end at once, and not one after the other. A later call may give a sooner one.
     pub fn close(&self, deadline: Instant) {
         // What the sink says at its deadline must still be heard.
         let margin = deadline.saturating_duration_since(Instant::now()) / 8;
         self.shared.end.set(deadline.checked_sub(margin.min(MARGIN)).unwrap_or(deadline));
         self.shared.locked().is_closed = true;
         self.shared.changed.notify_all();
+    }
+
+    /// True when the sink has ended, after [`close`](Self::close) or by breaking down.
+    pub fn is_over(&self) -> bool {
+        self.shared.locked().is_over
     }
 
     /// Delivers what waits, until the deadline, and ends. A sink that is not done by then is left behind with what it

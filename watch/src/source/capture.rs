@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::address::Address;
+use super::bell::Bell;
 use super::feed::{Next, Stop};
 use super::health::Health;
 use super::latest::{Latest, Pace, Taken};
@@ -93,7 +94,7 @@ impl Capture {
         let source_name = || format!("ros2://{topic}");
         let opened = super::ros2::open(topic, options.picture_bytes_max, &options.ros2);
         let mut opened = opened.map_err(|error| SourceError::Ros2 { source_name: source_name(), error })?;
-        let (shared, stop) = (Arc::new(Shared::new()), Stop::default());
+        let (shared, stop) = (Arc::new(Shared::new(options.bell.clone())), Stop::default());
         let (of_thread, stop_of_thread) = (shared.clone(), stop.clone());
         let body = move || {
             opened.read(&of_thread.latest, &stop_of_thread, |status| of_thread.set(status));
@@ -114,7 +115,7 @@ impl Capture {
         let name = address.kind.to_string();
         let health = Health::new(options.health, address.can_freeze());
         let stop = Stop::default();
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(options.bell.clone()));
         let (of_thread, stop_of_thread) = (shared.clone(), stop.clone());
         // The thread opens it itself: programs end with the thread that started them.
         let body = move || of_thread.run(&address, &options, &stop_of_thread, tells);
@@ -217,9 +218,9 @@ impl Clock {
 }
 
 impl Shared {
-    fn new() -> Self {
+    fn new(bell: Bell) -> Self {
         Self {
-            latest: Latest::new(Pace::Live),
+            latest: Latest::new(Pace::Live, bell),
             status: Mutex::new(Status::Opening),
             broken: AtomicU64::new(0),
             is_film: AtomicBool::new(false),

@@ -2,10 +2,14 @@
 //! again. What else a server gives is left to `ffmpeg`.
 
 mod client;
+#[cfg(feature = "fuzz")]
+pub(super) mod pretend;
 mod stills;
 
 use std::io::{self, Read};
 use std::time::Duration;
+
+use ureq::Agent;
 
 use super::address::Address;
 use super::bytes::{ByteFeed, Trickle, read};
@@ -98,9 +102,19 @@ pub(super) fn open(
     options: &OpenOptions,
     stop: &Stop,
 ) -> Result<Box<dyn Feed>, SourceError> {
-    let secrets = Secrets::of(url);
+    let agent = Agent::new_with_config(client::config(options));
+    begin(Client::new(agent, url, stop, Secrets::of(url)), address, url, options, stop)
+}
+
+/// Asks once, and goes on as the answer wants.
+fn begin(
+    mut client: Client,
+    address: &Address,
+    url: &str,
+    options: &OpenOptions,
+    stop: &Stop,
+) -> Result<Box<dyn Feed>, SourceError> {
     let failed = |error| SourceError::Http { source_name: address.kind.to_string(), error };
-    let mut client = Client::new(url, options, stop, secrets);
     let answer = client.get(&Since::default()).map_err(failed)?;
     let mime = answer.body().mime_type().map(str::to_owned);
     let has_length = answer.body().content_length().is_some();

@@ -3,6 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::bell::Bell;
 use crate::stream::Layout;
 
 /// A captured picture.
@@ -45,6 +46,7 @@ pub enum Taken {
 pub struct Latest {
     state: Mutex<State>,
     changed: Condvar,
+    bell: Bell,
 }
 
 #[derive(Debug)]
@@ -59,8 +61,8 @@ struct State {
 }
 
 impl Latest {
-    /// A place for pictures.
-    pub fn new(pace: Pace) -> Self {
+    /// A place for pictures. The bell rings when there is something to take.
+    pub fn new(pace: Pace, bell: Bell) -> Self {
         let state = State {
             pace,
             newest: None,
@@ -70,7 +72,7 @@ impl Latest {
             has_ended: false,
             is_closed: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), bell }
     }
 
     /// Lets pictures come at another pace from now on.
@@ -96,14 +98,17 @@ impl Latest {
         let number = state.came;
         state.came += 1;
         let older = state.newest.replace(Shot { bytes, layout, number, taken, wall });
-        self.changed.notify_all();
-        match older {
+        let buffer = match older {
             Some(older) => {
                 state.dropped += 1;
-                Some(older.bytes)
+                older.bytes
             }
-            None => Some(state.spare.pop().unwrap_or_default()),
-        }
+            None => state.spare.pop().unwrap_or_default(),
+        };
+        drop(state);
+        self.changed.notify_all();
+        self.bell.ring();
+        Some(buffer)
     }
 
     /// So many pictures came and were dropped before they were copied.
@@ -117,6 +122,7 @@ impl Latest {
     pub fn end(&self) {
         self.lock().has_ended = true;
         self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// Nobody will take a picture any more.
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_newest_picture_wins_and_the_others_are_counted() {
-        let latest = Latest::new(Pace::Live);
+        let latest = Latest::new(Pace::Live, Bell::default());
         let mut buffer = Vec::with_capacity(10);
         for n in 0..5 {
             buffer = put(&latest, n, buffer).unwrap();
@@ -187,7 +193,7 @@ mod tests {
 
     #[test]
     fn buffers_go_round() {
-        let latest = Latest::new(Pace::Live);
+        let latest = Latest::new(Pace::Live, Bell::default());
         let mut buffer = Vec::with_capacity(100);
         let mut spare = None;
         let mut places = std::collections::BTreeSet::new();
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_film_loses_no_picture() {
-        let latest = Latest::new(Pace::Every);
+        let latest = Latest::new(Pace::Every, Bell::default());
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut buffer = Vec::new();
@@ -232,12 +238,26 @@ mod tests {
 
     #[test]
     fn capture_ends_when_nobody_looks_any_more() {
-        let latest = Latest::new(Pace::Every);
+        let latest = Latest::new(Pace::Every, Bell::default());
         put(&latest, 0, Vec::new()).unwrap();
         std::thread::scope(|scope| {
             let capture = scope.spawn(|| put(&latest, 1, Vec::new()));
             latest.close();
             assert!(capture.join().unwrap().is_none());
         });
+    }
+
+    #[test]
+    fn a_bell_of_several_rings_for_pictures_and_ends() {
+        let bell = Bell::default();
+        let [door, yard] = [(); 2].map(|()| Latest::new(Pace::Live, bell.clone()));
+        put(&door, 0, Vec::new()).unwrap();
+        assert!(bell.wait(LONG));
+        put(&yard, 1, Vec::new()).unwrap();
+        assert!(bell.wait(LONG));
+        assert_eq!((byte(door.take(None, NOW)), byte(yard.take(None, NOW))), (Some((0, 0)), Some((0, 1))));
+        assert!(!bell.wait(NOW), "nothing is new");
+        yard.end();
+        assert!(bell.wait(LONG));
     }
 }

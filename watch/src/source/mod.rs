@@ -7,6 +7,8 @@
 
 mod address;
 #[cfg(feature = "sources")]
+mod bell;
+#[cfg(feature = "sources")]
 mod bytes;
 #[cfg(feature = "sources")]
 mod capture;
@@ -18,6 +20,9 @@ mod feed;
 mod ffmpeg;
 #[cfg(feature = "sources")]
 mod folder;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "sources")]
 mod health;
 #[cfg(feature = "sources")]
@@ -35,6 +40,8 @@ mod secrets;
 mod v4l2;
 
 pub use address::{Address, AddressError, Kind, PixelLayout};
+#[cfg(feature = "sources")]
+pub use bell::Bell;
 #[cfg(feature = "sources")]
 pub use capture::{Capture, Status};
 #[cfg(feature = "sources")]

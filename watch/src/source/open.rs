@@ -8,6 +8,7 @@ use std::time::Duration;
 use palmtop::image::{PixelFormat, YuvColor};
 
 use super::address::{Address, Kind, PixelLayout};
+use super::bell::Bell;
 use super::bytes::{ByteFeed, Readable};
 use super::feed::{Feed, Stop};
 use super::folder::Folder;
@@ -109,6 +110,8 @@ pub struct OpenOptions {
     pub pause: Duration,
     /// When pictures are taken to be frozen or black.
     pub health: HealthOptions,
+    /// Rings when there is a picture to take, or when none will come any more.
+    pub bell: Bell,
 }
 
 impl Default for OpenOptions {
@@ -123,6 +126,7 @@ impl Default for OpenOptions {
             silence: Some(Duration::from_secs(10)),
             pause: Duration::from_millis(500),
             health: HealthOptions::default(),
+            bell: Bell::default(),
         }
     }
 }

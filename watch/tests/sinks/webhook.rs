@@ -5,10 +5,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use palmtop_watch::config::Config;
 use palmtop_watch::period::Period;
 use palmtop_watch::record::{Phase, Record};
+use palmtop_watch::setup::Setup;
 use palmtop_watch::sink::end::End;
 use palmtop_watch::sink::interest::{Kinds, Picture};
+use palmtop_watch::sink::receivers::Receivers;
 use palmtop_watch::sink::webhook::{Webhook, WebhookOptions};
 use palmtop_watch::sink::{Message, Sink, Versioned};
 use serde_json::Value;
@@ -113,6 +116,28 @@ fn a_record_is_posted_as_json() {
     assert_eq!((&json["version"], &json["record"]), (&1.into(), &"event".into()));
     sink.send(&an_event()).unwrap();
     requests.recv().unwrap();
+}
+
+#[test]
+fn the_end_of_all_receivers_can_become_a_sooner_one() {
+    // Connections are accepted by the system, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, requests) = serve(vec![status("200 OK")]);
+    let config = Config {
+        webhooks: vec![
+            options(&format!("http://{}", silent.local_addr().unwrap())),
+            options(&format!("http://{address}")),
+        ],
+        ..Config::default()
+    };
+    let setup = Setup { model: "demo".into(), cameras: Vec::new(), questions: Vec::new() };
+    let receivers = Receivers::start(&config, &setup, &channel().0).unwrap();
+    receivers.offer(&Arc::new(an_event()));
+    requests.recv_timeout(LONG).unwrap();
+    // Without the sooner one this would take an hour.
+    let hour = Instant::now() + Duration::from_secs(3600);
+    let lost = receivers.finish(hour, &mut || Some(Instant::now() + Duration::from_millis(50)));
+    assert_eq!(lost.iter().map(|(_, lost)| *lost).collect::<Vec<_>>(), [1]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::sync::{Arc, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::end::End;
 use super::interest::{Interest, Kinds, Picture};
 use super::{Message, Sink, SinkError, Versioned};
 use crate::command::Command;
@@ -34,6 +35,8 @@ use topics::Topics;
 const OPEN_EVENTS_MAX: usize = 256;
 /// What of the time to the deadline is for saying goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
+/// So often a wait looks whether the end has become a sooner one.
+const STEP: Duration = Duration::from_millis(50);
 
 /// A broker.
 pub struct Mqtt {
@@ -45,6 +48,7 @@ pub struct Mqtt {
     /// By camera and question.
     questions: HashMap<(Arc<str>, Arc<str>), Question>,
     shared: Arc<Shared>,
+    end: Arc<End>,
 }
 
 struct Camera {
@@ -137,7 +141,8 @@ impl Mqtt {
             if options.picture == Picture::None { Kinds::NONE } else { answers.and(Kinds::EVENTS) };
         let interest = Interest { records, pictures };
         let (picture, every_answer) = (options.picture, options.every_answer);
-        Ok(Self { name, interest, picture, every_answer, cameras, questions, shared })
+        let end = Arc::default();
+        Ok(Self { name, interest, picture, every_answer, cameras, questions, shared, end })
     }
 
     fn camera(&mut self, record: &CameraRecord) {
@@ -214,19 +219,15 @@ impl Mqtt {
         Ok(jpeg.map(<[u8]>::to_vec))
     }
 
-    /// Waits until it holds, or the time is over.
+    /// Waits until it holds, or the time is over, which may become sooner meanwhile.
     fn wait<'a>(
         &'a self,
         mut desk: MutexGuard<'a, Desk>,
-        until: Instant,
+        until: impl Fn() -> Instant,
         holds: impl Fn(&Desk) -> bool,
     ) -> MutexGuard<'a, Desk> {
-        while !holds(&desk) {
-            let (waited, is_over) = self.shared.wait(desk, until);
-            desk = waited;
-            if is_over {
-                break;
-            }
+        while !holds(&desk) && Instant::now() < until() {
+            desk = self.shared.wait(desk, until().min(Instant::now() + STEP)).0;
         }
         desk
     }
@@ -249,6 +250,10 @@ impl Sink for Mqtt {
         self.interest
     }
 
+    fn attach(&mut self, end: Arc<End>) {
+        self.end = end;
+    }
+
     fn send(&mut self, message: &Message) -> Result<(), SinkError> {
         match &message.record {
             Record::Camera(camera) => self.camera(camera),
@@ -265,8 +270,12 @@ impl Sink for Mqtt {
 
     /// Waits for what is under way, says goodbye, and ends the connection.
     fn finish(&mut self, deadline: Instant) -> u64 {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let goodbye = deadline.checked_sub(GOODBYE.min(left / 4)).unwrap_or(deadline);
+        let begun = Instant::now();
+        let deadline = || self.end.deadline().map_or(deadline, |sooner| sooner.min(deadline));
+        let goodbye = || {
+            let left = deadline().saturating_duration_since(begun);
+            deadline().checked_sub(GOODBYE.min(left / 4)).unwrap_or(begun)
+        };
         let desk = self.shared.locked();
         // If the broker cannot be reached, only events are worth the wait for it.
         let mut desk =

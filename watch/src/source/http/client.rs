@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http_auth::{PasswordClient, PasswordParams};
-use ureq::config::RedirectAuthHeaders;
+use ureq::config::{Config, RedirectAuthHeaders};
 use ureq::http::Response;
 use ureq::http::header::{
     AUTHORIZATION, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, WWW_AUTHENTICATE,
@@ -49,21 +49,24 @@ pub(super) struct Client {
     still: bool,
 }
 
+/// How it is asked.
+pub(super) fn config(options: &OpenOptions) -> Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(REDIRECTS_MAX)
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .user_agent(concat!("palmtop/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(CONNECT))
+        .timeout_connect(Some(CONNECT))
+        .timeout_recv_response(Some(CONNECT))
+        .timeout_per_read(options.silence)
+        .build()
+}
+
 impl Client {
-    /// For this address; `stop` shuts its connections down.
-    pub fn new(url: &str, options: &OpenOptions, stop: &Stop, secrets: Secrets) -> Self {
+    /// For this address, by an agent of this [`config`]; `stop` shuts its connections down.
+    pub fn new(agent: Agent, url: &str, stop: &Stop, secrets: Secrets) -> Self {
         let (url, login) = split_login(url);
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(REDIRECTS_MAX)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .user_agent(concat!("palmtop/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(CONNECT))
-            .timeout_per_read(options.silence)
-            .build();
-        let agent = Agent::new_with_config(config);
         stop.shuts_down(&agent);
         Self { agent, url, login, password: None, secrets, still: false }
     }

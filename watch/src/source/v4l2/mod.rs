@@ -8,6 +8,8 @@ mod abi;
 mod choose;
 mod device;
 mod layout;
+#[cfg(feature = "fuzz")]
+pub(super) mod wild;
 
 use std::io;
 use std::path::Path;
