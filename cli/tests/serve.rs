@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use common::{Ran, palmtop, run};
+use common::{Ran, palmtop};
 
 /// A server of the built-in model, and what it says.
 struct Running {
@@ -73,7 +73,7 @@ fn a_server_answers_says_what_it_takes_and_ends_in_order() {
     let picture = fs::read(common::scene()).unwrap();
     let (status, body) = running.ask("POST", "/v1/looks?prompt=caption+en", "", &picture);
     assert_eq!(status, 200, "{body}");
-    let Ran { stdout, .. } = run(palmtop(["caption"]).arg(common::scene()));
+    let Ran { stdout, .. } = palmtop(["caption"]).arg(common::scene()).output().unwrap().into();
     let caption = stdout.trim();
     assert!(!caption.is_empty() && body.contains(&format!("{caption:?}")), "{body} has no {caption:?}");
     let (code, notes) = running.end("TERM");
@@ -98,8 +98,8 @@ fn keys_come_from_a_file_or_the_environment_and_are_not_said() {
     assert!(!notes.contains("secret"), "{notes}");
     let mut command = palmtop(["serve", "--listen", "127.0.0.1:0"]);
     command.env("PALMTOP_API_KEY", "short");
-    let ran = run(&mut command);
-    assert_eq!(ran.code, 1);
+    let ran: Ran = command.output().unwrap().into();
+    assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("8 to 512") && !ran.stderr.contains("short"), "{}", ran.stderr);
 }
 
@@ -132,8 +132,9 @@ fn what_cannot_be_served_says_why() {
     ];
     for (args, words) in cases {
         let listen: &[&str] = if args[0] == "--listen" { &[] } else { &["--listen", "127.0.0.1:0"] };
-        let ran = run(palmtop(["serve"].iter().chain(listen).chain(args)).env_remove("PALMTOP_API_KEY"));
-        assert_ne!(ran.code, 0);
+        let mut command = palmtop(["serve"].iter().chain(listen).chain(args));
+        let ran: Ran = command.env_remove("PALMTOP_API_KEY").output().unwrap().into();
+        assert_ne!(ran.code, Some(0));
         assert!(ran.stderr.contains(words), "{args:?}: {}", ran.stderr);
     }
 }

@@ -87,6 +87,10 @@ impl Access {
 
     /// A problem if the name that the request calls the server by is none of its own.
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        // A proxy may have looked at the other one (RFC 9112, 3.2).
+        if headers.get_all(header::HOST).iter().count() > 1 {
+            return Err(Problem::bad("the request has more than one Host header"));
+        }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         let name = without_port(host);
         if self.hosts.is_empty() || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
