@@ -33,8 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
 /// Prompts of one request at most.
 const PROMPTS_MAX: usize = 64;
 
-/// Prompts about a picture, and how to answer them. As a form, `prompt`, `choose` and `stop` are repeated, and `picture`
-/// is a file; next to the picture's own bytes as the body, they are parameters of the address.
+/// Prompts about a picture, and how to answer them. As a form, `prompt`, `choose` and `stop` are repeated, and
+/// `picture` is a file; next to the picture's own bytes as the body, they are parameters of the address.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 struct LookRequest {

@@ -190,10 +190,10 @@ impl PixelGate {
             return report;
         }
         self.fit_gains();
-        report.gain = median(&mut self.sorted, self.gains.iter().copied()).exp();
+        report.gain = libm::expf(median(&mut self.sorted, self.gains.iter().copied()));
         report.most = 0.0;
         let seconds = since.as_secs_f32();
-        let adapts = 1.0 - (-seconds / self.options.adapts_in.as_secs_f32().max(1e-3)).exp();
+        let adapts = 1.0 - libm::expf(-seconds / self.options.adapts_in.as_secs_f32().max(1e-3));
         let (threshold, absorbs_in) = (self.options.threshold, self.options.absorbs_in.as_secs_f32());
         let mut zone_cells = 0;
         for i in 0..self.cells.len() {
@@ -311,7 +311,7 @@ struct Fit {
 
 impl Fit {
     fn new(samples: &[f32; SAMPLES], now: &[f32; SAMPLES], gain: f32, expected: f32) -> Self {
-        let light = gain.exp();
+        let light = libm::expf(gain);
         let left = mean(samples.iter().zip(now).map(|(b, n)| {
             let expected = (b + DARK) * light - DARK;
             (n - expected) * (n - expected)
@@ -327,7 +327,8 @@ fn gain_between(samples: &[f32; SAMPLES], now: &[f32; SAMPLES]) -> f32 {
         both += (b + DARK) * (n + DARK);
         squares += (b + DARK) * (b + DARK);
     }
-    (both / squares).ln()
+    // Not the system's: a film gives the same events everywhere.
+    libm::logf(both / squares)
 }
 
 fn move_towards(samples: &mut [f32; SAMPLES], now: &[f32; SAMPLES], share: f32) {
