@@ -24,16 +24,16 @@ impl Running {
     fn start(mut command: Command) -> Self {
         command.env_remove("PALMTOP_API_KEY").stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut notes = String::new();
-        loop {
-            let start = notes.len();
-            assert!(stderr.read_line(&mut notes).unwrap() > 0, "it ended: {notes}");
-            if let Some((_, address)) = notes[start..].split_once(" listens on http://") {
-                let address = address.trim().to_owned();
-                return Self { child, address, notes, stderr };
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut running = Self { child, address: String::new(), notes: String::new(), stderr };
+        while running.address.is_empty() {
+            let start = running.notes.len();
+            assert!(running.stderr.read_line(&mut running.notes).unwrap() > 0, "it ended: {}", running.notes);
+            if let Some((_, address)) = running.notes[start..].split_once(" listens on http://") {
+                running.address = address.trim().to_owned();
             }
         }
+        running
     }
 
     fn new(args: &[&str]) -> Self {
