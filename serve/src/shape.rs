@@ -95,7 +95,10 @@ mod tests {
         let right = json!({"message": "no", "type": "invalid_request_error", "param": "n", "code": null});
         assert_eq!(bad["error"], right);
         let busy = openai(&Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "later"));
-        assert_eq!((&busy["error"]["type"], &busy["error"]["code"]), (&json!("requests"), &json!("rate_limit_exceeded")));
+        assert_eq!(
+            (&busy["error"]["type"], &busy["error"]["code"]),
+            (&json!("requests"), &json!("rate_limit_exceeded"))
+        );
         let broken = openai(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the log"));
         assert_eq!(broken["error"]["type"], "server_error");
     }

@@ -207,7 +207,8 @@ mod tests {
         };
         let day = json!({"type": "string", "enum": ["day", "night"]});
         assert_eq!(texts(day.clone()), (None, vec!["day".into(), "night".into()]));
-        let object = |property: Value| json!({"type": "object", "properties": {"it": property}, "required": ["it"]});
+        let object =
+            |property: Value| json!({"type": "object", "properties": {"it": property}, "required": ["it"]});
         assert_eq!(texts(object(day)).0.as_deref(), Some("it"));
         assert_eq!(texts(object(json!({"type": "boolean"}))).1, ["yes", "no"]);
         assert_eq!(texts(object(json!({"enum": [1, 2]}))).1, ["1", "2"]);
@@ -223,11 +224,14 @@ mod tests {
         assert!(matches!(read(boxes.clone(), "detect cat"), Ok(Format::Boxes(_))));
         assert!(read(boxes, "caption en").unwrap_err().contains("one text"));
         let text = json!({"type": "object", "properties": {"title": {"type": "string"}}});
-        assert!(matches!(read(text.clone(), "ocr"), Ok(Format::Text { property: Some(name) }) if name == "title"));
+        assert!(
+            matches!(read(text.clone(), "ocr"), Ok(Format::Text { property: Some(name) }) if name == "title")
+        );
         assert!(matches!(read(json!({"type": "string"}), "ocr"), Ok(Format::Text { property: None })));
         let two = json!({"type": "object", "properties": {"title": {"type": "string"}, "text": {"type": "string"}}});
         assert!(read(two, "ocr").is_err());
-        let missing = json!({"type": "object", "properties": {"title": {"type": "string"}}, "required": ["b"]});
+        let missing =
+            json!({"type": "object", "properties": {"title": {"type": "string"}}, "required": ["b"]});
         assert!(read(missing, "ocr").is_err());
         assert!(read(json!({"type": "string", "pattern": "a"}), "ocr").unwrap_err().contains("pattern"));
         for odd in [json!(null), json!(3), json!([]), json!("a"), json!({"enum": 3}), json!({"$ref": 1})] {

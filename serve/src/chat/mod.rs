@@ -136,7 +136,8 @@ mod tests {
         assert_eq!((chat.pictures.as_slice(), chat.had_system), (&pictures[..], true));
         let text_before = vec![message(User, &["ocr"], &[]), message(User, &[], &["QUJD"])];
         assert_eq!(Chat::new(text_before).unwrap().prompt, "ocr");
-        let last = vec![message(System, &[" "], &["c3lz"]), message(User, &["front:", "detect a"], &["QUJD"])];
+        let last =
+            vec![message(System, &[" "], &["c3lz"]), message(User, &["front:", "detect a"], &["QUJD"])];
         let last = Chat::new(last).unwrap();
         assert_eq!((last.prompt.as_str(), last.had_system), ("detect a", false));
     }

@@ -18,9 +18,9 @@ fn is_official(line: &str) -> bool {
     let (task, rest) = line.split_once(' ').unwrap_or((line, ""));
     match task {
         "cap" | "caption" | "describe" => is_language(rest),
-        "answer" | "question" => {
-            rest.split_once(' ').is_some_and(|(language, text)| is_language(language) && !text.trim().is_empty())
-        }
+        "answer" | "question" => rest
+            .split_once(' ')
+            .is_some_and(|(language, text)| is_language(language) && !text.trim().is_empty()),
         "ocr" => rest.is_empty(),
         "detect" | "segment" => rest.split(';').all(|label| label.parse::<Label>().is_ok()),
         _ => false,
@@ -85,7 +85,11 @@ mod tests {
             "How many dogs are there?",
             "",
         ] {
-            assert_eq!(prompt(text), format!("answer en {text}").trim_end().to_owned() + if text.is_empty() { " " } else { "" }, "{text}");
+            assert_eq!(
+                prompt(text),
+                format!("answer en {text}").trim_end().to_owned() + if text.is_empty() { " " } else { "" },
+                "{text}"
+            );
         }
         assert_eq!(prompt("\nWhat is\n\nit?\r\n"), "answer en What is it?");
     }

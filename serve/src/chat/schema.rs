@@ -24,8 +24,20 @@ pub(crate) struct Schema(pub Value);
 
 /// What says nothing about values, or is looked at elsewhere.
 const NO_LIMITS: [&str; 14] = [
-    "$schema", "$id", "$defs", "$comment", "definitions", "title", "description", "default", "examples", "deprecated",
-    "type", "properties", "required", "additionalProperties",
+    "$schema",
+    "$id",
+    "$defs",
+    "$comment",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
 ];
 /// So deep references are followed, and schemas looked into.
 const DEPTH: usize = 16;
@@ -47,7 +59,8 @@ impl Schema {
                 continue;
             }
             let several = ["anyOf", "oneOf", "allOf"].iter().find_map(|name| node.get(name)?.as_array());
-            let mut some = several.into_iter().flatten().filter(|one| one.get("type") != Some(&json!("null")));
+            let mut some =
+                several.into_iter().flatten().filter(|one| one.get("type") != Some(&json!("null")));
             match (some.next(), some.next()) {
                 (Some(only), None) => node = only,
                 _ => return Ok(node),
@@ -190,7 +203,8 @@ mod tests {
         let all = Schema(json!({"type": "object"}));
         assert_eq!(all.fits(&PLACES), Ok(()));
         assert_eq!(all.prune(value.clone()), value);
-        let any = places(json!({"properties": {"name": {"type": ["string", "null"]}, "x": true, "other": {}}}));
+        let any =
+            places(json!({"properties": {"name": {"type": ["string", "null"]}, "x": true, "other": {}}}));
         assert_eq!(any.fits(&PLACES), Ok(()));
     }
 

@@ -21,7 +21,9 @@ enum Host {
 
 /// The text names no host and no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no host and no network: give names such as images.example.com or *.example.com, addresses, or networks such as 192.168.1.0/24")]
+#[error(
+    "{0:?} is no host and no network: give names such as images.example.com or *.example.com, addresses, or networks such as 192.168.1.0/24"
+)]
 pub struct AllowError(String);
 
 /// What an address is to hosts elsewhere.
@@ -83,7 +85,9 @@ impl Allowed {
 
     fn is_below(&self, host: &str) -> bool {
         self.hosts.iter().any(|known| match known {
-            Host::Below(name) => host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Host::Below(name) => {
+                host.strip_suffix(name.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
             Host::Named(_) => false,
         })
     }
@@ -153,7 +157,8 @@ const fn v6(a: u16, b: u16, length: u8) -> Ipv6Net {
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 3);
 const PRIVATE_V6: Ipv6Net = v6(0xfc00, 0, 7);
 /// Parts of it for protocols and examples, and those that hold an address of IPv4 (Teredo, 6to4).
-const SPECIAL_V6: [Ipv6Net; 4] = [v6(0x2001, 0, 23), v6(0x2001, 0x0db8, 32), v6(0x2002, 0, 16), v6(0x3fff, 0, 20)];
+const SPECIAL_V6: [Ipv6Net; 4] =
+    [v6(0x2001, 0, 23), v6(0x2001, 0x0db8, 32), v6(0x2002, 0, 16), v6(0x3fff, 0, 20)];
 
 fn reach_v6(address: Ipv6Addr) -> Reach {
     if address.is_loopback() {
@@ -188,13 +193,30 @@ mod tests {
             assert!(allows(&some, host, "93.184.216.34"), "{host}");
             assert!(allows(&some, host, "2606:2800:220:1::1"), "{host}");
         }
-        for host in ["example.com", "cdn.example", ".cdn.example", "evilcdn.example", "images.example.com.evil", ""] {
+        for host in
+            ["example.com", "cdn.example", ".cdn.example", "evilcdn.example", "images.example.com.evil", ""]
+        {
             assert!(!allows(&some, host, "93.184.216.34"), "{host}");
         }
         for address in [
-            "127.0.0.1", "::1", "0.0.0.0", "::", "169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1", "255.255.255.255",
-            "198.18.0.1", "192.0.0.8", "::ffff:127.0.0.1", "::ffff:169.254.1.1", "64:ff9b::a00:1", "2002:7f00:1::",
-            "2001::1", "fec0::1", "::127.0.0.1",
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.0.8",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.1.1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "2001::1",
+            "fec0::1",
+            "::127.0.0.1",
         ] {
             assert!(!allows(&some, "images.example.com", address), "{address}");
             assert!(!allows(&some, "a.cdn.example", address), "{address}");
@@ -217,14 +239,29 @@ mod tests {
         ] {
             assert!(allows(&some, host, address), "{host}");
         }
-        for (host, address) in [("192.168.2.1", "192.168.2.1"), ("any", "127.0.0.2"), ("example.com", "1.1.1.1")] {
+        for (host, address) in
+            [("192.168.2.1", "192.168.2.1"), ("any", "127.0.0.2"), ("example.com", "1.1.1.1")]
+        {
             assert!(!allows(&some, host, address), "{host}");
         }
     }
 
     #[test]
     fn other_texts_name_nothing() {
-        for text in ["", "*", "*.", "a/b", "http://a", "a b", "a..b", "192.168.1", "1.2.3.4/33", "a:80", "ä.example", "*.*.a"] {
+        for text in [
+            "",
+            "*",
+            "*.",
+            "a/b",
+            "http://a",
+            "a b",
+            "a..b",
+            "192.168.1",
+            "1.2.3.4/33",
+            "a:80",
+            "ä.example",
+            "*.*.a",
+        ] {
             assert!(Allowed::default().add(text).is_err(), "{text}");
         }
     }

@@ -74,10 +74,12 @@ impl Fetch {
     /// Waits for room for so many pictures.
     pub(crate) async fn room(&self, pictures: usize) -> Result<Room, Problem> {
         if pictures > AT_ONCE {
-            let message = format!("{pictures} pictures by address: at most {AT_ONCE} are fetched for a request");
+            let message =
+                format!("{pictures} pictures by address: at most {AT_ONCE} are fetched for a request");
             return Err(Problem::bad(message));
         }
-        let room = tokio::time::timeout(self.timeout, self.places.clone().acquire_many_owned(pictures as u32));
+        let room =
+            tokio::time::timeout(self.timeout, self.places.clone().acquire_many_owned(pictures as u32));
         match room.await {
             Ok(Ok(room)) => Ok(room),
             _ => Err(failed("others are being fetched: try again")),
@@ -118,7 +120,9 @@ impl Fetch {
                 let message = format!("the picture at the address is longer than {} bytes", self.bytes_max);
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "picture_too_large", message)
             }
-            Error::TooManyRedirects => failed(format!("it leads on and on; {REDIRECTS} redirects are followed")),
+            Error::TooManyRedirects => {
+                failed(format!("it leads on and on; {REDIRECTS} redirects are followed"))
+            }
             Error::BadUri(_) | Error::Http(_) => Problem::bad("the picture's address is none"),
             Error::HostNotFound => failed("there is no such host"),
             _ => failed("its server cannot be reached, or breaks off"),

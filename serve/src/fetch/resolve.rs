@@ -47,7 +47,9 @@ impl Resolver for Checked {
             kept.push(*address);
         }
         if kept.is_empty() {
-            return refuse(" (its name leads to no address that may be asked; private ones are named one by one)");
+            return refuse(
+                " (its name leads to no address that may be asked; private ones are named one by one)",
+            );
         }
         Ok(kept)
     }

@@ -2,6 +2,8 @@
 
 mod health;
 mod looks;
+mod moondream;
+mod ollama;
 mod openai;
 
 use std::sync::{Arc, PoisonError};
@@ -45,6 +47,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .merge(health::routes())
         .merge(looks::routes())
         .merge(openai::routes())
+        .merge(ollama::routes())
+        .merge(moondream::routes())
         .split_for_parts();
     let document = Arc::new(document);
     let router = router

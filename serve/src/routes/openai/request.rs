@@ -133,7 +133,8 @@ impl ChatRequest {
             (None, most) => (most, "max_tokens"),
         };
         let most = most.map(usize::try_from).transpose().ok().filter(|most| *most != Some(0));
-        let max_new_tokens = most.ok_or_else(|| Problem::bad(format!("{field} must be 1 or more")).at(field))?;
+        let max_new_tokens =
+            most.ok_or_else(|| Problem::bad(format!("{field} must be 1 or more")).at(field))?;
         let messages = self.messages.into_iter().map(ChatMessage::read).collect::<Result<Vec<_>, _>>()?;
         let chat = Chat::new(messages)?;
         let format = format(self.response_format, &chat.prompt)?;
@@ -163,8 +164,10 @@ impl ChatMessage {
                         }
                         (None, Some(text)) => texts.push(text),
                         (None, None) if role == Role::User => {
-                            let message =
-                                format!("a part of the type {:?} cannot be used: text and image_url can", part.kind);
+                            let message = format!(
+                                "a part of the type {:?} cannot be used: text and image_url can",
+                                part.kind
+                            );
                             return Err(Problem::bad(message).at("messages"));
                         }
                         (None, None) => {}
@@ -183,7 +186,9 @@ fn format(wanted: Option<Value>, prompt: &str) -> Result<Format, Problem> {
         Some("text") => Ok(Format::Plain),
         Some("json_object") => match wanted.get("schema") {
             // As llama.cpp's server takes it.
-            Some(schema) if schema.is_object() => Format::of_schema(schema.clone(), prompt, "response_format"),
+            Some(schema) if schema.is_object() => {
+                Format::of_schema(schema.clone(), prompt, "response_format")
+            }
             _ => Ok(Format::any_json(prompt)),
         },
         Some("json_schema") => {
@@ -191,6 +196,8 @@ fn format(wanted: Option<Value>, prompt: &str) -> Result<Format, Problem> {
             let schema = schema.ok_or_else(|| bad("response_format has no json_schema.schema".to_owned()))?;
             Format::of_schema(schema.clone(), prompt, "response_format")
         }
-        _ => Err(bad(format!("response_format is {wanted}: its type can be text, json_object or json_schema"))),
+        _ => {
+            Err(bad(format!("response_format is {wanted}: its type can be text, json_object or json_schema")))
+        }
     }
 }
