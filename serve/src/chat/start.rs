@@ -54,10 +54,7 @@ pub(crate) async fn start(app: &App, wanted: &mut Wanted) -> Result<Begun, Probl
     }
     let place = app.engine.enter(1)?;
     let (bytes, room) = bytes(app, sources).await?;
-    let mut pictures = Vec::with_capacity(bytes.len());
-    for bytes in bytes {
-        pictures.push(app.pictures.take(bytes).await?);
-    }
+    let pictures = app.pictures.take_all(bytes).await?;
     let mut ask = Ask::new(pictures, &wanted.chat.prompt);
     ask.max_new_tokens = wanted.max_new_tokens.map(|tokens| tokens.min(limits.new_tokens));
     ask.sampling = wanted.sampling;
