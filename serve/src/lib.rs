@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | [`engine`] | a thread with a session: requests join a running batch, pictures are encoded once |
 //! | [`app`], [`received`], [`access`], [`fetch`] | what routes share: state, bounded bodies, who may ask, pictures by address |
-//! | [`problem`], [`answer`] | errors and answers, as JSON |
+//! | [`problem`], `shape`, [`answer`] | errors, in the shape of each interface, and answers, as JSON |
+//! | `chat` | a chat reduced to PaliGemma's prompt, and answers as JSON |
 //! | `routes` | the interfaces, a file or folder each |
 //! | [`listen`], [`server`] | sockets, TLS, limits, start and end |
 //!
@@ -13,6 +14,7 @@
 pub mod access;
 pub mod answer;
 pub mod app;
+mod chat;
 pub mod counts;
 pub mod engine;
 pub mod fetch;
@@ -22,3 +24,4 @@ pub mod problem;
 pub mod received;
 mod routes;
 pub mod server;
+mod shape;

@@ -23,6 +23,8 @@ pub struct Problem {
     pub message: String,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// The field of the request that it is about, if it is about one.
+    pub field: Option<&'static str>,
 }
 
 /// The shape of errors in palmtop's own interface.
@@ -44,7 +46,7 @@ pub struct ErrorText {
 impl Problem {
     /// A problem with a status, a word and a sentence.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), retry_after: None, field: None }
     }
 
     /// The request cannot be understood or followed.
@@ -55,6 +57,12 @@ impl Problem {
     /// There is nothing of this name.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// The same, about this field of the request.
+    #[must_use]
+    pub fn at(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
     }
 
     /// The answer, with this body.
@@ -77,8 +85,12 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
+    /// In palmtop's own shape. The problem goes with the answer, so that [`crate::shape`] can say it as the interface
+    /// does that the path is of.
     fn into_response(self) -> Response {
-        self.respond(self.body())
+        let mut response = self.respond(self.body());
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

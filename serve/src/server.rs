@@ -54,7 +54,7 @@ pub struct ServerPlan {
     pub features_bytes: usize,
     /// Pixels of pictures while they are decoded and encoded.
     pub pixels_bytes: usize,
-    /// Bodies of requests, and what is made of them.
+    /// Bodies of requests, what is made of them, and pictures that are fetched.
     pub bodies_bytes: usize,
     /// Buffers of connections.
     pub connections_bytes: usize,
@@ -73,11 +73,12 @@ impl ServerPlan {
     pub fn new(model: &Model, options: &ServerOptions) -> palmtop::Result<Self> {
         let (session, features_bytes) = Engine::plan(model, &options.engine)?;
         let pixels = usize::try_from(options.app.decode.limits.decoded_bytes_max).unwrap_or(usize::MAX);
+        let fetched = options.fetch.as_ref().map_or(0, Fetch::bytes);
         Ok(Self {
             session,
             features_bytes,
             pixels_bytes: pixels.saturating_mul(engine::DECODED_MAX),
-            bodies_bytes: options.app.bodies_bytes.saturating_mul(BODY_COPIES),
+            bodies_bytes: options.app.bodies_bytes.saturating_mul(BODY_COPIES).saturating_add(fetched),
             connections_bytes: options.connections.connections_max.saturating_mul(CONNECTION_BYTES),
         })
     }

@@ -9,6 +9,7 @@ use palmtop::model::Model;
 use palmtop_serve::access::{Access, ApiKey};
 use palmtop_serve::app::AppOptions;
 use palmtop_serve::engine::EngineOptions;
+use palmtop_serve::fetch::{Allowed, Fetch, FetchOptions};
 use palmtop_serve::listen::ConnectionOptions;
 use palmtop_serve::server::ServerOptions;
 use palmtop_watch::period::Period;
@@ -33,6 +34,8 @@ pub struct ServeArgs {
     pub capacity: CapacityArgs,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub fetch: FetchArgs,
     #[command(flatten)]
     pub model: ModelArgs,
 }
@@ -96,6 +99,35 @@ pub struct AccessArgs {
     pub tls_key: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pictures by address")]
+pub struct FetchArgs {
+    /// Fetch pictures whose addresses clients give, from this host: images.example.com, *.example.com, or a network such
+    /// as 192.168.1.0/24. Private addresses only if their host or network is named so. Repeat the option for more
+    #[arg(long, value_name = "HOST")]
+    pub allow_fetch: Vec<String>,
+    /// Megabytes of such a picture at most
+    #[arg(long, value_name = "MB", default_value_t = 16, value_parser = count(1, 1024))]
+    pub max_fetch: u64,
+    /// The time for such a picture to come
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub fetch_timeout: Period,
+}
+
+impl FetchArgs {
+    fn read(&self) -> anyhow::Result<Option<Fetch>> {
+        if self.allow_fetch.is_empty() {
+            return Ok(None);
+        }
+        let mut allowed = Allowed::default();
+        for text in &self.allow_fetch {
+            allowed.add(text).map_err(|error| UsageError(format!("--allow-fetch {error}")))?;
+        }
+        let bytes_max = megabytes(self.max_fetch);
+        Ok(Some(Fetch::new(FetchOptions { allowed, bytes_max, timeout: self.fetch_timeout.0 })))
+    }
+}
+
 /// The variable of the environment that holds the key.
 const KEY_VARIABLE: &str = "PALMTOP_API_KEY";
 /// What is given for `--pictures` if nothing is: as many as have so many image tokens.
@@ -103,11 +135,14 @@ const IMAGE_TOKENS: usize = 1024;
 /// Bodies at once, in the longest ones.
 const BODIES: usize = 4;
 
+fn megabytes(n: u64) -> usize {
+    n as usize * 1_000_000
+}
+
 impl ServeArgs {
     /// What a server of these options is made of.
     pub fn options(&self, model: &Model, is_loopback: bool) -> anyhow::Result<ServerOptions> {
         let capacity = &self.capacity;
-        let megabytes = |n: u64| n as usize * 1_000_000;
         let mut limits = self.model.machine.limits();
         limits.batch = capacity.batch as usize;
         limits.prompt_tokens = capacity.prompt_tokens as usize;
@@ -139,7 +174,7 @@ impl ServeArgs {
                 head_timeout: capacity.send_timeout.0,
                 finish: FINISH,
             },
-            fetch: None,
+            fetch: self.fetch.read()?,
         })
     }
 

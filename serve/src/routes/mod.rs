@@ -2,6 +2,9 @@
 
 mod health;
 mod looks;
+mod moondream;
+mod ollama;
+mod openai;
 
 use std::sync::{Arc, PoisonError};
 
@@ -15,7 +18,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::problem::Problem;
-use crate::{access, log};
+use crate::{access, log, shape};
+
+pub(crate) use looks::from_base64;
 
 /// What `/openapi.json` says of the whole; its paths are those of the routes themselves.
 #[derive(OpenApi)]
@@ -41,13 +46,17 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(looks::routes())
+        .merge(openai::routes())
+        .merge(ollama::routes())
+        .merge(moondream::routes())
         .split_for_parts();
     let document = Arc::new(document);
     let router = router
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn_with_state(app.clone(), access::check));
+        .layer(middleware::from_fn_with_state(app.clone(), access::check))
+        .layer(middleware::from_fn(shape::shape));
     let router = match app.access.cors() {
         Some(cors) => router.layer(cors),
         None => router,

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use palmtop::image::{ImageLimits, decode};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_serve::access::Access;
@@ -162,4 +164,9 @@ pub fn events(body: &str) -> Vec<(String, String)> {
     };
     let blocks = body.split("\n\n").filter(|block| block.lines().any(|line| line.starts_with("data:")));
     blocks.map(|block| (field(block, "event:"), field(block, "data:"))).collect()
+}
+
+/// A picture as OpenAI's and Moondream's clients send it.
+pub fn data_uri(picture: &[u8]) -> String {
+    format!("data:image/png;base64,{}", BASE64_STANDARD.encode(picture))
 }
