@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::cameras::Cameras;
 use crate::engine::{Engine, Pictures};
 use crate::fetch::Fetch;
 use crate::problem::Problem;
@@ -47,6 +48,8 @@ pub struct App {
     pub access: Access,
     /// Fetches pictures by address, if that is allowed.
     pub fetch: Option<Fetch>,
+    /// The loop of cameras, if there is one.
+    pub cameras: Cameras,
     /// What `/metrics` shows.
     pub registry: Mutex<Registry>,
     /// When the server began, for clients that want to know since when there is a model.
@@ -65,7 +68,13 @@ const GRAMMARS_MAX: usize = 64;
 
 impl App {
     /// For an engine.
-    pub fn new(engine: Engine, options: AppOptions, access: Access, fetch: Option<Fetch>) -> Arc<Self> {
+    pub fn new(
+        engine: Engine,
+        options: AppOptions,
+        access: Access,
+        fetch: Option<Fetch>,
+        cameras: Cameras,
+    ) -> Arc<Self> {
         let pictures = Pictures::new(&engine, options.decode);
         let mut registry = Registry::default();
         engine.counts().register(&mut registry);
@@ -77,6 +86,7 @@ impl App {
             options,
             access,
             fetch,
+            cameras,
             registry: Mutex::new(registry),
             started: SystemTime::now(),
             bodies,

@@ -3,6 +3,7 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`engine`] | a thread with a session: requests join a running batch, pictures are encoded once |
+//! | [`cameras`] | what the loop of cameras beside the engine tells and shows |
 //! | [`app`], [`received`], [`access`], [`fetch`] | what routes share: state, bounded bodies, who may ask, pictures by address |
 //! | [`problem`], [`answer`] | errors and answers, as JSON |
 //! | `routes` | the interfaces, a file or folder each |
@@ -13,6 +14,7 @@
 pub mod access;
 pub mod answer;
 pub mod app;
+pub mod cameras;
 pub mod counts;
 pub mod engine;
 pub mod fetch;

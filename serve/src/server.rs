@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::app::{App, AppOptions};
+use crate::cameras::Cameras;
 use crate::counts::Counts;
 use crate::engine::{Engine, EngineOptions, EngineThread, Turn};
 use crate::fetch::Fetch;
@@ -31,6 +32,8 @@ pub struct ServerOptions {
     pub connections: ConnectionOptions,
     /// Fetches pictures by address, if that is allowed.
     pub fetch: Option<Fetch>,
+    /// What the loop of cameras beside the engine tells; empty if there is none.
+    pub cameras: Cameras,
 }
 
 /// Why a server cannot start.
@@ -120,7 +123,7 @@ impl Server {
         turn: Turn,
     ) -> Result<Self, ServerError> {
         let (engine, thread) = Engine::start(model, &options.engine, Arc::new(Counts::default()), turn)?;
-        let app = App::new(engine, options.app, options.access, options.fetch);
+        let app = App::new(engine, options.app, options.access, options.fetch, options.cameras);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
             .max_blocking_threads(BLOCKING_THREADS)

@@ -43,8 +43,8 @@ pub trait Deliver {
     /// Hears of each picture that the loop takes, before it is looked at: its camera's place, its width and height.
     fn picture(&mut self, _camera: usize, _size: (u32, u32)) {}
 
-    /// Hears whether the loop looks at nothing, after each command.
-    fn paused(&mut self, _is_paused: bool) {}
+    /// Hears of each command that the loop obeyed.
+    fn obeyed(&mut self, _command: &Command) {}
 }
 
 /// How pictures come.
@@ -231,10 +231,10 @@ impl Loop {
     ) -> Result<(), LoopError> {
         while goes_on(self.watcher.counts()) {
             while let Ok(command) = commands.try_recv() {
-                if let Err(error) = self.watcher.command(&command) {
-                    log::warn!("{error}");
+                match self.watcher.command(&command) {
+                    Ok(()) => deliver.obeyed(&command),
+                    Err(error) => log::warn!("{error}"),
                 }
-                deliver.paused(self.watcher.is_paused());
             }
             // A round gives each camera its turn, so that none starves another.
             let (mut has_ended, mut has_looked) = (true, false);

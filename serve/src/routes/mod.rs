@@ -1,5 +1,6 @@
 //! The interfaces, a file or folder each, and the page.
 
+mod cameras;
 mod health;
 mod looks;
 
@@ -41,6 +42,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(looks::routes())
+        .merge(cameras::routes())
         .split_for_parts();
     let document = Arc::new(document);
     let router = router
