@@ -56,6 +56,8 @@ pub struct App {
     pub started: SystemTime,
     /// KiB of bodies that can still be taken.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Places for streams of frames.
+    pub(crate) streams: Arc<Semaphore>,
     /// Streams end when this is cancelled.
     pub ending: CancellationToken,
     grammars: Mutex<HashMap<Vec<String>, Grammar>>,
@@ -90,6 +92,7 @@ impl App {
             registry: Mutex::new(registry),
             started: SystemTime::now(),
             bodies,
+            streams: Arc::new(Semaphore::new(crate::routes::STREAMS_MAX)),
             ending: CancellationToken::new(),
             grammars: Mutex::default(),
         })

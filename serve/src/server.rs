@@ -80,7 +80,11 @@ impl ServerPlan {
             session,
             features_bytes,
             pixels_bytes: pixels.saturating_mul(engine::DECODED_MAX),
-            bodies_bytes: options.app.bodies_bytes.saturating_mul(BODY_COPIES),
+            bodies_bytes: options
+                .app
+                .bodies_bytes
+                .saturating_mul(BODY_COPIES)
+                .saturating_add(routes::STREAMS_MAX.saturating_mul(options.app.body_bytes_max)),
             connections_bytes: options.connections.connections_max.saturating_mul(CONNECTION_BYTES),
         })
     }
@@ -171,7 +175,12 @@ impl Server {
             tokio::time::sleep(finish).await;
             cut_off.engine.cut_off();
         });
-        let _ = runtime.block_on(taking);
+        let streams = app.streams.clone();
+        let _ = runtime.block_on(async {
+            let _ = taking.await;
+            // Connections of streams of frames are no requests any more.
+            tokio::time::timeout(finish, streams.acquire_many(routes::STREAMS_MAX as u32)).await.map(drop)
+        });
         app.engine.cut_off();
         engine.join();
         runtime.shutdown_timeout(Duration::from_millis(200));

@@ -15,6 +15,7 @@ use crate::record::{CameraRecord, CameraStatus, Record};
 use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
 use crate::source::{Address, Bell, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken, Tap};
+use crate::stream::to_rgb;
 use crate::watcher::{Camera, Counts, Exposure, Watched, Watcher};
 
 /// Why a loop cannot be started, or ends.
@@ -290,8 +291,8 @@ impl Loop {
         let is_over = &mut self.is_over;
         self.watcher.picture(index, &frame, &self.last, &mut |record| {
             let wants = deliver.wants_picture(&record);
-            let picture = wants.then(|| Snapshot::of(&frame, record.objects().to_vec())).flatten();
-            let picture = picture.map(Arc::new);
+            let copy = wants.then(|| to_rgb(&frame).ok()).flatten();
+            let picture = copy.map(|copy| Arc::new(Snapshot::new(copy, record.objects().to_vec())));
             *is_over |= deliver.deliver(Message { record, picture }).is_break();
         })?;
         Ok(())

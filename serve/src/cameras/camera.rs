@@ -10,7 +10,7 @@ use palmtop_watch::record::{AnswerRecord, CameraStatus, EventRecord, ObjectRecor
 use palmtop_watch::setup::{QuestionSetup, Reading, Setup};
 use palmtop_watch::sink::Snapshot;
 use palmtop_watch::source::Tap;
-use palmtop_watch::stream::Layout;
+use palmtop_watch::stream::{Layout, to_rgb};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
@@ -355,7 +355,7 @@ fn draw(camera: &Camera, shot: &Shot) -> Option<(Bytes, u64)> {
         }
     };
     let (objects, version) = camera.objects(Some((frame.width(), frame.height())));
-    let snapshot = Snapshot::of(&frame, objects)?;
+    let snapshot = Snapshot::new(to_rgb(&frame).ok()?, objects);
     Some((Bytes::copy_from_slice(snapshot.annotated_jpeg().ok()?), version))
 }
 

@@ -3,6 +3,7 @@
 mod cameras;
 mod health;
 mod looks;
+mod stream;
 
 use std::sync::{Arc, PoisonError};
 
@@ -17,6 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::problem::Problem;
 use crate::{access, log};
+
+pub(crate) use stream::STREAMS_MAX;
 
 /// What `/openapi.json` says of the whole; its paths are those of the routes themselves.
 #[derive(OpenApi)]
@@ -42,6 +45,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(health::routes())
         .merge(looks::routes())
+        .merge(stream::routes())
         .merge(cameras::routes())
         .split_for_parts();
     let document = Arc::new(document);

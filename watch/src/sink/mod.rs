@@ -15,7 +15,7 @@ pub mod webhook;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use palmtop::image::{Frame, RgbImage};
+use palmtop::image::RgbImage;
 use palmtop_present::encode::{self, EncodeError, PictureFormat};
 use palmtop_present::overlay::{self, Canvas, Item, Style};
 use serde::Serialize;
@@ -60,16 +60,6 @@ impl Snapshot {
     /// A picture with these objects in it.
     pub fn new(picture: RgbImage, objects: Vec<ObjectRecord>) -> Self {
         Self { picture, objects, plain: OnceLock::new(), annotated: OnceLock::new() }
-    }
-
-    /// A copy of a picture, with these objects in it. `None` if it has more pixels than can be addressed.
-    pub fn of(frame: &Frame<'_>, objects: Vec<ObjectRecord>) -> Option<Self> {
-        let (width, height) = (frame.width(), frame.height());
-        let mut data = vec![0; 3 * width as usize * height as usize];
-        for (row, out) in data.chunks_exact_mut(3 * width as usize).enumerate() {
-            frame.write_row(row as u32, out);
-        }
-        Some(Self::new(RgbImage::new(width, height, data).ok()?, objects))
     }
 
     /// The picture.
