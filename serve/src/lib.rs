@@ -8,6 +8,7 @@
 //! | [`problem`], [`answer`] | errors and answers, as JSON |
 //! | `routes` | the interfaces, a file or folder each |
 //! | [`listen`], [`server`] | sockets, TLS, limits, start and end |
+//! | [`in_process`] | the routes without a network |
 //!
 //! Nothing here reads arguments or prints: the program `palmtop` and tests start a [`server::Server`].
 
@@ -18,6 +19,7 @@ pub mod cameras;
 pub mod counts;
 pub mod engine;
 pub mod fetch;
+pub mod in_process;
 pub mod listen;
 mod log;
 pub mod problem;

@@ -14,13 +14,13 @@ const NEW_TOKENS: usize = 24;
 fn no_answer_is_lost_or_crossed_and_nothing_is_left_behind() {
     let mut options = options();
     options.engine.waiting_max = 8;
-    options.app.body_bytes_max = 200_000;
-    options.app.bodies_bytes = 1 << 20;
+    options.app.body_bytes_max = 1_000_000;
+    options.app.bodies_bytes = 4 << 20;
     let pictures: Vec<Vec<u8>> = (0..5).map(load::picture).chain([demo("scene.png")]).collect();
     let known = load::known(&model(), &pictures, NEW_TOKENS);
     let running = Running::start(options);
     let (clients, time) = (16, Duration::from_secs(4));
-    let ask = || load::run(running.address, &known, clients, time, NEW_TOKENS, 200_000);
+    let ask = || load::run(running.address, &known, clients, time, NEW_TOKENS, 1_000_000);
     // What the server keeps for good, such as threads, is there after the first round.
     let warm = ask();
     let settled = |before: Option<(usize, usize)>| {
