@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::palmtop;
@@ -29,7 +29,8 @@ fn jpeg(name: &str) -> Vec<u8> {
 
 struct Serving {
     child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+    notes: String,
     address: String,
     pipe: fs::File,
 }
@@ -44,13 +45,18 @@ impl Serving {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let address = line.trim().split("http://").nth(1).unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut notes = String::new();
+        let address = loop {
+            let start = notes.len();
+            assert!(stderr.read_line(&mut notes).unwrap() > 0, "it ended: {notes}");
+            if let Some((_, address)) = notes[start..].split_once(" listens on http://") {
+                break address.trim().to_owned();
+            }
+        };
         // Opened for both, so that nobody waits for the other end.
         let pipe = fs::OpenOptions::new().read(true).write(true).open(pipe).unwrap();
-        Self { child, stdout, address, pipe }
+        Self { child, stderr, notes, address, pipe }
     }
 
     fn connect(&self, request: &str, body: &[u8]) -> TcpStream {
@@ -103,10 +109,10 @@ impl Serving {
             assert!(Instant::now() < until, "it does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let (mut lines, mut notes) = (String::new(), String::new());
-        self.stdout.read_to_string(&mut lines).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
-        (self.child.wait().unwrap().code(), lines, notes)
+        let mut lines = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut lines).unwrap();
+        self.stderr.read_to_string(&mut self.notes).unwrap();
+        (self.child.wait().unwrap().code(), lines, std::mem::take(&mut self.notes))
     }
 }
 

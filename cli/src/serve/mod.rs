@@ -97,6 +97,11 @@ pub fn run(args: &ServeArgs, console: Console) -> anyhow::Result<Outcome> {
     while result.is_ok() && !cancel.is_cancelled() {
         std::thread::sleep(LOOK_EVERY);
         systemd.alive();
+        // There is nothing to read anew, and whoever asked is told so.
+        if wishes.take_reload() {
+            systemd.reloading();
+            systemd.ready();
+        }
     }
     systemd.stopping();
     server.end();
