@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::cameras::Cameras;
 use crate::engine::{Engine, Pictures};
 use crate::fetch::Fetch;
 use crate::problem::Problem;
@@ -47,12 +48,16 @@ pub struct App {
     pub access: Access,
     /// Fetches pictures by address, if that is allowed.
     pub fetch: Option<Fetch>,
+    /// The loop of cameras, if there is one.
+    pub cameras: Cameras,
     /// What `/metrics` shows.
     pub registry: Mutex<Registry>,
     /// When the server began, for clients that want to know since when there is a model.
     pub started: SystemTime,
     /// KiB of bodies that can still be taken.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Places for streams of frames.
+    pub(crate) streams: Arc<Semaphore>,
     /// Streams end when this is cancelled.
     pub ending: CancellationToken,
     grammars: Mutex<HashMap<Vec<String>, Grammar>>,
@@ -65,7 +70,13 @@ const GRAMMARS_MAX: usize = 64;
 
 impl App {
     /// For an engine.
-    pub fn new(engine: Engine, options: AppOptions, access: Access, fetch: Option<Fetch>) -> Arc<Self> {
+    pub fn new(
+        engine: Engine,
+        options: AppOptions,
+        access: Access,
+        fetch: Option<Fetch>,
+        cameras: Cameras,
+    ) -> Arc<Self> {
         let pictures = Pictures::new(&engine, options.decode);
         let mut registry = Registry::default();
         engine.counts().register(&mut registry);
@@ -77,9 +88,11 @@ impl App {
             options,
             access,
             fetch,
+            cameras,
             registry: Mutex::new(registry),
             started: SystemTime::now(),
             bodies,
+            streams: Arc::new(Semaphore::new(crate::routes::STREAMS_MAX)),
             ending: CancellationToken::new(),
             grammars: Mutex::default(),
         })

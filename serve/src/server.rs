@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::app::{App, AppOptions};
+use crate::cameras::Cameras;
 use crate::counts::Counts;
 use crate::engine::{Engine, EngineOptions, EngineThread, Turn};
 use crate::fetch::Fetch;
@@ -31,6 +32,8 @@ pub struct ServerOptions {
     pub connections: ConnectionOptions,
     /// Fetches pictures by address, if that is allowed.
     pub fetch: Option<Fetch>,
+    /// What the loop of cameras beside the engine tells; empty if there is none.
+    pub cameras: Cameras,
 }
 
 /// Why a server cannot start.
@@ -78,7 +81,12 @@ impl ServerPlan {
             session,
             features_bytes,
             pixels_bytes: pixels.saturating_mul(engine::DECODED_MAX),
-            bodies_bytes: options.app.bodies_bytes.saturating_mul(BODY_COPIES).saturating_add(fetched),
+            bodies_bytes: options
+                .app
+                .bodies_bytes
+                .saturating_mul(BODY_COPIES)
+                .saturating_add(routes::STREAMS_MAX.saturating_mul(options.app.body_bytes_max))
+                .saturating_add(fetched),
             connections_bytes: options.connections.connections_max.saturating_mul(CONNECTION_BYTES),
         })
     }
@@ -121,7 +129,7 @@ impl Server {
         turn: Turn,
     ) -> Result<Self, ServerError> {
         let (engine, thread) = Engine::start(model, &options.engine, Arc::new(Counts::default()), turn)?;
-        let app = App::new(engine, options.app, options.access, options.fetch);
+        let app = App::new(engine, options.app, options.access, options.fetch, options.cameras);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
             .max_blocking_threads(BLOCKING_THREADS)
@@ -169,7 +177,12 @@ impl Server {
             tokio::time::sleep(finish).await;
             cut_off.engine.cut_off();
         });
-        let _ = runtime.block_on(taking);
+        let streams = app.streams.clone();
+        let _ = runtime.block_on(async {
+            let _ = taking.await;
+            // Connections of streams of frames are no requests any more.
+            tokio::time::timeout(finish, streams.acquire_many(routes::STREAMS_MAX as u32)).await.map(drop)
+        });
         app.engine.cut_off();
         engine.join();
         runtime.shutdown_timeout(Duration::from_millis(200));

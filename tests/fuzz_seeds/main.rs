@@ -11,8 +11,9 @@ use palmtop::image::{ImageLimits, decode};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::{examples, tokenizer};
-// The parsers show what they have found with the one, and read cameras with the other.
+// The parsers show what they have found, take requests and read cameras with these.
 use palmtop_present as _;
+use palmtop_serve as _;
 use palmtop_watch as _;
 
 /// What libFuzzer starts with, a folder for each target.

@@ -38,9 +38,24 @@ pub struct LookReport {
     pub drafted: usize,
 }
 
+/// Says when a session may compute: others may have sessions of their own on the same cores.
+pub trait Turns: Send {
+    /// Waits for a turn, calls `compute` once, and lets the next one go on.
+    fn take(&self, compute: &mut dyn FnMut());
+}
+
+/// Computes in a turn, or at once if nobody gives turns.
+fn in_turn<T>(turns: &Option<Box<dyn Turns>>, compute: impl FnOnce() -> T) -> T {
+    let Some(turns) = turns else { return compute() };
+    let (mut compute, mut result) = (Some(compute), None);
+    turns.take(&mut || result = compute.take().map(|compute| compute()));
+    result.expect("a turn is there to compute in")
+}
+
 /// Answers questions about pictures. Allocates nothing after it is made.
 pub struct Looker {
     session: Session,
+    turns: Option<Box<dyn Turns>>,
     features: ImageFeatures,
     encoding: GenerateOptions,
     asked: Vec<Asked>,
@@ -77,7 +92,8 @@ impl Looker {
         let order = Vec::with_capacity(asked.len());
         let mut encoding = GenerateOptions::default();
         encoding.cancel = cancel.clone();
-        Ok(Self { session, features, encoding, asked, running: Vec::with_capacity(batch), order })
+        let running = Vec::with_capacity(batch);
+        Ok(Self { session, turns: None, features, encoding, asked, running, order })
     }
 
     /// The questions, in the order given.
@@ -88,6 +104,12 @@ impl Looker {
     /// The session, for its plan and its model.
     pub fn session(&self) -> &Session {
         &self.session
+    }
+
+    /// Takes a turn for each pass over the model from now on: the encoder, a prefill, a step. Between them others can
+    /// have theirs. The time spent waiting counts towards deadlines.
+    pub fn take_turns(&mut self, turns: Box<dyn Turns>) {
+        self.turns = Some(turns);
     }
 
     /// Asks another prompt from now on.
@@ -106,7 +128,8 @@ impl Looker {
     /// [`Error::Cancelled`] if it was cancelled, and as [`Session::encode`].
     pub fn encode(&mut self, frame: Frame<'_>, deadline: Option<Instant>) -> Result<bool> {
         self.encoding.deadline = deadline;
-        match self.session.encode(frame, &mut self.features, &self.encoding) {
+        let Self { session, turns, features, encoding, .. } = self;
+        match in_turn(turns, || session.encode(frame, features, encoding)) {
             Ok(()) => Ok(true),
             Err(Error::DeadlinePassed) => Ok(false),
             Err(error) => Err(error),
@@ -171,10 +194,10 @@ impl Looker {
                     prompt: &asked.question.prompt,
                     draft: &asked.draft,
                 };
-                match self
-                    .session
-                    .begin(&request, &asked.options, &mut |_| std::ops::ControlFlow::Continue(()))
-                {
+                let session = &mut self.session;
+                let begin =
+                    || session.begin(&request, &asked.options, &mut |_| std::ops::ControlFlow::Continue(()));
+                match in_turn(&self.turns, begin) {
                     Ok(id) => self.running.push((index, id)),
                     Err(Error::DeadlinePassed) => {
                         self.mark_late(next, &mut report);
@@ -191,7 +214,9 @@ impl Looker {
                 self.collect(&mut report, on_answer)?;
                 continue;
             }
-            if let Err(error) = self.session.step(&mut |_| std::ops::ControlFlow::Continue(())) {
+            let session = &mut self.session;
+            let step = || session.step(&mut |_| std::ops::ControlFlow::Continue(()));
+            if let Err(error) = in_turn(&self.turns, step) {
                 self.give_up();
                 return Err(error);
             }

@@ -10,10 +10,12 @@ use palmtop::{CancelToken, Limits, Model, Session};
 
 use crate::command::Command;
 use crate::config::{Config, ConfigError};
-use crate::record::{CameraRecord, CameraStatus, ObjectRecord, Record};
+use crate::look::Turns;
+use crate::record::{CameraRecord, CameraStatus, Record};
 use crate::setup::Setup;
 use crate::sink::{Message, Snapshot};
-use crate::source::{Address, Bell, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken};
+use crate::source::{Address, Bell, Capture, Health, OpenOptions, Shot, SourceError, Status, Taken, Tap};
+use crate::stream::to_rgb;
 use crate::watcher::{Camera, Counts, Exposure, Watched, Watcher};
 
 /// Why a loop cannot be started, or ends.
@@ -38,6 +40,12 @@ pub trait Deliver {
 
     /// Takes a record. The loop waits for it, and ends if it says so.
     fn deliver(&mut self, message: Message) -> ControlFlow<()>;
+
+    /// Hears of each picture that the loop takes, before it is looked at: its camera's place, its width and height.
+    fn picture(&mut self, _camera: usize, _size: (u32, u32)) {}
+
+    /// Hears of each command that the loop obeyed.
+    fn obeyed(&mut self, _command: &Command) {}
 }
 
 /// How pictures come.
@@ -177,6 +185,19 @@ impl Loop {
         &self.watcher
     }
 
+    /// Takes a turn for each pass over the model from now on.
+    pub fn take_turns(&mut self, turns: Box<dyn Turns>) {
+        self.watcher.take_turns(turns);
+    }
+
+    /// Lets somebody see the pictures of each camera from now on, as they are captured: `tap_of` is called with the
+    /// cameras' places.
+    pub fn tap(&mut self, mut tap_of: impl FnMut(usize) -> Arc<dyn Tap>) {
+        for (index, running) in self.cameras.iter().enumerate() {
+            running.capture.set_tap(tap_of(index));
+        }
+    }
+
     /// Pictures that cameras gave, and those of them that were dropped for newer ones.
     pub fn captured(&self) -> (u64, u64) {
         let counts = self.cameras.iter().map(|running| running.capture.counts());
@@ -211,8 +232,9 @@ impl Loop {
     ) -> Result<(), LoopError> {
         while goes_on(self.watcher.counts()) {
             while let Ok(command) = commands.try_recv() {
-                if let Err(error) = self.watcher.command(&command) {
-                    log::warn!("{error}");
+                match self.watcher.command(&command) {
+                    Ok(()) => deliver.obeyed(&command),
+                    Err(error) => log::warn!("{error}"),
                 }
             }
             // A round gives each camera its turn, so that none starves another.
@@ -265,10 +287,12 @@ impl Loop {
             }
         };
         running.health.frame(&frame, shot.taken);
+        deliver.picture(index, (frame.width(), frame.height()));
         let is_over = &mut self.is_over;
         self.watcher.picture(index, &frame, &self.last, &mut |record| {
-            let picture =
-                deliver.wants_picture(&record).then(|| snapshot(&frame, record.objects())).flatten();
+            let wants = deliver.wants_picture(&record);
+            let copy = wants.then(|| to_rgb(&frame).ok()).flatten();
+            let picture = copy.map(|copy| Arc::new(Snapshot::new(copy, record.objects().to_vec())));
             *is_over |= deliver.deliver(Message { record, picture }).is_break();
         })?;
         Ok(())
@@ -299,15 +323,4 @@ impl Loop {
         });
         self.is_over |= told.is_break();
     }
-}
-
-/// A copy of a picture with what was found in it.
-fn snapshot(frame: &Frame<'_>, objects: &[ObjectRecord]) -> Option<Arc<Snapshot>> {
-    let (width, height) = (frame.width(), frame.height());
-    let mut data = vec![0; 3 * width as usize * height as usize];
-    for (row, out) in data.chunks_exact_mut(3 * width as usize).enumerate() {
-        frame.write_row(row as u32, out);
-    }
-    let picture = RgbImage::new(width, height, data).ok()?;
-    Some(Arc::new(Snapshot::new(picture, objects.to_vec())))
 }

@@ -1,6 +1,6 @@
 //! The options of `palmtop serve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueHint};
@@ -8,6 +8,7 @@ use palmtop::image::DecodeOptions;
 use palmtop::model::Model;
 use palmtop_serve::access::{Access, ApiKey};
 use palmtop_serve::app::AppOptions;
+use palmtop_serve::cameras::Cameras;
 use palmtop_serve::engine::EngineOptions;
 use palmtop_serve::fetch::{Allowed, Fetch, FetchOptions};
 use palmtop_serve::listen::ConnectionOptions;
@@ -20,6 +21,7 @@ use crate::errors::UsageError;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop serve -m model.palm\n  \
+    palmtop serve -m model.palm --watch watch.toml\n  \
     palmtop serve -m model.palm --listen 0.0.0.0:8080 --api-key-file key.txt --tls-cert cert.pem --tls-key key.pem\n\n\
     Then open http://127.0.0.1:8080 in a browser, or give http://127.0.0.1:8080/v1 to an OpenAI client.\n\
     docs/serve.md has the interfaces.")]
@@ -27,6 +29,9 @@ pub struct ServeArgs {
     /// Where to listen; repeat the option for more. Other devices reach it if it is 0.0.0.0:8080
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: Vec<String>,
+    /// Watch cameras beside it: a file as `palmtop watch --config` takes it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub watch: Option<PathBuf>,
     /// What clients call the model [default: the file's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -141,7 +146,12 @@ fn megabytes(n: u64) -> usize {
 
 impl ServeArgs {
     /// What a server of these options is made of.
-    pub fn options(&self, model: &Model, is_loopback: bool) -> anyhow::Result<ServerOptions> {
+    pub fn options(
+        &self,
+        model: &Model,
+        path: Option<&Path>,
+        is_loopback: bool,
+    ) -> anyhow::Result<ServerOptions> {
         let capacity = &self.capacity;
         let mut limits = self.model.machine.limits();
         limits.batch = capacity.batch as usize;
@@ -160,8 +170,8 @@ impl ServeArgs {
                 features_bytes: megabytes(capacity.features_memory),
             },
             app: AppOptions {
-                model_name: self.model_name(),
-                is_demo: self.model.model.is_none(),
+                model_name: self.model_name(path),
+                is_demo: path.is_none(),
                 decode,
                 body_bytes_max: megabytes(capacity.max_body),
                 bodies_bytes: BODIES * megabytes(capacity.max_body),
@@ -175,11 +185,12 @@ impl ServeArgs {
                 finish: FINISH,
             },
             fetch: self.fetch.read()?,
+            cameras: Cameras::default(),
         })
     }
 
-    fn model_name(&self) -> String {
-        let stem = self.model.model.as_deref().and_then(|path| path.file_stem());
+    fn model_name(&self, path: Option<&Path>) -> String {
+        let stem = path.and_then(Path::file_stem);
         let of_file = stem.map(|stem| stem.to_string_lossy().into_owned());
         self.name.clone().or(of_file).unwrap_or_else(|| "palmtop-demo".to_owned())
     }

@@ -1,6 +1,6 @@
 //! The options of `palmtop watch`: what a configuration file says, in short.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueHint};
@@ -116,9 +116,7 @@ impl WatchArgs {
     /// The configuration: the file's, and what the command line adds to it.
     pub fn config(&self) -> anyhow::Result<Config> {
         let mut config = match &self.config {
-            Some(path) => {
-                Config::read(path).with_context(|| format!("cannot use configuration {}", path.display()))?
-            }
+            Some(path) => read(path)?,
             None => Config::default(),
         };
         config.cameras.extend(self.sources.iter().map(|source| CameraConfig {
@@ -139,9 +137,7 @@ impl WatchArgs {
             config.gate.features = Some(false);
         }
         config.questions.extend(self.questions.questions());
-        if config.questions.is_empty() {
-            config.questions.push(QuestionConfig { caption: Some("en".into()), ..QuestionConfig::default() });
-        }
+        caption_if_nothing_else(&mut config);
         let receivers = &self.receivers;
         if let Some(folder) = &receivers.snapshots {
             config.snapshots = Some(SnapshotOptions { folder: folder.clone(), ..SnapshotOptions::default() });
@@ -158,12 +154,33 @@ impl WatchArgs {
         }
         match (config.check(), &self.config) {
             (Ok(()), _) => Ok(config),
-            (Err(error), Some(path)) => {
-                Err(error).with_context(|| format!("cannot use configuration {}", path.display()))
-            }
+            (Err(error), Some(path)) => Err(error).with_context(|| cannot_use(path)),
             (Err(error), None) => Err(error.into()),
         }
     }
+}
+
+fn cannot_use(path: &Path) -> String {
+    format!("cannot use configuration {}", path.display())
+}
+
+fn read(path: &Path) -> anyhow::Result<Config> {
+    Config::read(path).with_context(|| cannot_use(path))
+}
+
+/// Nobody said what to ask.
+fn caption_if_nothing_else(config: &mut Config) {
+    if config.questions.is_empty() {
+        config.questions.push(QuestionConfig { caption: Some("en".into()), ..QuestionConfig::default() });
+    }
+}
+
+/// The configuration of a file alone, checked.
+pub fn file_config(path: &Path) -> anyhow::Result<Config> {
+    let mut config = read(path)?;
+    caption_if_nothing_else(&mut config);
+    config.check().with_context(|| cannot_use(path))?;
+    Ok(config)
 }
 
 impl QuestionArgs {

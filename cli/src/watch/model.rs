@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use palmtop::Model;
 use palmtop_watch::config::Config;
 
-use super::args::WatchArgs;
 use crate::args::ModelArgs;
 use crate::models;
 use crate::output::Console;
@@ -46,22 +45,34 @@ impl Identity {
 
 impl ModelFile {
     /// Opens the model of the command line, or of the configuration, or the built-in one.
-    pub fn open(args: &WatchArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
-        let path = args.model.model.clone().or_else(|| config.model.clone());
+    pub fn open(args: &ModelArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
+        let path = args.model.clone().or_else(|| config.model.clone());
         let seen = path.as_deref().and_then(Identity::of);
-        let machine = args.model.machine.clone();
-        let of_path = ModelArgs { model: path.clone(), load: args.model.load, machine };
+        let machine = args.machine.clone();
+        let of_path = ModelArgs { model: path.clone(), load: args.load, machine };
         Ok(Self { model: models::open_or_demo(&of_path, console)?, path, seen })
     }
 
     /// Opens it again if another one is wanted, or if its file was replaced.
-    pub fn reopened(&self, args: &WatchArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
-        let path = args.model.model.clone().or_else(|| config.model.clone());
+    pub fn reopened(&self, args: &ModelArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
+        let path = args.model.clone().or_else(|| config.model.clone());
         let seen = path.as_deref().and_then(Identity::of);
         if path == self.path && seen == self.seen {
             return Ok(Self { model: self.model.clone(), path, seen });
         }
         Self::open(args, config, console)
+    }
+
+    /// The same one, for a configuration that wants no other.
+    pub fn kept(&self, args: &ModelArgs, config: &Config) -> anyhow::Result<Self> {
+        let path = args.model.clone().or_else(|| config.model.clone());
+        anyhow::ensure!(path == self.path, "another model takes a restart of the server");
+        Ok(Self { model: self.model.clone(), path, seen: self.seen })
+    }
+
+    /// Its file; none for the built-in one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// True once if its file is another one than before. One that is gone is no reason to stop.

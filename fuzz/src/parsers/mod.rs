@@ -7,6 +7,7 @@ mod cameras;
 mod checkpoints;
 mod images;
 mod models;
+mod requests;
 mod texts;
 mod tokenizers;
 
@@ -17,6 +18,7 @@ pub use cameras::{BYTES_MAX, http, http_given, v4l2};
 pub use checkpoints::{adapter, config, example_lines, jax, npz, safetensors};
 pub use images::{frames, image, streams};
 pub use models::{head, tokenizer_table};
+pub use requests::requests;
 pub use texts::{prompts, results};
 pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 
@@ -24,7 +26,7 @@ pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [Parser; 18] = [
+pub const ALL: [Parser; 19] = [
     ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
@@ -36,6 +38,7 @@ pub const ALL: [Parser; 18] = [
     ("jax", jax),
     ("npz", npz),
     ("prompts", prompts),
+    ("requests", requests),
     ("results", results),
     ("safetensors", safetensors),
     ("streams", streams),

@@ -13,7 +13,7 @@ use palmtop_present::plain::{Indented, objects_table, printable};
 use super::{Numbers, files};
 
 /// A model whose tokenizer is that of the demo.
-fn model() -> &'static Arc<Model> {
+pub(super) fn model() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
     MODEL.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder for temporary files");

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use palmtop::image::{DecodeOptions, Frame, ImageError, RgbImage, decode_with};
+use palmtop_watch::stream::{Layout, to_rgb};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{AskError, Engine};
@@ -22,9 +23,32 @@ struct Inner {
     key: Key,
     bytes: Bytes,
     size: (u32, u32),
-    decode: DecodeOptions,
+    form: Form,
     /// Taken out by the engine, which needs them once.
     pixels: Mutex<Option<Pixels>>,
+}
+
+/// What the bytes of a picture are.
+#[derive(Clone, Copy)]
+enum Form {
+    /// A file in a picture format, and what it may cost.
+    File(DecodeOptions),
+    /// Plain pixels.
+    Pixels(Layout),
+}
+
+impl Form {
+    fn decode(self, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+        let layout = match self {
+            Self::File(options) => return Ok(decode_with(bytes, &options)?.image),
+            Self::Pixels(layout) => layout,
+        };
+        match layout.frame(bytes) {
+            Some(frame) => to_rgb(&frame?),
+            // Files in a picture format come the other way.
+            None => Err(ImageError::Empty),
+        }
+    }
 }
 
 /// Pixels, and the permit to hold them.
@@ -56,7 +80,7 @@ impl Picture {
     /// # Errors
     /// None, if it was decoded before.
     pub fn decode(&self) -> Result<RgbImage, ImageError> {
-        Ok(decode_with(&self.0.bytes, &self.0.decode)?.image)
+        self.0.form.decode(&self.0.bytes)
     }
 
     pub(super) fn key(&self) -> Key {
@@ -117,7 +141,15 @@ impl Pictures {
     /// # Errors
     /// [`AskError::Request`] if it is none, is broken or too large.
     pub async fn take(&self, bytes: Bytes) -> Result<Picture, AskError> {
-        self.take_one(bytes, true).await
+        self.take_as(bytes, Form::File(self.decode), true).await
+    }
+
+    /// Takes plain pixels in that lie so.
+    ///
+    /// # Errors
+    /// [`AskError::Request`] if there are too few.
+    pub async fn take_frame(&self, bytes: Bytes, layout: Layout) -> Result<Picture, AskError> {
+        self.take_as(bytes, Form::Pixels(layout), true).await
     }
 
     /// Takes the pictures of one request in. The first one's pixels are kept for the engine, which decodes the others
@@ -128,26 +160,25 @@ impl Pictures {
     pub async fn take_all(&self, all: Vec<Bytes>) -> Result<Vec<Picture>, AskError> {
         let mut pictures = Vec::with_capacity(all.len());
         for (index, bytes) in all.into_iter().enumerate().rev() {
-            pictures.push(self.take_one(bytes, index == 0).await?);
+            pictures.push(self.take_as(bytes, Form::File(self.decode), index == 0).await?);
         }
         pictures.reverse();
         Ok(pictures)
     }
 
-    async fn take_one(&self, bytes: Bytes, keep: bool) -> Result<Picture, AskError> {
+    async fn take_as(&self, bytes: Bytes, form: Form, keep: bool) -> Result<Picture, AskError> {
         let (this, for_key) = (self.clone(), bytes.clone());
-        let key = blocking(move || this.key(&for_key)).await?;
-        let decode = self.decode;
+        let key = blocking(move || this.key(&for_key, form)).await?;
         let picture = |size, bytes, pixels| {
-            Picture(Arc::new(Inner { key, bytes, size, decode, pixels: Mutex::new(pixels) }))
+            Picture(Arc::new(Inner { key, bytes, size, form, pixels: Mutex::new(pixels) }))
         };
         if let Some(size) = self.engine.kept(key) {
             return Ok(picture(size, bytes, None));
         }
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| AskError::Ending)?;
         let encoded = bytes.clone();
-        let decoded = blocking(move || decode_with(&encoded, &decode)).await?;
-        let image = decoded.map_err(|error| AskError::Request(error.into()))?.image;
+        let decoded = blocking(move || form.decode(&encoded)).await?;
+        let image = decoded.map_err(|error| AskError::Request(error.into()))?;
         let side_max = self.engine.limits().image_side as u32;
         let size @ (width, height) = (image.width(), image.height());
         if width.max(height) > side_max {
@@ -156,9 +187,13 @@ impl Pictures {
         Ok(picture(size, bytes, keep.then_some(Pixels { image, _permit: permit })))
     }
 
-    fn key(&self, bytes: &[u8]) -> Key {
+    fn key(&self, bytes: &[u8], form: Form) -> Key {
         self.hashers.each_ref().map(|hasher| {
             let mut hasher = hasher.build_hasher();
+            // The same bytes are another picture if they lie otherwise.
+            if let Form::Pixels(layout) = form {
+                hasher.write(format!("{layout:?}").as_bytes());
+            }
             hasher.write(bytes);
             hasher.finish()
         })

@@ -34,6 +34,12 @@ impl Turn {
     }
 }
 
+impl palmtop_watch::look::Turns for Turn {
+    fn take(&self, compute: &mut dyn FnMut()) {
+        Turn::take(self, compute);
+    }
+}
+
 /// Calls the next one, even if this one panicked.
 struct Done<'a>(&'a Inner);
 

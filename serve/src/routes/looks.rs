@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use crate::answer;
 use crate::app::App;
-use crate::engine::{Answering, Ask, Event};
+use crate::engine::{Answering, Ask, AskError, Event, Picture};
 use crate::problem::{ErrorBody, Problem};
 use crate::received::Received;
 
@@ -37,7 +37,7 @@ const PROMPTS_MAX: usize = 64;
 /// `picture` is a file; next to the picture's own bytes as the body, they are parameters of the address.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-struct LookRequest {
+pub(super) struct LookRequest {
     /// The picture in base64, or as a data URI.
     picture: String,
     /// Whole prompts, such as `caption en` or `detect cat ; dog`.
@@ -104,11 +104,15 @@ async fn looks(
     received: Received,
 ) -> Result<Response, Problem> {
     let (wanted, picture) = read(&received, query.as_deref()).await?;
-    let asked = ask(&app, &wanted, picture).await?;
+    wanted.check(&app)?;
+    let asked = ask(&app, &wanted, app.pictures.take(picture)).await?;
     let chosen = !wanted.choose.is_empty();
     if received.accepts("text/event-stream") {
-        let stream = stream(app, wanted, asked).map(Ok::<_, Infallible>);
-        return Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response());
+        let events = events(app, Arc::new(wanted), asked);
+        let events = events.map(|(name, data)| SseEvent::default().event(name).data(data.to_string()));
+        return Ok(Sse::new(events.map(Ok::<_, Infallible>))
+            .keep_alive(KeepAlive::default())
+            .into_response());
     }
     let mut answers = Vec::with_capacity(asked.len());
     for (answering, prompt) in asked.into_iter().zip(&wanted.prompts) {
@@ -119,13 +123,14 @@ async fn looks(
     Ok(Json(Looks { model: app.options.model_name.clone(), answers }).into_response())
 }
 
-/// Puts all prompts into the queue, next to one another: they share the picture, and run together.
-async fn ask(app: &App, wanted: &LookRequest, picture: Bytes) -> Result<Vec<Answering>, Problem> {
+/// Puts all prompts into the queue, next to one another: they share the picture, and run together. The picture is taken
+/// in once there are places for them.
+pub(super) async fn ask(
+    app: &App,
+    wanted: &LookRequest,
+    picture: impl Future<Output = Result<Picture, AskError>>,
+) -> Result<Vec<Answering>, Problem> {
     let count = wanted.prompts.len();
-    let most = PROMPTS_MAX.min(app.engine.places_max());
-    if !(1..=most).contains(&count) {
-        return Err(Problem::bad(format!("{count} prompts: give 1 to {most}")));
-    }
     let grammar = (!wanted.choose.is_empty()).then(|| app.choices(&wanted.choose)).transpose()?;
     let sampling = Sampling {
         temperature: wanted.temperature.unwrap_or(0.0),
@@ -135,7 +140,7 @@ async fn ask(app: &App, wanted: &LookRequest, picture: Bytes) -> Result<Vec<Answ
     };
     let deadline = app.deadline(wanted.timeout_ms.map(Duration::from_millis));
     let mut places = app.engine.enter(count)?;
-    let picture = app.pictures.take(picture).await?;
+    let picture = picture.await?;
     let asks = wanted.prompts.iter().map(|prompt| {
         let mut ask = Ask::new(vec![picture.clone()], prompt);
         ask.max_new_tokens = wanted.max_new_tokens;
@@ -153,9 +158,12 @@ async fn ask(app: &App, wanted: &LookRequest, picture: Bytes) -> Result<Vec<Answ
     Ok(asked)
 }
 
-/// The events of all answers as they arise.
-fn stream(app: Arc<App>, wanted: LookRequest, asked: Vec<Answering>) -> impl Stream<Item = SseEvent> {
-    let wanted = Arc::new(wanted);
+/// The events of all answers as they arise: names and data.
+pub(super) fn events(
+    app: Arc<App>,
+    wanted: Arc<LookRequest>,
+    asked: Vec<Answering>,
+) -> impl Stream<Item = (&'static str, Value)> {
     let each = asked.into_iter().enumerate().map(|(index, answering)| {
         let (app, wanted) = (app.clone(), wanted.clone());
         stream::unfold(Some(answering), move |answering| {
@@ -177,9 +185,9 @@ fn event(
     app: &App,
     wanted: &LookRequest,
     index: usize,
-    next: Result<Event, crate::engine::AskError>,
-) -> SseEvent {
-    let (name, data) = match next {
+    next: Result<Event, AskError>,
+) -> (&'static str, Value) {
+    match next {
         Ok(Event::Begun { prompt_tokens, cached_pictures }) => {
             ("begun", json!({"prompt": index, "prompt_tokens": prompt_tokens, "cached": cached_pictures > 0}))
         }
@@ -199,8 +207,7 @@ fn event(
             }
         }
         Err(error) => ("error", error_data(index, &error.into())),
-    };
-    SseEvent::default().event(name).data(data.to_string())
+    }
 }
 
 fn error_data(index: usize, problem: &Problem) -> Value {
@@ -256,6 +263,15 @@ async fn read_form(received: &Received) -> Result<(LookRequest, Bytes), Problem>
 }
 
 impl LookRequest {
+    /// A problem if there are too many prompts, or none.
+    pub(super) fn check(&self, app: &App) -> Result<(), Problem> {
+        let (count, most) = (self.prompts.len(), PROMPTS_MAX.min(app.engine.places_max()));
+        match (1..=most).contains(&count) {
+            true => Ok(()),
+            false => Err(Problem::bad(format!("{count} prompts: give 1 to {most}"))),
+        }
+    }
+
     /// Takes a field of a form or of an address.
     fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<Option<T>, Problem> {

@@ -1,10 +1,12 @@
 //! The interfaces, a file or folder each, and the page.
 
+mod cameras;
 mod health;
 mod looks;
 mod moondream;
 mod ollama;
 mod openai;
+mod stream;
 
 use std::sync::{Arc, PoisonError};
 
@@ -21,6 +23,8 @@ use crate::problem::Problem;
 use crate::{access, log, shape};
 
 pub(crate) use looks::from_base64;
+
+pub(crate) use stream::STREAMS_MAX;
 
 /// What `/openapi.json` says of the whole; its paths are those of the routes themselves.
 #[derive(OpenApi)]
@@ -49,6 +53,8 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
         .merge(openai::routes())
         .merge(ollama::routes())
         .merge(moondream::routes())
+        .merge(stream::routes())
+        .merge(cameras::routes())
         .split_for_parts();
     let document = Arc::new(document);
     let router = router

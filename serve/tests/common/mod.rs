@@ -13,6 +13,7 @@ use palmtop::image::{ImageLimits, decode};
 use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_serve::access::Access;
 use palmtop_serve::app::AppOptions;
+use palmtop_serve::cameras::Cameras;
 use palmtop_serve::engine::{EngineOptions, Turn};
 use palmtop_serve::listen::{ConnectionOptions, TlsAcceptor};
 use palmtop_serve::server::{Server, ServerOptions};
@@ -55,6 +56,7 @@ pub fn options() -> ServerOptions {
             finish: Duration::from_secs(5),
         },
         fetch: None,
+        cameras: Cameras::default(),
     }
 }
 

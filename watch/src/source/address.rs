@@ -5,7 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+#[cfg(feature = "sources")]
+use palmtop::image::{PixelFormat, YuvColor};
+
 use super::secrets::shown;
+#[cfg(feature = "sources")]
+use crate::stream::Layout;
 
 /// What kind of source an address names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +50,46 @@ pub enum PixelLayout {
     Grey,
     /// No plain pixels: JPEG pictures.
     Mjpeg,
+}
+
+impl PixelLayout {
+    /// By its name in addresses, such as `nv12`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "nv12" => Self::Nv12,
+            "i420" | "yuv420p" => Self::I420,
+            "yuyv" | "yuy2" => Self::Yuyv,
+            "uyvy" => Self::Uyvy,
+            "rgb" | "rgb24" => Self::Rgb,
+            "bgr" | "bgr24" => Self::Bgr,
+            "grey" | "gray" => Self::Grey,
+            "mjpg" | "mjpeg" => Self::Mjpeg,
+            _ => return None,
+        })
+    }
+
+    /// How the bytes of pictures of so many pixels lie.
+    #[cfg(feature = "sources")]
+    pub fn layout(self, width: u32, height: u32) -> Layout {
+        let color = YuvColor::default();
+        let packed = |format| Layout::Packed { format, width, height };
+        match self {
+            Self::Nv12 => Layout::Nv12 { width, height, color },
+            Self::I420 => Layout::I420 { width, height, color },
+            Self::Yuyv => Layout::Yuyv { width, height, color },
+            Self::Uyvy => Layout::Uyvy { width, height, color },
+            Self::Rgb => packed(PixelFormat::Rgb),
+            Self::Bgr => packed(PixelFormat::Bgr),
+            Self::Grey => packed(PixelFormat::Grey),
+            Self::Mjpeg => Layout::Encoded,
+        }
+    }
+}
+
+/// Width and height as in `1280x720`, if they are those of a picture.
+pub fn size_of(text: &str) -> Option<(u32, u32)> {
+    let side = |text: &str| text.parse().ok().filter(|n| (1..=SIDE_MAX).contains(n));
+    text.split_once('x').and_then(|(width, height)| side(width).zip(side(height)))
 }
 
 /// A source, and what is wanted of it.
@@ -175,8 +220,7 @@ impl Address {
             let wrong = |key, what| AddressError::Value { key, value: value.to_owned(), what };
             match key {
                 "size" => {
-                    let side = |text: &str| text.parse().ok().filter(|n| (1..=SIDE_MAX).contains(n));
-                    let size = value.split_once('x').and_then(|(w, h)| side(w).zip(side(h)));
+                    let size = size_of(value);
                     self.size =
                         Some(size.ok_or_else(|| wrong("size", "write width and height, as in 1280x720"))?);
                 }
@@ -185,22 +229,9 @@ impl Address {
                     self.fps = Some(fps.ok_or_else(|| wrong("fps", "write a number above 0, up to 1000"))?);
                 }
                 "format" => {
-                    self.format = Some(match value {
-                        "nv12" => PixelLayout::Nv12,
-                        "i420" | "yuv420p" => PixelLayout::I420,
-                        "yuyv" | "yuy2" => PixelLayout::Yuyv,
-                        "uyvy" => PixelLayout::Uyvy,
-                        "rgb" | "rgb24" => PixelLayout::Rgb,
-                        "bgr" | "bgr24" => PixelLayout::Bgr,
-                        "grey" | "gray" => PixelLayout::Grey,
-                        "mjpg" | "mjpeg" => PixelLayout::Mjpeg,
-                        _ => {
-                            return Err(wrong(
-                                "format",
-                                "use nv12, i420, yuyv, uyvy, rgb, bgr, grey or mjpg",
-                            ));
-                        }
-                    });
+                    let format = PixelLayout::of_name(value);
+                    let what = "use nv12, i420, yuyv, uyvy, rgb, bgr, grey or mjpg";
+                    self.format = Some(format.ok_or_else(|| wrong("format", what))?);
                 }
                 "all" => {
                     self.all = match value {

@@ -11,7 +11,7 @@ use super::address::Address;
 use super::bell::Bell;
 use super::feed::{Next, Stop};
 use super::health::Health;
-use super::latest::{Latest, Pace, Taken};
+use super::latest::{Latest, Pace, Taken, Tap};
 use super::open::{OpenOptions, Opened, SourceError, open};
 
 /// What a capture is doing.
@@ -127,6 +127,11 @@ impl Capture {
     /// The newest picture; see [`Latest::take`].
     pub fn take(&self, spare: Option<Vec<u8>>, wait: Duration) -> Taken {
         self.shared.latest.take(spare, wait)
+    }
+
+    /// Lets somebody see all pictures from now on, also those that the loop never takes.
+    pub fn set_tap(&self, tap: Arc<dyn Tap>) {
+        self.shared.latest.set_tap(tap);
     }
 
     /// True for a film: it is read picture by picture, and has a clock of its own.

@@ -1,6 +1,6 @@
 //! A place for one picture, between a thread that captures and a loop that looks.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::bell::Bell;
@@ -19,6 +19,12 @@ pub struct Shot {
     pub taken: Instant,
     /// The same by the clock on the wall.
     pub wall: SystemTime,
+}
+
+/// Sees pictures as they are captured, beside the loop and before it: for somebody who looks on.
+pub trait Tap: Send + Sync {
+    /// Sees a picture. Capture waits for it: it should copy at most.
+    fn see(&self, bytes: &[u8], layout: Layout, taken: Instant, wall: SystemTime);
 }
 
 /// Who waits for whom.
@@ -42,11 +48,11 @@ pub enum Taken {
 }
 
 /// The newest picture of a source. Three buffers go round: one is filled, one lies here, one is looked at.
-#[derive(Debug)]
 pub struct Latest {
     state: Mutex<State>,
     changed: Condvar,
     bell: Bell,
+    tap: Mutex<Option<Arc<dyn Tap>>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +78,12 @@ impl Latest {
             has_ended: false,
             is_closed: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), bell }
+        Self { state: Mutex::new(state), changed: Condvar::new(), bell, tap: Mutex::default() }
+    }
+
+    /// Lets somebody see all pictures from now on.
+    pub fn set_tap(&self, tap: Arc<dyn Tap>) {
+        *self.tap.lock().unwrap_or_else(|e| e.into_inner()) = Some(tap);
     }
 
     /// Lets pictures come at another pace from now on.
@@ -88,6 +99,9 @@ impl Latest {
 
     /// Hands a picture over; gives a buffer for the next one, or `None` if nobody wants more.
     pub fn put(&self, bytes: Vec<u8>, layout: Layout, taken: Instant, wall: SystemTime) -> Option<Vec<u8>> {
+        if let Some(tap) = self.tap.lock().unwrap_or_else(|e| e.into_inner()).as_deref() {
+            tap.see(&bytes, layout, taken, wall);
+        }
         let mut state = self.lock();
         while state.pace == Pace::Every && state.newest.is_some() && !state.is_closed {
             state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());

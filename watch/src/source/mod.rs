@@ -39,7 +39,7 @@ mod secrets;
 #[cfg(all(feature = "sources", target_os = "linux"))]
 mod v4l2;
 
-pub use address::{Address, AddressError, Kind, PixelLayout};
+pub use address::{Address, AddressError, Kind, PixelLayout, size_of};
 #[cfg(feature = "sources")]
 pub use bell::Bell;
 #[cfg(feature = "sources")]
@@ -49,7 +49,7 @@ pub use health::{Health, HealthOptions};
 #[cfg(feature = "sources")]
 pub use http::HttpError;
 #[cfg(feature = "sources")]
-pub use latest::{Latest, Pace, Shot, Taken};
+pub use latest::{Latest, Pace, Shot, Taken, Tap};
 #[cfg(feature = "sources")]
 pub use open::{OpenOptions, SourceError};
 #[cfg(all(feature = "sources", target_os = "linux"))]

@@ -5,8 +5,6 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use palmtop::image::{PixelFormat, YuvColor};
-
 use super::address::{Address, Kind, PixelLayout};
 use super::bell::Bell;
 use super::bytes::{ByteFeed, Readable};
@@ -19,7 +17,7 @@ use super::latest::Pace;
 use super::v4l2::{self, CameraError};
 use super::{csi, ffmpeg};
 use crate::ros2::{Ros2Error, Ros2Options};
-use crate::stream::{Any, Layout, Mjpeg, Raw, Splitter, StreamError};
+use crate::stream::{Any, Mjpeg, Raw, Splitter, StreamError};
 
 /// Why a source gives no pictures.
 #[derive(Debug, thiserror::Error)]
@@ -237,7 +235,7 @@ fn of_bytes(
     let splitter: Box<dyn Splitter> = match (address.format, address.size) {
         (Some(PixelLayout::Mjpeg), _) => Box::new(Mjpeg::new(most)),
         (Some(format), Some((width, height))) => {
-            Box::new(Raw::new(layout(format, width, height), most).map_err(stream)?)
+            Box::new(Raw::new(format.layout(width, height), most).map_err(stream)?)
         }
         _ => Box::new(Any::new(most)),
     };
@@ -247,21 +245,6 @@ fn of_bytes(
     }
     let pace = if address.all { Pace::Every } else { Pace::Live };
     Ok(Opened { pace, ends, ..Opened::live(feed) })
-}
-
-fn layout(format: PixelLayout, width: u32, height: u32) -> Layout {
-    let color = YuvColor::default();
-    let packed = |format| Layout::Packed { format, width, height };
-    match format {
-        PixelLayout::Nv12 => Layout::Nv12 { width, height, color },
-        PixelLayout::I420 => Layout::I420 { width, height, color },
-        PixelLayout::Yuyv => Layout::Yuyv { width, height, color },
-        PixelLayout::Uyvy => Layout::Uyvy { width, height, color },
-        PixelLayout::Rgb => packed(PixelFormat::Rgb),
-        PixelLayout::Bgr => packed(PixelFormat::Bgr),
-        PixelLayout::Grey => packed(PixelFormat::Grey),
-        PixelLayout::Mjpeg => Layout::Encoded,
-    }
 }
 
 /// True for a file that is compressed video by its first bytes.

@@ -10,7 +10,7 @@ mod y4m;
 
 use std::time::Duration;
 
-use palmtop::image::{Frame, ImageError, PixelFormat, Plane, YuvColor};
+use palmtop::image::{Frame, ImageError, PixelFormat, Plane, RgbImage, YuvColor};
 
 pub use any::Any;
 pub use mjpeg::Mjpeg;
@@ -120,6 +120,19 @@ impl Layout {
             }
         })
     }
+}
+
+/// A copy of a frame's pixels.
+///
+/// # Errors
+/// If they are more than can be addressed.
+pub fn to_rgb(frame: &Frame<'_>) -> Result<RgbImage, ImageError> {
+    let (width, height) = (frame.width(), frame.height());
+    let mut data = vec![0; 3 * width as usize * height as usize];
+    for (row, out) in data.chunks_exact_mut(3 * width as usize).enumerate() {
+        frame.write_row(row as u32, out);
+    }
+    RgbImage::new(width, height, data)
 }
 
 /// Bytes of a row of 4:2:2.

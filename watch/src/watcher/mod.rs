@@ -21,7 +21,7 @@ use palmtop::{CancelToken, Model, Session};
 use crate::command::Command;
 use crate::event::{Quorum, Rule};
 use crate::gate::{FeatureGate, FeatureOptions, PixelGate, PixelOptions, Zones};
-use crate::look::{LookReport, Looker, Question};
+use crate::look::{LookReport, Looker, Question, Turns};
 use crate::record::{Moment, Record};
 use crate::setup::{Reading, Setup};
 pub use counts::Counts;
@@ -242,6 +242,11 @@ impl Watcher {
         })
     }
 
+    /// Takes a turn for each pass over the model from now on; gates wait for none.
+    pub fn take_turns(&mut self, turns: Box<dyn Turns>) {
+        self.looker.take_turns(turns);
+    }
+
     /// True while it looks at nothing.
     pub fn is_paused(&self) -> bool {
         self.is_paused
@@ -275,11 +280,7 @@ impl Watcher {
                 }
             }
             Command::Prompt { question, prompt } => {
-                let most = self.looker.session().limits().prompt_tokens;
-                let tokens = tokens_of(&self.model, prompt)?;
-                if tokens > most {
-                    return Err(CommandError::PromptTooLong { tokens, most });
-                }
+                check_prompt(&self.model, prompt, self.looker.session().limits().prompt_tokens)?;
                 let mut any = false;
                 for (index, state) in self.questions.iter_mut().enumerate() {
                     if **state.name() == **question {
@@ -448,11 +449,17 @@ impl Watcher {
     }
 }
 
-/// Tokens of a prompt, with begin-of-sequence and the newline that ends it.
-fn tokens_of(model: &Model, prompt: &str) -> Result<usize, CommandError> {
+/// Whether a prompt fits into so many tokens, begin-of-sequence and the newline that ends it included.
+///
+/// # Errors
+/// [`CommandError::PromptTooLong`]; [`CommandError::Prompt`] if it has no tokens.
+pub fn check_prompt(model: &Model, prompt: &str, most: usize) -> Result<(), CommandError> {
     let mut tokens = Vec::new();
     model.tokenizer().encode(prompt, &mut EncodeScratch::with_capacity(prompt.len()), &mut tokens)?;
-    Ok(tokens.len() + 2)
+    match tokens.len() + 2 {
+        tokens if tokens > most => Err(CommandError::PromptTooLong { tokens, most }),
+        _ => Ok(()),
+    }
 }
 
 /// Why a loop does not do what it is told.
