@@ -247,6 +247,20 @@ const cases = {
       assert.ok(await picture.isHidden());
     });
   },
+
+  /** The picture of the README: detected things on a sample, 1280 by 800. */
+  async picture() {
+    await withPage({ ...calm, colorScheme: 'light', reducedMotion: 'reduce' }, async (page) => {
+      await page.locator('[data-sample="2"]').click();
+      await answerOf(page);
+      await look(page, 'segment', 'rocket ; guitar');
+      await page.mouse.move(0, 0);
+      await page.evaluate(() => document.activeElement.blur());
+      // Until the button says again what it copies.
+      await page.locator('#copy-json').filter({ hasText: 'Copy JSON' }).waitFor();
+      await page.screenshot({ path: given.screenshot });
+    });
+  },
 };
 
 await cases[process.argv[2]]();

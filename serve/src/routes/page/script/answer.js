@@ -26,11 +26,10 @@ function showLook(one) {
   $('raw').hidden = !hasCodes || !one.answer;
   $('raw-text').textContent = one.answer && hasCodes ? one.text : '';
   $('copies').hidden = !one.answer;
+  const names = objects.map(({ label, score }) => (score == null ? label : `${label} ${percent(score)}`)).join(', ');
+  tell('subtitle', names || text.textContent);
   redraw();
-  if (one.answer) {
-    const names = objects.map(({ label, score }) => (score == null ? label : `${label} ${percent(score)}`));
-    say([summary(one, objects, hasCodes), names.join(', ')].filter(Boolean).join(': '));
-  }
+  if (one.answer) say([text.textContent, names].filter(Boolean).join(': '));
 }
 
 const objectsOf = (one) => one.answer?.objects ?? objectsSoFar(one.text, one.picture);
@@ -52,8 +51,14 @@ function showFigures(one) {
   if (one.firstMs == null) return;
   $('first').textContent = one.firstMs < 10_000 ? `${Math.round(one.firstMs)} ms` : `${(one.firstMs / 1000).toFixed(1)} s`;
   const perSecond = decodes > 0 ? 1000 / decodes : null;
-  $('speed').textContent = perSecond == null ? '–' : perSecond.toFixed(perSecond < 20 ? 1 : 0);
+  $('speed').textContent = perSecond == null ? '–' : perSecond.toLocaleString('en', { maximumFractionDigits: perSecond < 20 ? 1 : 0 });
   $('tokens').textContent = String(one.tokens);
+}
+
+/** Instead of an answer: what it waits for. */
+function showWaiting(text) {
+  tell('text', text);
+  tell('subtitle', text);
 }
 
 function showCancelled(one) {
@@ -65,7 +70,7 @@ function showCancelled(one) {
 /** Nothing is shown of an answer whose picture is no longer there. */
 function forgetShown() {
   shown = null;
-  for (const id of ['objects', 'figures', 'raw', 'copies']) $(id).hidden = true;
+  for (const id of ['objects', 'figures', 'raw', 'copies', 'subtitle']) $(id).hidden = true;
   $('text').className = 'text hush';
   tell('text', 'It will be here.');
   redraw();

@@ -85,7 +85,7 @@ function takeRecord(record) {
   if (record.record === 'camera') cameras.get(record.camera)?.tellState(record.status, record.why);
   if (record.record !== 'event') return;
   const time = new Date(record.time);
-  const lasted = record.lasted_ms == null ? '' : `, after ${(record.lasted_ms / 1000).toFixed(1)} s`;
+  const lasted = record.lasted_ms == null ? '' : `, after ${(record.lasted_ms / 1000).toFixed(1)}\u00a0s`;
   const what = [record.rule, record.label].filter(Boolean).join(': ') + (record.phase === 'end' ? ` – over${lasted}` : '');
   const item = make('li', {},
     make('time', { dateTime: record.time, textContent: time.toLocaleTimeString() }),

@@ -55,11 +55,11 @@ async function ask(one, signal) {
       if (signal.aborted) throw error;
       if (error instanceof Gone) {
         if (repeats >= REPEATS_MAX) throw new Error('The connection broke off each time. The log of the server may say why.');
-        tell('text', 'Waiting for the server …');
+        showWaiting('Waiting for the server …');
         await serverBack(signal);
       } else if (error.status === 429) {
         const seconds = Math.max(1, error.retryAfter);
-        tell('text', `The server is busy. Next try in ${seconds} s …`);
+        showWaiting(`The server is busy. Next try in ${seconds} s …`);
         repeats -= 1;
         await pause(seconds * 1000, signal);
       } else {

@@ -1,5 +1,12 @@
 // Puts the parts together.
 
+/** Where the page is one column, the form may be far below the picture and what is drawn on it. */
+function showPicture() {
+  if (matchMedia('(min-width: 900px)').matches || $('frame').hidden) return;
+  const isCalm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  $('stage').scrollIntoView({ block: 'nearest', behavior: isCalm ? 'auto' : 'smooth' });
+}
+
 function start() {
   offerLanguages(false);
   showForm();
@@ -11,9 +18,7 @@ function start() {
   $('ask').onsubmit = (event) => {
     event.preventDefault();
     look();
-    // On a phone the answer may lie below.
-    const isCalm = matchMedia('(prefers-reduced-motion: reduce)').matches;
-    $('answer').scrollIntoView({ block: 'nearest', behavior: isCalm ? 'auto' : 'smooth' });
+    if (promptNow()) showPicture();
   };
   $('cancel').onclick = cancelLook;
   addEventListener('keydown', (event) => { if (event.key === 'Escape' && running && !$('key-dialog').open) cancelLook(); });

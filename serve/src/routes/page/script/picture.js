@@ -163,9 +163,9 @@ async function switchCamera() {
 // Files, drops, pastes, samples
 
 const SAMPLES = [
-  { things: 'strawberry ; burger ; banana ; tree', question: 'is there a cat?' },
-  { things: 'doughnut ; panda ; bus', question: 'how many doughnuts are there?' },
-  { things: 'rocket ; guitar ; sailboat', question: 'what does the text say?' },
+  { things: 'strawberry ; tree', question: 'is there a cat?' },
+  { things: 'panda ; bus', question: 'how many doughnuts are there?' },
+  { things: 'rocket ; guitar', question: 'what does the text say?' },
 ];
 let nextSample = 0;
 
