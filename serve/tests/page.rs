@@ -98,8 +98,7 @@ fn given(driver: &Driver, running: &Running, folder: &Path) -> Value {
     let key = format!("Bearer {KEY}");
     let headers = [("content-type", "application/json"), ("authorization", key.as_str())];
     let looks = running.post("/v1/looks", &headers, detect.to_string().as_bytes());
-    let answer = looks.json()["answers"][0].clone();
-    assert_eq!(answer["objects"].as_array().map(Vec::len), Some(2), "{answer}");
+    assert_eq!(looks.json()["answers"][0]["objects"].as_array().map(Vec::len), Some(2), "{}", looks.body);
 
     // A camera that sees the picture for ever: two frames of Motion JPEG, which the browser repeats.
     let film = folder.join("film.mjpeg");
@@ -107,18 +106,18 @@ fn given(driver: &Driver, running: &Running, folder: &Path) -> Value {
     let mut frame = Vec::new();
     image::codecs::jpeg::JpegEncoder::new_with_quality(&mut frame, 95).encode_image(&pixels).unwrap();
     std::fs::write(&film, frame.repeat(2)).unwrap();
-    let file = folder.join("day.png");
+    let file = folder.join("picture.png");
     std::fs::write(&file, &picture).unwrap();
 
     json!({
         "address": format!("http://{}/", running.address),
         "chromium": driver.chromium, "modules": driver.modules,
-        "film": film, "picture": file, "pictureBase64": BASE64_STANDARD.encode(&picture),
+        "film": film, "picture": file,
         "caption": right[0].text, "sampleCaption": sample_caption,
-        "things": things, "objects": answer["objects"], "image": answer["image"],
+        // As text: not every reader of JSON keeps the last digit of a number.
+        "things": things, "looks": looks.body,
         "mask": mask_points(&right[1], pixels.dimensions()),
         "key": KEY, "screenshot": Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png"),
-        "cameras": [{"name": "door", "status": "running"}, {"name": "garden", "status": "running"}],
     })
 }
 

@@ -15,6 +15,8 @@ const FLAGS = ['--no-sandbox', '--headless', '--disable-gpu', '--disable-quic', 
 
 /** What the test that started this gives: addresses, files, and what is right. */
 export const given = JSON.parse(process.env.PAGE_CASE);
+const [{ objects, image }] = JSON.parse(given.looks).answers;
+Object.assign(given, { objects, image });
 const { chromium } = createRequire(path.join(given.modules, 'x'))('playwright-core');
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();

@@ -1,6 +1,9 @@
 // What people do with the page, each case in a browser of its own. tests/page.rs starts them.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 
 import { answerOf, askTest, boxesAreDrawn, copied, given, look, looksSoFar, until, withPage } from './browser.mjs';
 
@@ -8,6 +11,17 @@ import { answerOf, askTest, boxesAreDrawn, copied, given, look, looksSoFar, unti
 const NO_CAMERAS = /404.*\/v1\/cameras$/;
 const clipboard = { permissions: ['clipboard-read', 'clipboard-write'] };
 const calm = { ...clipboard, expected: [NO_CAMERAS] };
+
+/** What a shell makes of a command's prompt: the server answers it, if there is curl. */
+function promptOfShell(command) {
+  if (spawnSync('curl', ['--version']).error) {
+    process.stderr.write('SKIPPED: the command for curl: there is no curl\n');
+    return null;
+  }
+  const { stdout, stderr } = spawnSync('sh', ['-c', command], { cwd: path.dirname(given.picture), encoding: 'utf8' });
+  assert.ok(stdout.startsWith('{'), `${command}: ${stdout}${stderr}`);
+  return JSON.parse(stdout).answers[0].prompt;
+}
 
 const cases = {
   /** A file: text as it arises, boxes and masks where the server says, and copies. */
@@ -38,21 +52,25 @@ const cases = {
       const curl = await copied(page, '#copy-curl');
       assert.equal(curl, `curl --form-string 'prompt=${detected.prompt}' -F picture=@picture.png '${given.address}v1/looks'`);
 
+      const question = "what's there? \\ $HOME \"x\"";
+      await look(page, 'answer', question);
+      assert.ok([null, `answer en ${question}`].includes(promptOfShell(await copied(page, '#copy-curl'))));
+
       // The mask, pixel by pixel where it is clear what must be there.
       await look(page, 'segment', given.mask.label);
       const [set, unset] = await page.evaluate(([points, size]) => {
         const canvas = document.getElementById('marks');
-        const context = canvas.getContext('2d');
-        const alpha = ([x, y]) => context.getImageData(Math.floor((x + 0.5) * canvas.width / size.width), Math.floor((y + 0.5) * canvas.height / size.height), 1, 1).data[3];
+        const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const alpha = ([x, y]) => data[(Math.floor((y + 0.5) * height / size.height) * width + Math.floor((x + 0.5) * width / size.width)) * 4 + 3];
         return points.map((some) => some.map(alpha));
       }, [[given.mask.set, given.mask.unset], given.image]);
       assert.ok(set.every((alpha) => alpha > 80), `the mask covers its pixels: ${set}`);
       assert.ok(unset.every((alpha) => alpha === 0), `and no others: ${unset}`);
 
       // An earlier look comes back with its marks.
-      assert.equal(await looksSoFar(page), 3);
-      await page.locator('#looks button').nth(1).click();
-      assert.equal(await page.locator('#looks button').nth(1).getAttribute('aria-current'), 'true');
+      assert.equal(await looksSoFar(page), 4);
+      await page.locator('#looks button').nth(2).click();
+      assert.equal(await page.locator('#looks button').nth(2).getAttribute('aria-current'), 'true');
       await boxesAreDrawn(page, given.objects, given.image);
       await page.locator('#forget').click();
       assert.ok(await page.locator('#history').isHidden());
@@ -76,7 +94,7 @@ const cases = {
       const still = () => page.locator('#still').getAttribute('src');
       for (const kind of ['drop', 'paste']) {
         const before = await still();
-        await give('image/png', given.pictureBase64, kind);
+        await give('image/png', readFileSync(given.picture, 'base64'), kind);
         await until(page, `the ${kind} is shown`, async () => (await still()) !== before);
         assert.ok(await page.locator('#copies').isHidden(), 'the old answer is not shown with a new picture');
         assert.deepEqual((await look(page, 'detect', given.things.join(';'))).objects, given.objects);
@@ -203,7 +221,10 @@ const cases = {
       await withPage({ ...calm, viewport: { width, height: 800 }, reducedMotion: 'reduce' }, async (page) => {
         await page.locator('[data-sample="0"]').click();
         await answerOf(page);
-        await look(page, 'detect', 'strawberry;tree');
+        await page.locator('input[value=detect]').check();
+        await page.locator('#things').fill('strawberry, tree');
+        await page.locator('#look').click();
+        await page.locator('#say').filter({ hasText: '2 found: strawberry 99 %, tree 99 %' }).waitFor();
         const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
         assert.ok(wide <= 0, `nothing lies beside a screen of ${width} pixels: ${wide}`);
         const bad = await page.evaluate(() => {
@@ -215,7 +236,6 @@ const cases = {
           return [...small, ...nameless];
         });
         assert.deepEqual(bad, []);
-        assert.equal(await page.locator('#say').textContent(), '2 found: strawberry 99 %, tree 99 %');
         // From the things to look for by keys alone to an answer.
         await page.locator('#things').focus();
         await page.keyboard.press('Control+a');
@@ -232,15 +252,26 @@ const cases = {
   /** The cameras of a loop, as the interface gives them. */
   async cameras() {
     await withPage({ ...calm, viewport: { width: 1280, height: 900 } }, async (page) => {
-      const event = { version: 1, record: 'event', camera: 'door', time: '2026-11-29T09:30:00.125Z', question: 'people', phase: 'begin', rule: 'someone', label: 'person' };
-      await page.route('**/v1/cameras', (route) => route.fulfill({ json: given.cameras }));
+      const record = (kind, more) => ({ version: 1, record: kind, camera: 'door', time: '2026-11-29T09:30:00.125Z', question: 'people', ...more });
+      const begun = record('event', { id: 'a', phase: 'begin', rule: 'someone', label: 'person' });
+      const told = [
+        record('answer', { text: '<loc0000>…', objects: [{ label: 'person' }, { label: 'dog' }] }),
+        { ...begun, id: 'b', phase: 'end', lasted_ms: 61_250 },
+        { version: 1, record: 'camera', camera: 'garden', time: begun.time, status: 'waiting', why: 'the stream broke off' },
+      ];
+      const questions = [{ name: 'people', prompt: 'detect person', reading: 'objects', choices: [], answer: record('answer', { text: '', objects: [] }), events: [begun] }];
+      const list = { paused: false, cameras: [{ name: 'door', status: 'running', why: null, questions }, { name: 'garden', status: 'running', why: null, questions: [] }] };
+      await page.route('**/v1/cameras', (route) => route.fulfill({ json: list }));
       await page.route('**/v1/cameras/*/stream', (route) => route.fulfill({ path: given.picture, contentType: 'image/png' }));
-      await page.route('**/v1/events', (route) => route.fulfill({ contentType: 'text/event-stream', body: `event: event\ndata: ${JSON.stringify(event)}\n\n` }));
+      await page.route('**/v1/events', (route) => route.fulfill({ contentType: 'text/event-stream', body: told.map((one, id) => `id: ${id}\nevent: ${one.record}\ndata: ${JSON.stringify(one)}\n\n`).join('') }));
       assert.ok(await page.locator('#cameras').isHidden(), 'a server without cameras shows none');
       await page.reload();
       await page.locator('#cameras').waitFor();
       assert.deepEqual(await page.locator('#camera-list h3').allTextContents(), ['door', 'garden']);
-      await page.locator('#events li').first().filter({ hasText: 'someone: person' }).waitFor();
+      await page.locator('#events li').last().filter({ hasText: 'someone: person' }).waitFor();
+      await page.locator('#events li').first().filter({ hasText: 'over, after 61.3' }).waitFor();
+      await page.locator('#camera-list li').first().filter({ hasText: 'people: person, dog' }).waitFor();
+      await page.locator('#camera-list li').nth(1).filter({ hasText: 'waiting: the stream broke off' }).waitFor();
       const picture = page.locator('#camera-list img').first();
       await until(page, 'the live picture is shown', () => picture.evaluate((image) => image.naturalWidth > 0));
       await page.getByRole('button', { name: 'Pause door' }).click();
@@ -264,3 +295,5 @@ const cases = {
 };
 
 await cases[process.argv[2]]();
+// The test that listens keeps the input open.
+process.exit();

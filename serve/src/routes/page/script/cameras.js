@@ -6,27 +6,29 @@ const EVENTS_MAX = 100;
 
 let cameras = new Map();
 let eventsControl = null;
+/** The same event can come in the list of cameras and in the stream. */
+let eventsKnown = new Set();
 
 /** Shows what the server watches, if it watches something. */
 async function showCameras() {
-  let names = [];
+  let found = [];
   try {
     const body = await (await call('v1/cameras')).json();
-    names = (Array.isArray(body) ? body : body.cameras ?? []).map((camera) => (typeof camera === 'string' ? { name: camera } : camera));
+    found = body.cameras;
   } catch (error) {
     // A server without a loop has no such thing; one that is gone is asked again when it is back.
     if (error instanceof Gone) return;
   }
   for (const { live } of cameras.values()) live(false);
   cameras = new Map();
-  $('cameras').hidden = !names.length;
-  $('camera-list').replaceChildren(...names.map((camera, index) => cameraItem(camera, index < LIVE_MAX)));
+  $('cameras').hidden = !found.length;
+  $('camera-list').replaceChildren(...found.map((camera, index) => cameraItem(camera, index < LIVE_MAX)));
   eventsControl?.abort();
   eventsControl = null;
-  if (names.length) followEvents();
+  if (found.length) followEvents();
 }
 
-function cameraItem({ name, status, why }, isLiveAtFirst) {
+function cameraItem({ name, status, why, questions }, isLiveAtFirst) {
   const image = make('img', { alt: `Live picture of ${name}`, hidden: true });
   const word = make('p', { className: 'hush', textContent: 'Paused' });
   const state = make('span', { className: 'hush' });
@@ -39,7 +41,14 @@ function cameraItem({ name, status, why }, isLiveAtFirst) {
     image.hidden = !isOn;
     word.hidden = isOn;
     word.textContent = 'Paused';
-    if (!isOn) return image.removeAttribute('src');
+    load();
+  };
+  // Nobody looks at a hidden tab.
+  const load = () => {
+    if (!isOn || document.hidden) {
+      image.removeAttribute('src');
+      return;
+    }
     const address = at(`v1/cameras/${encodeURIComponent(name)}/stream`);
     // Pictures cannot bring headers.
     if (keptKey()) address.searchParams.set('key', keptKey());
@@ -58,20 +67,39 @@ function cameraItem({ name, status, why }, isLiveAtFirst) {
   const tellState = (newStatus, reason) => {
     state.textContent = newStatus && newStatus !== 'running' ? `${newStatus}${reason ? `: ${reason}` : ''}` : '';
   };
-  cameras.set(name, { live, isOn: () => isOn, tellState });
+  const answers = make('dl');
+  const lines = new Map();
+  const tellAnswer = ({ question, text, objects }) => {
+    if (!lines.has(question)) {
+      lines.set(question, make('dd'));
+      answers.append(make('div', {}, make('dt', { textContent: `${question}:` }), ' ', lines.get(question)));
+    }
+    lines.get(question).textContent = objects?.length ? objects.map(({ label }) => label).join(', ') : text || 'nothing';
+  };
+  cameras.set(name, { live, load, isOn: () => isOn, tellState, tellAnswer });
   tellState(status, why);
+  for (const { answer, events } of questions) {
+    if (answer) tellAnswer(answer);
+    events.forEach(takeRecord);
+  }
   live(isLiveAtFirst);
   return make('li', {}, make('div', { className: 'live' }, image, word),
-    make('div', { className: 'about' }, make('h3', { textContent: name }), state, button));
+    make('div', { className: 'about' }, make('h3', { textContent: name }), state, button), answers);
 }
 
 async function followEvents() {
   const control = new AbortController();
   eventsControl = control;
+  let last = '';
   while (!control.signal.aborted) {
     try {
-      const response = await call('v1/events', { signal: control.signal, headers: { Accept: 'text/event-stream' } });
-      for await (const { data } of eventsOf(response, control.signal)) takeRecord(data);
+      // What was told while the stream was broken comes first.
+      const headers = { Accept: 'text/event-stream', ...(last && { 'Last-Event-ID': last }) };
+      const response = await call('v1/events', { signal: control.signal, headers });
+      for await (const { id, data } of eventsOf(response, control.signal)) {
+        last = id || last;
+        takeRecord(data);
+      }
     } catch (error) {
       if (error instanceof Refused && error.status !== 429) return;
     }
@@ -83,7 +111,9 @@ async function followEvents() {
 /** A record of docs/json.md. */
 function takeRecord(record) {
   if (record.record === 'camera') cameras.get(record.camera)?.tellState(record.status, record.why);
-  if (record.record !== 'event') return;
+  if (record.record === 'answer') cameras.get(record.camera)?.tellAnswer(record);
+  if (record.record !== 'event' || eventsKnown.has(`${record.id} ${record.phase}`)) return;
+  eventsKnown.add(`${record.id} ${record.phase}`);
   const time = new Date(record.time);
   const lasted = record.lasted_ms == null ? '' : `, after ${(record.lasted_ms / 1000).toFixed(1)}\u00a0s`;
   const what = [record.rule, record.label].filter(Boolean).join(': ') + (record.phase === 'end' ? ` – over${lasted}` : '');
@@ -93,5 +123,6 @@ function takeRecord(record) {
     make('span', { className: 'where', textContent: [record.camera, record.question].filter(Boolean).join(' · ') }));
   $('events').prepend(item);
   while ($('events').children.length > EVENTS_MAX) $('events').lastChild.remove();
+  if (eventsKnown.size > 10 * EVENTS_MAX) eventsKnown = new Set([...eventsKnown].slice(-EVENTS_MAX));
   $('events-none').hidden = true;
 }

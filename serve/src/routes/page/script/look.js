@@ -134,6 +134,8 @@ async function keepLooking() {
   if (isLooping) return;
   isLooping = true;
   while ($('repeat').checked && isLive()) {
+    // Somebody may have pressed the button meanwhile.
+    while (running) await pause(50);
     const began = performance.now();
     const one = await look();
     if (one?.error || (!one && !running)) {

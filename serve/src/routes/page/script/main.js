@@ -56,7 +56,10 @@ function start() {
   };
   onLook = remember;
   new ResizeObserver(redraw).observe($('frame'));
-  document.addEventListener('visibilitychange', () => { if (!document.hidden) wakeHealth(); });
+  document.addEventListener('visibilitychange', () => {
+    for (const { load } of cameras.values()) load();
+    if (!document.hidden) wakeHealth();
+  });
   addEventListener('online', () => wakeHealth());
   watchServer((wasGone) => {
     offerLanguages(server.isDemo);

@@ -108,7 +108,7 @@ async function refusal(response) {
   return new Refused(response.status, message, Number(response.headers.get('Retry-After')) || 0);
 }
 
-/** The events of a stream: name and data. Throws `Gone` if it breaks off. */
+/** The events of a stream: name, data and id. Throws `Gone` if it breaks off. */
 async function* eventsOf(response, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -126,12 +126,14 @@ async function* eventsOf(response, signal) {
     rest = blocks.pop();
     for (const block of blocks) {
       let name = 'message';
+      let id = '';
       const data = [];
       for (const line of block.split('\n')) {
         if (line.startsWith('event:')) name = line.slice(6).trim();
+        if (line.startsWith('id:')) id = line.slice(3).trim();
         if (line.startsWith('data:')) data.push(line.slice(5).trimStart());
       }
-      if (data.length) yield { name, data: JSON.parse(data.join('\n')) };
+      if (data.length) yield { name, id, data: JSON.parse(data.join('\n')) };
     }
   }
 }
