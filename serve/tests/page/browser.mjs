@@ -53,6 +53,15 @@ export async function withPage({ camera, flags = [], expected = [], address = gi
     page.on('request', (request) => {
       if (!['data:', 'blob:'].includes(new URL(request.url()).protocol) && !request.url().startsWith(address)) wrong.push(`request to ${request.url()}`);
     });
+    await page.addInitScript(() => {
+      // Read from a copy: browsers warn if a canvas that is drawn on is read again and again.
+      window.marksPixels = () => {
+        const marks = document.getElementById('marks');
+        const copy = new OffscreenCanvas(marks.width, marks.height).getContext('2d', { willReadFrequently: true });
+        copy.drawImage(marks, 0, 0);
+        return copy.getImageData(0, 0, marks.width, marks.height);
+      };
+    });
     await page.goto(address);
     await page.locator('#status[data-state=ready]').waitFor();
     await steps(page, context);
@@ -99,8 +108,7 @@ export const looksSoFar = (page) => page.locator('#looks > li').count();
 /** The canvas must show each box in the colour of its label, there and nowhere beside. */
 export async function boxesAreDrawn(page, objects, image) {
   const shares = await page.evaluate(([boxes, size]) => {
-    const canvas = document.getElementById('marks');
-    const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    const { data, width, height } = window.marksPixels();
     const chips = [...document.querySelectorAll('#objects .chip')].map((chip) => chip.dataset.color);
     const rgb = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
     const [across, down] = [width / size.width, height / size.height];

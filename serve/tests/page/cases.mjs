@@ -59,8 +59,7 @@ const cases = {
       // The mask, pixel by pixel where it is clear what must be there.
       await look(page, 'segment', given.mask.label);
       const [set, unset] = await page.evaluate(([points, size]) => {
-        const canvas = document.getElementById('marks');
-        const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const { data, width, height } = window.marksPixels();
         const alpha = ([x, y]) => data[(Math.floor((y + 0.5) * height / size.height) * width + Math.floor((x + 0.5) * width / size.width)) * 4 + 3];
         return points.map((some) => some.map(alpha));
       }, [[given.mask.set, given.mask.unset], given.image]);

@@ -31,7 +31,7 @@ async function showCameras() {
 function cameraItem({ name, status, why, questions }, isLiveAtFirst) {
   const image = make('img', { alt: `Live picture of ${name}`, hidden: true });
   const word = make('p', { className: 'hush', textContent: 'Paused' });
-  const state = make('span', { className: 'hush' });
+  const state = make('p', { className: 'hush', hidden: true });
   const button = make('button', { type: 'button', className: 'quiet' });
   let isOn = false;
   const live = (isWanted) => {
@@ -65,7 +65,8 @@ function cameraItem({ name, status, why, questions }, isLiveAtFirst) {
     live(!isOn);
   };
   const tellState = (newStatus, reason) => {
-    state.textContent = newStatus && newStatus !== 'running' ? `${newStatus}${reason ? `: ${reason}` : ''}` : '';
+    state.hidden = newStatus === 'running';
+    state.textContent = reason ? `${newStatus}: ${reason}` : newStatus;
   };
   const answers = make('dl');
   const lines = new Map();
@@ -84,7 +85,7 @@ function cameraItem({ name, status, why, questions }, isLiveAtFirst) {
   }
   live(isLiveAtFirst);
   return make('li', {}, make('div', { className: 'live' }, image, word),
-    make('div', { className: 'about' }, make('h3', { textContent: name }), state, button), answers);
+    make('div', { className: 'about' }, make('h3', { textContent: name }), button), make('div', { className: 'told' }, state, answers));
 }
 
 async function followEvents() {

@@ -28,6 +28,7 @@ async function itemOf(one) {
     showStill(one.picture, one.picture.name === 'camera' ? 'Earlier picture' : null);
     showLook(one);
     markCurrent();
+    showPicture();
   };
   try {
     const bitmap = await createImageBitmap(one.picture.blob);

@@ -1,12 +1,5 @@
 // Puts the parts together.
 
-/** Where the page is one column, the form may be far below the picture and what is drawn on it. */
-function showPicture() {
-  if (matchMedia('(min-width: 900px)').matches || $('frame').hidden) return;
-  const isCalm = matchMedia('(prefers-reduced-motion: reduce)').matches;
-  $('stage').scrollIntoView({ block: 'nearest', behavior: isCalm ? 'auto' : 'smooth' });
-}
-
 function start() {
   offerLanguages(false);
   showForm();

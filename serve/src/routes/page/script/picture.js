@@ -88,6 +88,13 @@ function showSource(badge) {
   onSource();
 }
 
+/** Where the page is one column, the form may be far below the picture and what is drawn on it. */
+function showPicture() {
+  if (matchMedia('(min-width: 900px)').matches || $('frame').hidden) return;
+  const isCalm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  $('stage').scrollIntoView({ block: 'nearest', behavior: isCalm ? 'auto' : 'smooth' });
+}
+
 // The camera
 
 const CAMERA_PROBLEMS = {
