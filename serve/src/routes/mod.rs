@@ -6,6 +6,7 @@ mod looks;
 mod moondream;
 mod ollama;
 mod openai;
+mod page;
 mod stream;
 
 use std::sync::{Arc, PoisonError};
@@ -59,6 +60,7 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     let document = Arc::new(document);
     let router = router
         .route("/openapi.json", get(move || async move { Json(document.as_ref().clone()) }))
+        .merge(page::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(app.clone(), access::check))

@@ -85,11 +85,16 @@ impl Got {
 
 impl Running {
     pub fn start(options: ServerOptions) -> Self {
-        Self::start_with(options, None)
+        Self::start_at("127.0.0.1:0".parse().unwrap(), options, None)
     }
 
     pub fn start_with(options: ServerOptions, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), options, tls)
+    }
+
+    /// At a given address, for servers that come back.
+    pub fn start_at(address: SocketAddr, options: ServerOptions, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let server = Server::start(&model(), options, vec![listener], tls, Turn::default()).unwrap();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
