@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let number =
         |at: usize, default: usize| numbers.get(at).map_or(default, |text| text.parse().expect("a number"));
     let (clients, seconds, new_tokens) = (number(0, 64), number(1, 60), number(2, 24));
-    let model = palmtop::Model::open(file).expect("a model file");
+    let model = palmtop::Model::open(file.as_ref()).expect("a model file");
     let pictures: Vec<Vec<u8>> = (0..8).map(load::picture).collect();
     println!("the right answers to {} requests are found …", pictures.len() * load::PROMPTS.len());
     let known = load::known(&model, &pictures, new_tokens);

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     };
     let tokens: usize = tokens.parse().expect("a number of tokens");
     let rounds = rounds.first().map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
-    let model = palmtop::Model::open(file).expect("a model file");
+    let model = palmtop::Model::open(file.as_ref()).expect("a model file");
     let server = start::server(&model, start::options(16, tokens));
     let url = format!("http://{}/v1/looks?prompt=caption+en&max_new_tokens={tokens}", server.addresses()[0]);
     let agent =
