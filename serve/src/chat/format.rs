@@ -158,6 +158,8 @@ fn choices(schema: &Schema, node: &Value) -> Result<Option<Vec<(String, Value)>>
         vec![value.clone()]
     } else if node.get("type").is_some_and(|one| one == "boolean") {
         vec![true.into(), false.into()]
+    } else if node.get("type").is_some_and(|one| one == "integer" || one == "number") {
+        whole_numbers(node)?
     } else if let Some(several) = several {
         let of = |one: &Value| schema.resolve(one).ok()?.get("const").cloned();
         match several.iter().map(of).collect() {
@@ -182,6 +184,33 @@ fn choices(schema: &Schema, node: &Value) -> Result<Option<Vec<(String, Value)>>
         Ok((text, value))
     });
     texts.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// What an unlimited number is chosen from.
+const NUMBERS: (i64, i64) = (0, 100);
+
+/// The whole numbers of a schema: what counting questions are answered with.
+fn whole_numbers(node: &Value) -> Result<Vec<Value>, String> {
+    const KNOWN: [&str; 6] = ["type", "minimum", "maximum", "title", "description", "default"];
+    if let Some((name, _)) =
+        node.as_object().into_iter().flatten().find(|(name, _)| !KNOWN.contains(&name.as_str()))
+    {
+        return Err(format!("numbers can have a minimum and a maximum, not {name:?}"));
+    }
+    let limit = |name: &str| node.get(name).and_then(Value::as_f64);
+    // Beyond these a range is too long anyway.
+    let whole = |limit: f64| limit.clamp(-1e9, 1e9) as i64;
+    let least = limit("minimum").map(|least| whole(least.ceil()));
+    let most = limit("maximum").map(|most| whole(most.floor()));
+    let (least, most) = match (least, most) {
+        (Some(least), None) => (least, NUMBERS.1.max(least)),
+        (None, Some(most)) => (NUMBERS.0.min(most), most),
+        (least, most) => (least.unwrap_or(NUMBERS.0), most.unwrap_or(NUMBERS.1)),
+    };
+    if most.saturating_sub(least) >= CHOICES_MAX as i64 {
+        return Err(format!("{least} to {most} are too many numbers to choose from"));
+    }
+    Ok((least..=most).map(Value::from).collect())
 }
 
 /// True if the answer came to its end.
@@ -213,6 +242,23 @@ mod tests {
         assert_eq!(texts(object(json!({"type": "boolean"}))).1, ["yes", "no"]);
         assert_eq!(texts(object(json!({"enum": [1, 2]}))).1, ["1", "2"]);
         assert_eq!(texts(object(json!({"anyOf": [{"const": "a"}, {"const": "b"}]}))).1, ["a", "b"]);
+        assert_eq!(
+            texts(object(json!({"type": "integer", "minimum": 1, "maximum": 3.5}))).1,
+            ["1", "2", "3"]
+        );
+        let all = texts(json!({"type": "number"})).1;
+        assert_eq!((all.len(), all[0].as_str(), all[100].as_str()), (101, "0", "100"));
+        for odd in
+            [json!({"type": "integer", "minimum": 1e300}), json!({"type": "integer", "maximum": 1e300})]
+        {
+            let _ = read(odd, "ocr");
+        }
+        assert!(read(json!({"type": "integer", "multipleOf": 2}), "ocr").unwrap_err().contains("multipleOf"));
+        assert!(
+            read(json!({"type": "integer", "minimum": 2, "maximum": 1}), "ocr")
+                .unwrap_err()
+                .contains("0 choices")
+        );
         assert!(read(json!({"enum": []}), "ocr").unwrap_err().contains("0 choices"));
         assert!(read(json!({"enum": [[]]}), "ocr").unwrap_err().contains("cannot be chosen"));
     }
