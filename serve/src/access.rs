@@ -191,7 +191,10 @@ mod tests {
         assert!(access.check_key(&right, None, "/v1/looks").is_ok());
         assert!(access.check_key(&headers(&[(MOONDREAM_KEY, "secret-key")]), None, "/v1/query").is_ok());
         assert!(access.check_key(&none, Some("a=b&key=secret-key"), "/v1/events").is_ok());
-        assert!(access.check_key(&none, Some("key=%73ecret%2Dkey"), "/v1/events").is_ok(), "as browsers write it");
+        assert!(
+            access.check_key(&none, Some("key=%73ecret%2Dkey"), "/v1/events").is_ok(),
+            "as browsers write it"
+        );
         for wrong in ["Bearer secret-ke", "Bearer secret-key2", "Basic secret-key", "Bearer ", "ä"] {
             let wrong = headers(&[(header::AUTHORIZATION, wrong)]);
             assert!(access.check_key(&wrong, None, "/v1/looks").is_err());

@@ -16,8 +16,8 @@
 pub mod access;
 pub mod answer;
 pub mod app;
-mod chat;
 pub mod cameras;
+mod chat;
 pub mod counts;
 pub mod engine;
 pub mod fetch;

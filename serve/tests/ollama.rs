@@ -89,6 +89,8 @@ fn prompts_systems_and_options_are_read_as_ollama_does() {
 fn clients_learn_about_the_model() {
     let running = Running::start(options());
     assert!(running.get("/api/version").json()["version"].as_str().unwrap().starts_with("0."));
+    // The program `ollama` looks here whether somebody is there.
+    assert_eq!(running.agent.head(running.url("/")).call().unwrap().status(), 200);
     let tags = running.get("/api/tags").json();
     let listed = &tags["models"][0];
     assert_eq!((&listed["name"], &listed["model"]), (&json!("demo:latest"), &json!("demo:latest")));

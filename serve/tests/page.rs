@@ -26,12 +26,18 @@ fn the_page_is_one_file_under_a_strict_policy() {
     options.access.key = Some(ApiKey::new(KEY).unwrap());
     let running = Running::start(options);
     let got = running.get("/");
-    assert_eq!((got.status, got.header("content-type")), (200, Some("text/html; charset=utf-8")), "without key");
+    assert_eq!(
+        (got.status, got.header("content-type")),
+        (200, Some("text/html; charset=utf-8")),
+        "without key"
+    );
     assert!(got.body.len() < PAGE_BYTES_MAX, "{} bytes", got.body.len());
     assert!(!got.body.contains("{{"), "all parts are put in");
 
     let policy = got.header("content-security-policy").unwrap();
-    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe") && !policy.contains("http"));
+    assert!(
+        policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe") && !policy.contains("http")
+    );
     for (tag, directive) in [("script", "script-src"), ("style", "style-src")] {
         let after = got.body.split_once(&format!("<{tag}")).unwrap().1.split_once('>').unwrap().1;
         let inside = after.split_once(&format!("</{tag}>")).unwrap().0;
@@ -39,12 +45,18 @@ fn the_page_is_one_file_under_a_strict_policy() {
         assert!(policy.contains(&format!("{directive} 'sha256-{hash}';")), "{directive} of {policy}");
         assert_eq!(got.body.matches(&format!("<{tag}")).count(), 1, "the only {tag}");
     }
-    assert!(!got.body.contains(" style=") && !got.body.contains(" onclick="), "nothing that the policy forbids");
+    assert!(
+        !got.body.contains(" style=") && !got.body.contains(" onclick="),
+        "nothing that the policy forbids"
+    );
     // Elsewhere: names of XML, and the words about secure pages.
     let addresses = got.body.match_indices("//").filter(|(at, _)| got.body[..*at].ends_with(':'));
     for (at, _) in addresses {
         let address = &got.body[at + 2..];
-        assert!(address.starts_with("www.w3.org/2000/svg") || address.starts_with("localhost)"), "{address:.40}");
+        assert!(
+            address.starts_with("www.w3.org/2000/svg") || address.starts_with("localhost)"),
+            "{address:.40}"
+        );
     }
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
@@ -92,7 +104,8 @@ fn given(driver: &Driver, running: &Running, folder: &Path) -> Value {
     let things = ["bus", "panda"];
     let prompts = ["caption en", "segment panda"];
     let right = right_answers(&picture, &prompts);
-    let sample = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routes/page/samples/scene.webp"));
+    let sample =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routes/page/samples/scene.webp"));
     let sample_caption = right_answers(&sample.unwrap(), &["caption en"]).remove(0).text;
     let detect = json!({"picture": BASE64_STANDARD.encode(&picture), "prompts": [format!("detect {}", things.join(" ; "))]});
     let key = format!("Bearer {KEY}");
@@ -133,7 +146,8 @@ fn mask_points(answer: &palmtop::Answer, (width, height): (u32, u32)) -> Value {
     let is_set = |x: i64, y: i64| x >= 0 && y >= 0 && mask.contains(x as u32, y as u32);
     let square = |x: u32, y: u32| {
         let (x, y) = (i64::from(x), i64::from(y));
-        (y - AROUND..=y + AROUND).flat_map(move |row| (x - AROUND..=x + AROUND).map(move |column| (column, row)))
+        (y - AROUND..=y + AROUND)
+            .flat_map(move |row| (x - AROUND..=x + AROUND).map(move |column| (column, row)))
     };
     let bounds = object.bounding_box;
     let (mut set, mut unset) = (Vec::new(), Vec::new());

@@ -98,7 +98,10 @@ async fn page(headers: HeaderMap) -> Response {
         (header::CONTENT_SECURITY_POLICY, page.policy.clone()),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (PERMISSIONS, HeaderValue::from_static("camera=(self), microphone=(), geolocation=(), display-capture=()")),
+        (
+            PERMISSIONS,
+            HeaderValue::from_static("camera=(self), microphone=(), geolocation=(), display-capture=()"),
+        ),
         (OPENER, HeaderValue::from_static("same-origin")),
     ];
     (caching, rest, page.html.clone()).into_response()
