@@ -107,8 +107,8 @@ pub struct AccessArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pictures by address")]
 pub struct FetchArgs {
-    /// Fetch pictures whose addresses clients give, from this host: images.example.com, *.example.com, or a network such
-    /// as 192.168.1.0/24. Private addresses only if their host or network is named so. Repeat the option for more
+    /// Fetch pictures whose addresses clients give, from this host: images.example.com, *.example.com, or a network
+    /// such as 192.168.1.0/24. Private addresses only if their host or network is named so. Repeat the option for more
     #[arg(long, value_name = "HOST")]
     pub allow_fetch: Vec<String>,
     /// Megabytes of such a picture at most

@@ -7,8 +7,8 @@ use palmtop::tasks::Mask;
 /// Directions in which an edge runs, the mask on its right hand; each turn to the right is the next one.
 const STEPS: [(isize, isize); 4] = [(1, 0), (0, 1), (-1, 0), (0, -1)];
 
-/// The path of a mask in parts of its box, and the box in pixels of the picture: left, top, right, bottom. `None` if the
-/// mask is empty.
+/// The path of a mask in parts of its box, and the box in pixels of the picture: left, top, right, bottom. `None` if
+/// the mask is empty.
 pub(super) fn outline(mask: &Mask) -> Option<(String, [u32; 4])> {
     let (width, height) = (mask.width() as usize, mask.height() as usize);
     let pixels: Vec<bool> = mask.rows().flatten().collect();

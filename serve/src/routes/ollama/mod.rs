@@ -52,8 +52,8 @@ async fn chat(State(app): State<Arc<App>>, received: Received) -> Result<Respons
 
 /// Answers a prompt about pictures, as Ollama does.
 ///
-/// The prompt becomes PaliGemma's, as in `/v1/chat/completions`; with `raw` it is given to the model as it is. Without a
-/// prompt it only says that the model is there.
+/// The prompt becomes PaliGemma's, as in `/v1/chat/completions`; with `raw` it is given to the model as it is. Without
+/// a prompt it only says that the model is there.
 #[utoipa::path(
     post, path = "/api/generate", tag = "Ollama",
     request_body = GenerateRequest,
