@@ -46,7 +46,7 @@ fn all_that_it_names_is_there() {
         let asked = match path {
             "/v1/cameras/{name}/stream" => "/v1/cameras/door/stream?fps=0".to_owned(),
             "/v1/events" => "/v1/events?all=maybe".to_owned(),
-            _ => path.replace("{name}", "door"),
+            _ => path.replace("{name}", "door").replace("{id}", "demo"),
         };
         assert!(!asked.contains('{'), "{path}: say here what stands for its parameters");
         let got = match method {

@@ -261,8 +261,8 @@ struct Accepted {
 
 /// Tells the loop something.
 ///
-/// In words `ask`, `ask QUESTION`, `pause` or `resume`; in JSON `{"ask": {"question": …, "camera": …}}`, of which either
-/// may be absent, and `{"prompt": {"question": …, "prompt": …}}`.
+/// In words `ask`, `ask QUESTION`, `pause` or `resume`; in JSON `{"ask": {"question": …, "camera": …}}`, of which
+/// either may be absent, and `{"prompt": {"question": …, "prompt": …}}`.
 #[utoipa::path(
     post, path = "/v1/commands", tag = "cameras",
     request_body(content((String = "text/plain"), (Object = "application/json"))),
