@@ -56,13 +56,9 @@ fn all_that_it_names_is_there() {
             "post" => running.post(&asked, &[("content-type", "application/json")], body),
             other => panic!("{path}: say here how to ask with {other}"),
         };
-        let exists = ![404, 405].contains(&got.status) || got.body.contains("camera");
-        assert!(
-            exists && got.status < 504 && got.status != 500,
-            "{method} {path}: {} {}",
-            got.status,
-            got.body
-        );
+        // What is named in a request may not be there; the path itself is.
+        let exists = got.status != 405 && !got.body.contains("there is nothing at this path");
+        assert!(exists && got.status != 500, "{method} {path}: {} {}", got.status, got.body);
         let told = operation["responses"].as_object().unwrap();
         assert!(
             told.contains_key(&got.status.to_string()),

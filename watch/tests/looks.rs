@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use palmtop::image::{Frame, ImageLimits, RgbImage, decode_file};
 use palmtop::{CancelToken, Error, GenerateOptions, Grammar, Limits, Model, Session};
-use palmtop_watch::look::{Latencies, LookReport, Looker, Question};
+use palmtop_watch::look::{self, Latencies, LookReport, Looker, Question};
 
 fn demo(path: &str) -> std::path::PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo")).join(path)
@@ -91,6 +92,38 @@ fn answers_are_those_of_each_question_alone() {
         }
         assert!(drafted > 20, "{drafted}");
     }
+}
+
+/// Counts turns, and that no two of them overlap.
+struct Turns(Arc<AtomicUsize>, AtomicBool);
+
+impl look::Turns for Turns {
+    fn take(&self, compute: &mut dyn FnMut()) {
+        assert!(!self.1.swap(true, Ordering::SeqCst), "a turn within a turn");
+        compute();
+        self.0.fetch_add(1, Ordering::SeqCst);
+        self.1.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn every_pass_takes_a_turn_and_answers_are_the_same() {
+    let (model, pictures) = (model(), pictures());
+    let questions = questions(&model);
+    let turns = Arc::new(AtomicUsize::new(0));
+    let session = Session::new(&model, &limits(2)).unwrap();
+    let mut looker = Looker::new(session, questions.clone(), &CancelToken::default()).unwrap();
+    looker.take_turns(Box::new(Turns(turns.clone(), AtomicBool::new(false))));
+    let frame = Frame::from(pictures[0].view());
+    assert!(looker.encode(frame, None).unwrap());
+    assert_eq!(turns.load(Ordering::SeqCst), 1, "the encoder");
+    let first = alone(&model, &questions[2], &pictures)[0].clone();
+    looker.answer(|q| q == 2, None, &mut |_, answer| assert_eq!(answer.tokens, first)).unwrap();
+    let one = turns.load(Ordering::SeqCst);
+    // A prefill, and a step for what the choice leaves open.
+    assert!((2..=2 + first.len()).contains(&one), "{one}");
+    looker.answer(|_| true, None, &mut |_, _| {}).unwrap();
+    assert!(turns.load(Ordering::SeqCst) >= one + questions.len(), "a prefill for each");
 }
 
 #[test]

@@ -259,8 +259,10 @@ struct Accepted {
     accepted: bool,
 }
 
-/// Tells the loop something: `ask`, `ask QUESTION`, `pause` or `resume`, or in JSON `{"ask": {"question": …, "camera": …}}`
-/// and `{"prompt": {"question": …, "prompt": …}}`.
+/// Tells the loop something.
+///
+/// In words `ask`, `ask QUESTION`, `pause` or `resume`; in JSON `{"ask": {"question": …, "camera": …}}`, of which
+/// either may be absent, and `{"prompt": {"question": …, "prompt": …}}`.
 #[utoipa::path(
     post, path = "/v1/commands", tag = "cameras",
     request_body(content((String = "text/plain"), (Object = "application/json"))),

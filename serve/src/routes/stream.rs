@@ -93,17 +93,31 @@ async fn stream(
 }
 
 async fn talk(socket: WebSocket, app: Arc<App>, _place: OwnedSemaphorePermit) {
-    let (mut sink, stream) = socket.split();
+    let (mut sink, mut stream) = socket.split();
     let newest = Newest::default();
     let (out, outbox) = mpsc::channel(WAITING_MAX);
     let close = tokio::select! {
-        close = read(stream, &app, &newest, out.clone()) => close,
+        close = read(&mut stream, &app, &newest, out.clone()) => close,
         close = work(&app, &newest, out) => close,
         close = write(&mut sink, outbox, app.options.send_timeout) => close,
     };
     if let Some((code, reason)) = close {
         let frame = CloseFrame { code, reason: reason.into() };
-        let _ = timeout(CLOSE_WITHIN, sink.send(Message::Close(Some(frame)))).await;
+        let close = async {
+            if sink.send(Message::Close(Some(frame))).await.is_err() {
+                return;
+            }
+            // If the connection were cut while something of the client's is still unread, its system would throw away
+            // what it has not read yet, the reason included.
+            loop {
+                match stream.next().await {
+                    None => return,
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => std::future::pending().await,
+                }
+            }
+        };
+        let _ = timeout(CLOSE_WITHIN, close).await;
     }
 }
 
@@ -227,7 +241,7 @@ impl Newest {
 
 /// Takes what the client sends.
 async fn read(
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     app: &App,
     newest: &Newest,
     out: mpsc::Sender<Value>,

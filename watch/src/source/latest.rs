@@ -251,6 +251,24 @@ mod tests {
     }
 
     #[test]
+    fn somebody_who_looks_on_sees_what_the_loop_does_not() {
+        struct Seen(Mutex<Vec<u8>>);
+        impl Tap for Seen {
+            fn see(&self, bytes: &[u8], layout: Layout, _: Instant, _: SystemTime) {
+                assert_eq!(layout, Layout::Encoded);
+                self.0.lock().unwrap().extend(bytes);
+            }
+        }
+        let latest = Latest::new(Pace::Live, Bell::default());
+        let seen = Arc::new(Seen(Mutex::default()));
+        put(&latest, 0, Vec::new());
+        latest.set_tap(seen.clone());
+        (1..4).for_each(|n| _ = put(&latest, n, Vec::new()));
+        assert_eq!(byte(latest.take(None, NOW)), Some((3, 3)));
+        assert_eq!(*seen.0.lock().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
     fn capture_ends_when_nobody_looks_any_more() {
         let latest = Latest::new(Pace::Every, Bell::default());
         put(&latest, 0, Vec::new()).unwrap();
