@@ -285,7 +285,7 @@ const cases = {
       await answerOf(page);
       await look(page, 'segment', 'rocket ; guitar');
       await page.mouse.move(0, 0);
-      await page.evaluate(() => document.activeElement.blur());
+      await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
       // Until the button says again what it copies.
       await page.locator('#copy-json').filter({ hasText: 'Copy JSON' }).waitFor();
       await page.screenshot({ path: given.screenshot });
