@@ -3,6 +3,8 @@
 mod common;
 #[path = "../../tests/common/skip.rs"]
 mod skip;
+#[path = "page/watched.rs"]
+mod watched;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -153,7 +155,8 @@ fn mask_points(answer: &palmtop::Answer, (width, height): (u32, u32)) -> Value {
     json!({"label": object.label, "set": set, "unset": unset})
 }
 
-/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again.
+/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again, or for the loop to go
+/// on.
 fn case(name: &str, options: ServerOptions) {
     let Some(driver) = driver(&format!("the page ({name}) in a browser")) else { return };
     let folder = std::env::temp_dir().join(format!("palmtop-page-{name}-{}", std::process::id()));
@@ -175,6 +178,8 @@ fn case(name: &str, options: ServerOptions) {
         match line.unwrap().as_str() {
             "end" => running.end(),
             "start" => running = Running::start_at(address, options.clone(), None),
+            "picture" => watched::picture(&options.cameras),
+            "go on" => watched::go_on(&options.cameras),
             other => {
                 println!("{other}");
                 continue;
@@ -231,7 +236,9 @@ fn narrow_screens_fingers_keyboards_and_readers_can_use_it() {
 
 #[test]
 fn cameras_of_the_server_are_shown_with_their_events() {
-    case("cameras", options());
+    let options = options();
+    watched::begin(&options.cameras);
+    case("cameras", options);
 }
 
 /// `docs/page.png`, for the README: `cargo test -p palmtop-serve --test page -- --ignored`.
