@@ -3,6 +3,8 @@
 mod common;
 #[path = "../../tests/common/skip.rs"]
 mod skip;
+#[path = "page/watched.rs"]
+mod watched;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -130,7 +132,7 @@ fn given(driver: &Driver, running: &Running, folder: &Path) -> Value {
         // As text: not every reader of JSON keeps the last digit of a number.
         "things": things, "looks": looks.body,
         "mask": mask_points(&right[1], pixels.dimensions()),
-        "key": KEY, "screenshot": Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png"),
+        "key": KEY, "screenshot": screenshot(),
     })
 }
 
@@ -167,7 +169,8 @@ fn mask_points(answer: &palmtop::Answer, (width, height): (u32, u32)) -> Value {
     json!({"label": object.label, "set": set, "unset": unset})
 }
 
-/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again.
+/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again, or for the loop to go
+/// on.
 fn case(name: &str, options: ServerOptions) {
     let Some(driver) = driver(&format!("the page ({name}) in a browser")) else { return };
     let folder = std::env::temp_dir().join(format!("palmtop-page-{name}-{}", std::process::id()));
@@ -189,6 +192,8 @@ fn case(name: &str, options: ServerOptions) {
         match line.unwrap().as_str() {
             "end" => running.end(),
             "start" => running = Running::start_at(address, options.clone(), None),
+            "picture" => watched::picture(&options.cameras),
+            "go on" => watched::go_on(&options.cameras),
             other => {
                 println!("{other}");
                 continue;
@@ -245,12 +250,29 @@ fn narrow_screens_fingers_keyboards_and_readers_can_use_it() {
 
 #[test]
 fn cameras_of_the_server_are_shown_with_their_events() {
-    case("cameras", options());
+    let options = options();
+    watched::begin(&options.cameras);
+    case("cameras", options);
 }
 
 /// `docs/page.png`, for the README: `cargo test -p palmtop-serve --test page -- --ignored`.
 #[test]
 #[ignore = "writes a file of the project"]
 fn the_picture_of_the_page_is_made() {
+    /// Colours are rounded to multiples of this, which nobody sees: two thirds of the bytes. White stays white.
+    const STEP: u8 = 5;
     case("picture", options());
+    let file = screenshot();
+    let mut pixels = image::open(&file).unwrap().to_rgb8();
+    pixels.iter_mut().for_each(|value| *value = value.saturating_add(STEP / 2) / STEP * STEP);
+    let (compression, filter) =
+        (image::codecs::png::CompressionType::Best, image::codecs::png::FilterType::Adaptive);
+    let writer = std::fs::File::create(&file).unwrap();
+    let encoder = image::codecs::png::PngEncoder::new_with_quality(writer, compression, filter);
+    pixels.write_with_encoder(encoder).unwrap();
+    assert!(std::fs::metadata(&file).unwrap().len() < 150_000);
+}
+
+fn screenshot() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png")
 }

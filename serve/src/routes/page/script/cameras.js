@@ -16,7 +16,7 @@ async function showCameras() {
     const body = await (await call('v1/cameras')).json();
     found = body.cameras;
   } catch (error) {
-    // A server without a loop has no such thing; one that is gone is asked again when it is back.
+    // A server that is gone is asked again when it is back; one that wants a key, when there is one.
     if (error instanceof Gone) return;
   }
   for (const { live } of cameras.values()) live(false);
@@ -81,7 +81,7 @@ function cameraItem({ name, status, why, questions }, isLiveAtFirst) {
   tellState(status, why);
   for (const { answer, events } of questions) {
     if (answer) tellAnswer(answer);
-    events.forEach(takeRecord);
+    events.forEach(takeEvent);
   }
   live(isLiveAtFirst);
   return make('li', {}, make('div', { className: 'live' }, image, word),
@@ -113,15 +113,19 @@ async function followEvents() {
 function takeRecord(record) {
   if (record.record === 'camera') cameras.get(record.camera)?.tellState(record.status, record.why);
   if (record.record === 'answer') cameras.get(record.camera)?.tellAnswer(record);
-  if (record.record !== 'event' || eventsKnown.has(`${record.id} ${record.phase}`)) return;
-  eventsKnown.add(`${record.id} ${record.phase}`);
-  const time = new Date(record.time);
-  const lasted = record.lasted_ms == null ? '' : `, after ${(record.lasted_ms / 1000).toFixed(1)}\u00a0s`;
-  const what = [record.rule, record.label].filter(Boolean).join(': ') + (record.phase === 'end' ? ` – over${lasted}` : '');
+  if (record.record === 'event') takeEvent(record);
+}
+
+function takeEvent(event) {
+  const known = `${event.id} ${event.phase}`;
+  if (eventsKnown.has(known)) return;
+  eventsKnown.add(known);
+  const lasted = event.lasted_ms == null ? '' : `, after ${(event.lasted_ms / 1000).toFixed(1)}\u00a0s`;
+  const what = [event.rule, event.label].filter(Boolean).join(': ') + (event.phase === 'end' ? ` – over${lasted}` : '');
   const item = make('li', {},
-    make('time', { dateTime: record.time, textContent: time.toLocaleTimeString() }),
+    make('time', { dateTime: event.time, textContent: new Date(event.time).toLocaleTimeString() }),
     make('span', { textContent: what }),
-    make('span', { className: 'where', textContent: [record.camera, record.question].filter(Boolean).join(' · ') }));
+    make('span', { className: 'where', textContent: [event.camera, event.question].filter(Boolean).join(' · ') }));
   $('events').prepend(item);
   while ($('events').children.length > EVENTS_MAX) $('events').lastChild.remove();
   if (eventsKnown.size > 10 * EVENTS_MAX) eventsKnown = new Set([...eventsKnown].slice(-EVENTS_MAX));

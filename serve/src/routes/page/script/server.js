@@ -166,6 +166,7 @@ function askForKey(wasWrong) {
       asking = null;
       dialog.close();
       resolve(Boolean(key));
+      if (key) onServer(false);
     };
     $('key-form').onsubmit = (event) => {
       event.preventDefault();
