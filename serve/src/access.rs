@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::Response;
 use subtle::ConstantTimeEq;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::app::App;
 use crate::problem::Problem;
@@ -71,12 +71,12 @@ impl Access {
             false => AllowOrigin::list(self.origins.iter().filter_map(|o| HeaderValue::from_str(o).ok())),
         };
         let exposed = [header::RETRY_AFTER, crate::log::REQUEST_ID, WARNING];
-        let allowed = [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, MOONDREAM_KEY];
         Some(
             CorsLayer::new()
                 .allow_origin(origins)
                 .allow_methods([Method::GET, Method::POST])
-                .allow_headers(allowed)
+                // OpenAI's client sends a dozen of its own, and none does more than the origin may.
+                .allow_headers(AllowHeaders::mirror_request())
                 .expose_headers(exposed),
         )
     }

@@ -118,3 +118,33 @@ fn its_references_lead_somewhere() {
         assert!(document.pointer(pointer).is_some(), "{reference}");
     }
 }
+
+#[test]
+fn each_interface_has_bodies_of_its_own() {
+    let (_running, document) = document();
+    for (path, fields) in [
+        ("/v1/looks", &["picture", "prompts"][..]),
+        ("/v1/chat/completions", &["messages", "logprobs", "response_format"]),
+        ("/api/chat", &["messages", "options", "keep_alive"]),
+        ("/api/generate", &["prompt", "images", "options"]),
+        ("/v1/segment", &["image_url", "object", "settings"]),
+    ] {
+        let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        let pointer = schema["$ref"].as_str().unwrap_or_else(|| panic!("{path}: {schema}"));
+        let text = resolved(&document, document.pointer(&pointer[1..]).unwrap(), 0).to_string();
+        for field in fields {
+            assert!(text.contains(&format!("\"{field}\":")), "{path} has no {field}: {text}");
+        }
+    }
+}
+
+/// A schema with those of its parts that it takes whole.
+fn resolved(document: &Value, schema: &Value, depth: usize) -> Value {
+    let parts = schema["allOf"].as_array().into_iter().flatten();
+    let parts = parts.map(|part| match part["$ref"].as_str() {
+        Some(pointer) if depth < 4 => resolved(document, document.pointer(&pointer[1..]).unwrap(), depth + 1),
+        _ => part.clone(),
+    });
+    let parts: Vec<Value> = parts.collect();
+    if parts.is_empty() { schema["properties"].clone() } else { Value::Array(parts) }
+}

@@ -5,7 +5,7 @@ use palmtop::model::Model;
 use serde_json::{Map, Value, json};
 
 use super::rule;
-use super::schema::{Schema, Shape, properties};
+use super::schema::{Schema, Shape, properties, short};
 use crate::answer;
 use crate::app::App;
 use crate::engine::{Finished, Stop};
@@ -179,7 +179,9 @@ fn choices(schema: &Schema, node: &Value) -> Result<Option<Vec<(String, Value)>>
             // As the model answers questions.
             Value::Bool(true) => "yes".to_owned(),
             Value::Bool(false) => "no".to_owned(),
-            other => return Err(format!("{other} cannot be chosen; texts, numbers and booleans can")),
+            other => {
+                return Err(format!("{} cannot be chosen; texts, numbers and booleans can", short(other)));
+            }
         };
         Ok((text, value))
     });

@@ -55,7 +55,8 @@ impl Schema {
             if let Some(reference) = node.get("$ref") {
                 let pointer = reference.as_str().and_then(|text| text.strip_prefix('#'));
                 let found = pointer.and_then(|pointer| self.0.pointer(pointer));
-                node = found.ok_or_else(|| format!("the schema has nothing at its reference {reference}"))?;
+                node = found
+                    .ok_or_else(|| format!("the schema has nothing at its reference {}", short(reference)))?;
                 continue;
             }
             let several = ["anyOf", "oneOf", "allOf"].iter().find_map(|name| node.get(name)?.as_array());
@@ -79,7 +80,7 @@ impl Schema {
         let fields = match node {
             Value::Bool(true) => return Ok(()),
             Value::Object(fields) if depth < DEPTH => fields,
-            _ => return Err(format!("{place} cannot be {node}")),
+            _ => return Err(format!("{place} cannot be {}", short(node))),
         };
         let names: &[&str] = match shape {
             Shape::Object(_) => &["object"],
@@ -93,10 +94,10 @@ impl Schema {
             one => is_type(one),
         });
         if !has_type {
-            return Err(format!("{place} is of the type {}, not {}", names[0], fields["type"]));
+            return Err(format!("{place} is of the type {}, not {}", names[0], short(&fields["type"])));
         }
         if let Some((name, value)) = fields.iter().find(|(name, value)| !holds(shape, name, value)) {
-            return Err(format!("nobody can promise {name:?}: {value} for {place}"));
+            return Err(format!("nobody can promise {name:?}: {} for {place}", short(value)));
         }
         match shape {
             Shape::Object(known) => self.fits_object(fields, known, place, depth),
@@ -155,6 +156,16 @@ impl Schema {
             },
             other => other,
         }
+    }
+}
+
+/// A value as a message can show it.
+pub(crate) fn short(value: &Value) -> String {
+    const CHARS: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 

@@ -82,10 +82,10 @@ async fn bytes(app: &App, sources: Vec<Source>) -> Result<(Vec<Bytes>, Option<Ro
     }
     let mut files = Vec::with_capacity(sources.len());
     for source in sources {
-        files.push(match (source, &app.fetch) {
-            (Source::Encoded(text), _) => from_base64(&text)?,
-            (Source::Address(address), Some(fetch)) => fetch.get(address).await?,
-            (Source::Address(_), None) => return Err(crate::fetch::not_allowed()),
+        files.push(match (source, &app.fetch, &room) {
+            (Source::Encoded(text), ..) => from_base64(&text)?,
+            (Source::Address(address), Some(fetch), Some(room)) => fetch.get(address, room.clone()).await?,
+            (Source::Address(_), ..) => return Err(crate::fetch::not_allowed()),
         });
     }
     Ok((files, room))

@@ -40,7 +40,7 @@ pub struct Fetch {
 }
 
 /// Room for pictures that are fetched, for as long as it is kept.
-pub(crate) type Room = OwnedSemaphorePermit;
+pub(crate) type Room = Arc<OwnedSemaphorePermit>;
 
 /// Pictures that are fetched, and kept until their requests are answered, at once.
 const AT_ONCE: usize = 4;
@@ -81,15 +81,19 @@ impl Fetch {
         let room =
             tokio::time::timeout(self.timeout, self.places.clone().acquire_many_owned(pictures as u32));
         match room.await {
-            Ok(Ok(room)) => Ok(room),
+            Ok(Ok(room)) => Ok(Arc::new(room)),
             _ => Err(failed("others are being fetched: try again")),
         }
     }
 
-    /// Fetches a picture.
-    pub(crate) async fn get(&self, address: String) -> Result<Bytes, Problem> {
+    /// Fetches a picture. What it takes room for is kept until it has come, even if nobody waits any more.
+    pub(crate) async fn get(&self, address: String, room: Room) -> Result<Bytes, Problem> {
         let this = self.clone();
-        let got = tokio::task::spawn_blocking(move || this.get_now(&address)).await;
+        let get = move || {
+            let _room = room;
+            this.get_now(&address)
+        };
+        let got = tokio::task::spawn_blocking(get).await;
         got.unwrap_or_else(|_| Err(failed("it could not be fetched")))
     }
 

@@ -65,6 +65,7 @@ pub(super) struct ObjectRequest {
 
 /// How to answer.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = MoondreamSettings)]
 struct Settings {
     /// 0, or absent: always the likeliest token.
     #[serde(default)]

@@ -39,6 +39,7 @@ pub(super) fn name(app: &App) -> String {
 
 /// What a model is made of.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OllamaDetails)]
 struct Details {
     parent_model: &'static str,
     /// `palm`
@@ -53,6 +54,7 @@ struct Details {
 
 /// A model, as lists have it.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OllamaModel)]
 struct Listed {
     name: String,
     model: String,
@@ -74,6 +76,7 @@ struct Listed {
 
 /// All models: one.
 #[derive(Serialize, ToSchema)]
+#[schema(as = OllamaModels)]
 struct List {
     models: [Listed; 1],
 }

@@ -12,6 +12,7 @@ use crate::problem::Problem;
 
 /// A chat, and how it is to be answered. Other fields are ignored.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaChatRequest)]
 pub(super) struct ChatRequest {
     /// What was said. The last text of a user counts, with the latest pictures.
     #[serde(default, deserialize_with = "list")]
@@ -44,6 +45,7 @@ pub(super) struct GenerateRequest {
 
 /// What chats and prompts have in common.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaRequest)]
 struct Common {
     /// Any name: there is one model, and the answer says its name.
     #[allow(dead_code, reason = "part of the interface, and nothing depends on it")]
@@ -64,6 +66,7 @@ struct Common {
 
 /// How tokens are chosen. Other options are ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = OllamaOptions)]
 struct Options {
     /// 0, or absent: always the likeliest token.
     #[serde(default)]
@@ -88,6 +91,7 @@ struct Options {
 
 /// A message.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = OllamaChatMessage)]
 struct ChatMessage {
     /// `user`, or another one, whose message is ignored.
     role: String,

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::chat::fields::{list, sampling, texts, whole};
 use crate::chat::format::Format;
+use crate::chat::schema::short;
 use crate::chat::start::Wanted;
 use crate::chat::{Chat, Message, Role, Source};
 use crate::problem::Problem;
@@ -196,8 +197,9 @@ fn format(wanted: Option<Value>, prompt: &str) -> Result<Format, Problem> {
             let schema = schema.ok_or_else(|| bad("response_format has no json_schema.schema".to_owned()))?;
             Format::of_schema(schema.clone(), prompt, "response_format")
         }
-        _ => {
-            Err(bad(format!("response_format is {wanted}: its type can be text, json_object or json_schema")))
-        }
+        _ => Err(bad(format!(
+            "response_format is {}: its type can be text, json_object or json_schema",
+            short(&wanted)
+        ))),
     }
 }
