@@ -252,6 +252,32 @@ fn gap() -> SseEvent {
     SseEvent::default().event("gap").data("{}")
 }
 
+/// A command in JSON, as it is described; it is read as MQTT's are.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "a description")]
+enum Told {
+    /// Ask now, whether or not anything moves.
+    Ask {
+        /// All questions, if absent.
+        question: Option<String>,
+        /// All cameras, if absent.
+        camera: Option<String>,
+    },
+    /// Another prompt for a question, from the next look on.
+    Prompt {
+        /// The question's name.
+        question: String,
+        /// The whole prompt.
+        #[schema(min_length = 1)]
+        prompt: String,
+    },
+    /// Look at nothing.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
 /// A command was taken.
 #[derive(Serialize, ToSchema)]
 struct Accepted {
@@ -265,7 +291,7 @@ struct Accepted {
 /// either may be absent, and `{"prompt": {"question": …, "prompt": …}}`.
 #[utoipa::path(
     post, path = "/v1/commands", tag = "cameras",
-    request_body(content((String = "text/plain"), (Object = "application/json"))),
+    request_body(content((String = "text/plain"), (Told = "application/json"))),
     responses(
         (status = 202, body = Accepted),
         (status = 400, body = ErrorBody, description = "That is no command"),

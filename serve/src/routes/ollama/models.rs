@@ -185,7 +185,7 @@ struct ShowRequest {
 #[utoipa::path(
     post, path = "/api/show", tag = "Ollama",
     request_body = ShowRequest,
-    responses((status = 200, body = Value), (status = 404, body = Value))
+    responses((status = 200, body = Value), (status = 400, body = Value), (status = 404, body = Value))
 )]
 async fn show(State(app): State<Arc<App>>, received: Received) -> Result<Json<Value>, Problem> {
     let request: ShowRequest = received.json()?;
