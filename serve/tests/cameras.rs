@@ -276,6 +276,8 @@ fn live_pictures_are_the_newest_ones_however_slowly_they_are_read() {
     assert!(head.contains("multipart/x-mixed-replace; boundary=picture"), "{head}");
     show(&tap, 40);
     assert!(pixel(&stream.picture(), 1, 1)[0] < 60);
+    // Browsers show it when the next one begins, so it comes once more, and not again and again.
+    assert!(pixel(&stream.picture(), 1, 1)[0] < 60);
     show(&tap, 220);
     assert!(pixel(&stream.picture(), 1, 1)[0] > 180);
     // Nobody reads meanwhile: all but a few of these are left out, and the last one comes.
@@ -291,13 +293,13 @@ fn live_pictures_are_the_newest_ones_however_slowly_they_are_read() {
     // Another configuration ends it, and so does the server's end.
     let (sender, _commands) = channel();
     this.cameras.begin(&setup(), 32, DecodeOptions::default(), sender);
-    assert!(stream.chunk().is_empty());
+    while !stream.chunk().is_empty() {}
     let (_, mut stream) = Stream::open(&this.running, "/v1/cameras/door/stream", "");
     let tap = this.cameras.tap(0);
     show(&tap, 40);
     stream.picture();
     this.running.end();
-    assert!(stream.chunk().is_empty());
+    while !stream.chunk().is_empty() {}
 }
 
 #[test]

@@ -109,7 +109,8 @@ fn given(driver: &Driver, running: &Running, folder: &Path) -> Value {
     let sample =
         std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routes/page/samples/scene.webp"));
     let sample_caption = right_answers(&sample.unwrap(), &["caption en"]).remove(0).text;
-    let detect = json!({"picture": BASE64_STANDARD.encode(&picture), "prompts": [format!("detect {}", things.join(" ; "))]});
+    let prompt = format!("detect {}", things.join(" ; "));
+    let detect = json!({"picture": BASE64_STANDARD.encode(&picture), "prompts": [prompt]});
     let key = format!("Bearer {KEY}");
     let headers = [("content-type", "application/json"), ("authorization", key.as_str())];
     let looks = running.post("/v1/looks", &headers, detect.to_string().as_bytes());
@@ -169,8 +170,8 @@ fn mask_points(answer: &palmtop::Answer, (width, height): (u32, u32)) -> Value {
     json!({"label": object.label, "set": set, "unset": unset})
 }
 
-/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again, or for the loop to go
-/// on.
+/// Runs a case of `tests/page/cases.mjs`. It may ask for the server to be ended and started again, or for the loop to
+/// go on.
 fn case(name: &str, options: ServerOptions) {
     let Some(driver) = driver(&format!("the page ({name}) in a browser")) else { return };
     let folder = std::env::temp_dir().join(format!("palmtop-page-{name}-{}", std::process::id()));
@@ -192,7 +193,6 @@ fn case(name: &str, options: ServerOptions) {
         match line.unwrap().as_str() {
             "end" => running.end(),
             "start" => running = Running::start_at(address, options.clone(), None),
-            "picture" => watched::picture(&options.cameras),
             "go on" => watched::go_on(&options.cameras),
             other => {
                 println!("{other}");

@@ -82,6 +82,8 @@ async fn picture(State(app): State<Arc<App>>, Path(name): Path<String>) -> Resul
 const FPS: f32 = 10.0;
 /// The bounds of what may be asked for.
 const FPS_BOUNDS: std::ops::RangeInclusive<f32> = 0.1..=30.0;
+/// Browsers show a picture when the next one begins: if there is none so soon, it is sent once more.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
 /// What stands between pictures.
 const BOUNDARY: &str = "picture";
 
@@ -141,17 +143,25 @@ async fn send(
     sender: mpsc::Sender<Bytes>,
 ) {
     let mut number = 0;
+    let mut is_shown = true;
     let mut due = Instant::now();
     let pictures = async {
         loop {
-            eye.newer_than(number).await;
+            let newer = eye.newer_than(number);
+            match is_shown {
+                true => newer.await,
+                // Or it comes once more.
+                false => _ = tokio::time::timeout(REPEAT_AFTER, newer).await,
+            }
             sleep_until(due).await;
             due = Instant::now() + period;
             let Some((newest, jpeg)) = eye.newest().await else {
                 // One that cannot be decoded; the next one may be better.
                 number += 1;
+                is_shown = true;
                 continue;
             };
+            is_shown = newest == number;
             number = newest;
             let sent = sender.send_timeout(part(&jpeg), app.options.send_timeout);
             if sent.await.is_err() {

@@ -39,7 +39,7 @@ pub fn begin(cameras: &Cameras) {
 }
 
 /// Each camera gives a picture.
-pub fn picture(cameras: &Cameras) {
+fn picture(cameras: &Cameras) {
     let layout = Layout::Nv12 { width: SIZE.0, height: SIZE.1, color: YuvColor::default() };
     let bytes = vec![128; layout.bytes().unwrap()];
     for camera in 0..2 {

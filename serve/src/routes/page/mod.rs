@@ -1,5 +1,5 @@
-//! The page with a camera: HTML, style, scripts and sample pictures, put together into one file that asks nobody but this
-//! server for anything.
+//! The page with a camera: HTML, style, scripts and sample pictures, put together into one file that asks nobody but
+//! this server for anything.
 //!
 //! The sources lie beside this file. Scripts become one module in the order of [`SCRIPTS`], so they see one another's
 //! names and import nothing. The policy that browsers are given names script and style by their hashes.
