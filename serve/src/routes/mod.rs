@@ -11,9 +11,8 @@ mod stream;
 
 use std::sync::{Arc, PoisonError};
 
-use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri};
-use axum::response::IntoResponse;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use utoipa::OpenApi;
@@ -21,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::problem::Problem;
+use crate::received::discard;
 use crate::{access, log, shape};
 
 pub(crate) use looks::from_base64;
@@ -72,15 +72,13 @@ pub(crate) fn routes(app: &Arc<App>) -> Router {
     router.layer(middleware::from_fn_with_state((app.clone(), answers), log::log)).with_state(app.clone())
 }
 
-async fn no_such_path(State(_): State<Arc<App>>, uri: Uri) -> impl IntoResponse {
-    let _ = uri;
+async fn no_such_path(State(app): State<Arc<App>>, request: Request) -> Problem {
+    discard(request.into_body(), &app).await;
     Problem::not_found("there is nothing at this path; /openapi.json says what there is")
 }
 
-async fn no_such_method(method: Method) -> impl IntoResponse {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        format!("{method} is not for this path; /openapi.json says what is"),
-    )
+async fn no_such_method(State(app): State<Arc<App>>, request: Request) -> Problem {
+    let message = format!("{} is not for this path; /openapi.json says what is", request.method());
+    discard(request.into_body(), &app).await;
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
