@@ -109,12 +109,11 @@ async fn talk(socket: WebSocket, app: Arc<App>, _place: OwnedSemaphorePermit) {
             }
             // If the connection were cut while something of the client's is still unread, its system would throw away
             // what it has not read yet, the reason included.
-            loop {
-                match stream.next().await {
-                    None => return,
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => std::future::pending().await,
-                }
+            let is_broken = matches!(code, close_code::SIZE | close_code::INVALID | close_code::PROTOCOL);
+            while let Some(Ok(_)) = stream.next().await {}
+            if is_broken {
+                // Nothing more can be read of it.
+                std::future::pending::<()>().await;
             }
         };
         let _ = timeout(CLOSE_WITHIN, close).await;
