@@ -81,7 +81,7 @@ fn answer(labels: &[&str]) -> Record {
         at: at(),
         picture: 0,
         changed: true,
-        text: labels.join(" ; ").into(),
+        text: labels.join(" ; "),
         is_about_objects: true,
         score: None,
         objects: labels.iter().map(object).collect(),
