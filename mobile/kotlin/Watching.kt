@@ -14,7 +14,8 @@ import kotlinx.coroutines.launch
 
 /**
  * A frame for [records]. [release] is called once, when the frame has been looked at or a newer one has taken its place:
- * close the camera's picture there, as in `Frame(..., release = image::close)`.
+ * close the camera's picture there, as in `Frame(..., release = image::close)`. A frame that cannot be emitted, since the
+ * collection has ended, stays with whoever emits it.
  */
 class Frame(
     val format: Int,

@@ -2,6 +2,8 @@ import dev.palmtop.Frame
 import dev.palmtop.Palmtop
 import dev.palmtop.records
 import java.nio.ByteBuffer
+import java.util.concurrent.CancellationException
+import java.util.concurrent.atomic.AtomicBoolean
 import java.util.concurrent.atomic.AtomicInteger
 import kotlin.concurrent.thread
 import kotlinx.coroutines.delay
@@ -24,9 +26,17 @@ class Camera {
 
     fun frames(count: Int, pauseMillis: Long = 0): Flow<Frame> = flow {
         repeat(count) {
-            given.incrementAndGet()
             val plane = Palmtop.Plane(luma, WIDTH, 1)
-            emit(Frame(Palmtop.GREY, WIDTH, HEIGHT, plane, release = { released.incrementAndGet() }))
+            val isReleased = AtomicBoolean()
+            val release = { check(!isReleased.getAndSet(true)) { "released twice" }; released.incrementAndGet(); Unit }
+            given.incrementAndGet()
+            try {
+                emit(Frame(Palmtop.GREY, WIDTH, HEIGHT, plane, release = release))
+            } catch (error: CancellationException) {
+                // If the collection had ended before, the frame was not taken.
+                if (!isReleased.get()) given.decrementAndGet()
+                throw error
+            }
             if (pauseMillis > 0) delay(pauseMillis)
         }
     }
