@@ -287,8 +287,7 @@ fn threads_share_a_model_and_fight_for_a_session() {
 fn watches_share_a_model_and_one_is_fought_for() {
     // Not under valgrind, which runs one thread at a time: the same calls run there one after the other (`watch.c`).
     everywhere(&test_program("watch_threads.c"), &[Way::Shared, Way::Sanitized], |program| {
-        let rounds = if program.way == Way::Valgrind { "2" } else { "20" };
-        let said = program.run(&[text(model()), rounds]);
+        let said = program.run(&[text(model()), "20"]);
         assert!(said.starts_with("ok: "), "{said}");
     });
 }
