@@ -37,7 +37,8 @@ has_numpy() {
     return 1
 }
 # Debian's Python may come without what makes an environment.
-has_venv() { "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null || has_cyclonedds; }
+can_make_venv() { "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null; }
+has_venv() { can_make_venv || has_cyclonedds; }
 has_cyclonedds() {
     local python
     for python in "${PYTHON:-python3}" "$target/tmp/cyclonedds/bin/python3"; do
@@ -111,15 +112,18 @@ if ! has_kotlin && has npm; then
     npm install --silent --no-save --fetch-retries=1 --prefix target/kotlin "$kotlin" > /dev/null 2>&1
 fi
 
-if ! has_cyclonedds && "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null; then
-    # Made anew, since what an interrupted run left may be half of it. Only wheels: a build would need a C compiler.
-    "${PYTHON:-python3}" -m venv --clear "$target/tmp/cyclonedds" &&
-        "$target/tmp/cyclonedds/bin/python3" -m pip install --quiet --only-binary :all: "$cyclonedds" > /dev/null 2>&1
+# An environment of Python's, made anew, since what an interrupted run left may be half of it.
+make_venv() { can_make_venv && "${PYTHON:-python3}" -m venv --clear "$1"; }
+
+# Only wheels: a build would need a C compiler.
+wheels() { "$1/bin/python3" -m pip install --quiet --only-binary :all: "${@:2}" > /dev/null 2>&1; }
+
+if ! has_cyclonedds && make_venv "$target/tmp/cyclonedds"; then
+    wheels "$target/tmp/cyclonedds" "$cyclonedds"
 fi
 
-if ! has_clients && has npm && "${PYTHON:-python3}" -c 'import ensurepip, venv' 2> /dev/null; then
-    "${PYTHON:-python3}" -m venv --clear "$target/tmp/clients" &&
-        "$target/tmp/clients/bin/python3" -m pip install --quiet --only-binary :all: "${clients_pypi[@]}" > /dev/null 2>&1 &&
+if ! has_clients && has npm && make_venv "$target/tmp/clients"; then
+    wheels "$target/tmp/clients" "${clients_pypi[@]}" &&
         "$target/tmp/clients/bin/python3" -m pip install --quiet --no-deps "$moondream" > /dev/null 2>&1 &&
         npm install --silent --no-save --fetch-retries=1 --prefix "$target/tmp/clients" "$clients_npm" > /dev/null 2>&1
 fi
