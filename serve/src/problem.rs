@@ -54,6 +54,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
     }
 
+    /// There are as many as may be; after this time there may be room.
+    pub fn busy(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message) }
+    }
+
     /// There is nothing of this name.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -98,10 +103,7 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         let message = error.to_string();
         match error {
-            AskError::Busy { retry_after, .. } => Self {
-                retry_after: Some(retry_after),
-                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
-            },
+            AskError::Busy { retry_after, .. } => Self::busy(message, retry_after),
             AskError::Ending => Self::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message),
             AskError::Late => Self::new(StatusCode::GATEWAY_TIMEOUT, "deadline", message),
             // Nobody hears it; as nginx has it.

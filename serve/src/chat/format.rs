@@ -2,6 +2,7 @@
 
 use palmtop::Grammar;
 use palmtop::model::Model;
+use palmtop_present::json::Edges;
 use serde_json::{Map, Value, json};
 
 use super::rule;
@@ -128,11 +129,11 @@ impl Format {
 fn boxes(model: &Model, finished: &Finished) -> Result<Value, Problem> {
     let found = answer::found(model, finished, false)?;
     let object = |found: &palmtop_present::Found| {
-        let (object, edges) = (&found.detection, found.detection.bounding_box);
+        let object = &found.detection;
         json!({
             "label": object.label,
             "score": object.score.unwrap_or(0.0),
-            "box": {"x_min": edges.x_min, "y_min": edges.y_min, "x_max": edges.x_max, "y_max": edges.y_max},
+            "box": Edges::from(&object.bounding_box),
         })
     };
     Ok(json!({"objects": found.iter().map(object).collect::<Vec<_>>()}))

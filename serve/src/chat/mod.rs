@@ -14,7 +14,9 @@ pub(crate) mod schema;
 pub(crate) mod start;
 
 use axum::http::HeaderValue;
+use axum::response::Response;
 
+use crate::access::WARNING;
 use crate::problem::Problem;
 
 /// Who said something.
@@ -103,12 +105,14 @@ pub(crate) fn no_picture() -> Problem {
         .at("messages")
 }
 
-/// What was ignored, as the header `Warning`.
-pub(crate) fn warning(ignored: &[&str]) -> Option<HeaderValue> {
+/// Names what was ignored in the header `Warning`.
+pub(crate) fn warn(response: &mut Response, ignored: &[&str]) {
     if ignored.is_empty() {
-        return None;
+        return;
     }
-    HeaderValue::from_str(&format!("199 palmtop \"ignored: {}\"", ignored.join(", "))).ok()
+    if let Ok(text) = HeaderValue::from_str(&format!("199 palmtop \"ignored: {}\"", ignored.join(", "))) {
+        response.headers_mut().insert(WARNING, text);
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use palmtop::Sampling;
 use super::format::Format;
 use super::{Chat, Source};
 use crate::app::App;
-use crate::engine::{Answering, Ask, AskError, Event, Finished, Token};
+use crate::engine::{Answering, Ask, AskError, Event, Finished};
 use crate::fetch::Room;
 use crate::problem::Problem;
 use crate::routes::from_base64;
@@ -33,12 +33,6 @@ pub(crate) struct Begun {
     _room: Option<Room>,
 }
 
-/// A whole answer.
-pub(crate) struct Whole {
-    pub finished: Finished,
-    pub tokens: Vec<Token>,
-}
-
 /// Takes the pictures in, asks, and waits until the answer begins: so whatever is wrong can still be said as a status.
 pub(crate) async fn start(app: &App, wanted: &mut Wanted) -> Result<Begun, Problem> {
     let grammar = wanted.format.grammar(app)?;
@@ -62,14 +56,11 @@ pub(crate) async fn start(app: &App, wanted: &mut Wanted) -> Result<Begun, Probl
     ask.stop = std::mem::take(&mut wanted.stop);
     ask.deadline = Some(app.deadline(None));
     let mut answering = app.engine.ask(place, ask)?;
-    match answering.next().await {
-        Some(Ok(Event::Begun { prompt_tokens, cached_pictures })) => {
-            let cached_tokens = cached_pictures * app.model().config().image_rows();
-            Ok(Begun { prompt_tokens, cached_tokens, answering, _room: room })
-        }
-        Some(Err(error)) => Err(error.into()),
-        _ => Err(ended().into()),
-    }
+    let Event::Begun { prompt_tokens, cached_pictures } = answering.next().await? else {
+        return Err(AskError::Broken("an answer came before it began".to_owned()).into());
+    };
+    let cached_tokens = cached_pictures * app.model().config().image_rows();
+    Ok(Begun { prompt_tokens, cached_tokens, answering, _room: room })
 }
 
 /// The pictures' files, and room for those that are fetched.
@@ -91,25 +82,14 @@ async fn bytes(app: &App, sources: Vec<Source>) -> Result<(Vec<Bytes>, Option<Ro
     Ok((files, room))
 }
 
-fn ended() -> AskError {
-    AskError::Broken("the engine's thread has ended".to_owned())
-}
-
 impl Begun {
-    /// What comes next; an error if there is nothing more and should be.
+    /// What comes next.
     pub async fn next(&mut self) -> Result<Event, AskError> {
-        self.answering.next().await.unwrap_or_else(|| Err(ended()))
+        self.answering.next().await
     }
 
     /// Waits for the whole answer.
-    pub async fn finish(mut self) -> Result<Whole, AskError> {
-        let mut tokens = Vec::new();
-        loop {
-            match self.next().await? {
-                Event::Done(finished) => return Ok(Whole { finished: *finished, tokens }),
-                Event::More { tokens: more, .. } => tokens.extend(more),
-                Event::Begun { .. } => {}
-            }
-        }
+    pub async fn finish(self) -> Result<Finished, AskError> {
+        self.answering.finish().await
     }
 }

@@ -18,6 +18,19 @@ pub struct Token {
     pub text: String,
 }
 
+/// The tokens of an answer from this one on.
+pub(super) fn tokens_from(answer: &Answer, first: usize) -> Vec<Token> {
+    let token = |n: usize| {
+        let begin = if n == 0 { 0 } else { answer.token_ends[n - 1] };
+        Token {
+            id: answer.tokens[n],
+            probability: answer.probabilities[n],
+            text: answer.text[begin..answer.token_ends[n]].to_owned(),
+        }
+    };
+    (first..answer.tokens.len()).map(token).collect()
+}
+
 /// Something that happened to a request.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -84,6 +97,13 @@ pub struct Finished {
     pub times: Times,
 }
 
+impl Finished {
+    /// All tokens, as they were told one after the other.
+    pub fn tokens(&self) -> Vec<Token> {
+        tokens_from(&self.answer, 0)
+    }
+}
+
 /// How long the parts of an answer took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
@@ -136,20 +156,21 @@ impl Answering {
         Self { receiver, cancel, deadline }
     }
 
-    /// The next event; `None` after the last.
+    /// The next event; the last one is [`Event::Done`].
     ///
     /// # Errors
-    /// [`AskError::Late`] if the deadline passed before it began; whatever went wrong.
-    pub async fn next(&mut self) -> Option<Result<Event, AskError>> {
+    /// [`AskError::Late`] if the deadline passed before it began; whatever went wrong. There is nothing after it.
+    pub async fn next(&mut self) -> Result<Event, AskError> {
+        let ended = || Err(AskError::Broken("the engine's thread has ended".to_owned()));
         // The engine keeps deadlines by itself, but not while it is busy with others and this request waits.
-        let Some(deadline) = self.deadline else { return self.receiver.recv().await };
+        let Some(deadline) = self.deadline else { return self.receiver.recv().await.unwrap_or_else(ended) };
         let late = tokio::time::sleep_until((deadline + GRACE).into());
         tokio::select! {
             biased;
-            event = self.receiver.recv() => event,
+            event = self.receiver.recv() => event.unwrap_or_else(ended),
             () = late => {
                 self.cancel.cancel();
-                Some(Err(AskError::Late))
+                Err(AskError::Late)
             }
         }
     }
@@ -160,11 +181,8 @@ impl Answering {
     /// As [`Answering::next`].
     pub async fn finish(mut self) -> Result<Finished, AskError> {
         loop {
-            match self.next().await {
-                Some(Ok(Event::Done(finished))) => return Ok(*finished),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(AskError::Broken("the engine's thread has ended".to_owned())),
+            if let Event::Done(finished) = self.next().await? {
+                return Ok(*finished);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use palmtop::{Error, GenerateOptions, ImageFeatures, Request, Result, SequenceId, Session, StopReason};
 
-use super::answering::{Event, Finished, Stop, Times, Token};
+use super::answering::{Event, Finished, Stop, Times, tokens_from};
 use super::queue::{Job, Next};
 use super::{AskError, Shared};
 
@@ -100,7 +100,6 @@ impl Batch {
 
     /// An error for a request that is not to be begun any more.
     fn still_wanted(&self, job: &Job) -> Result<(), AskError> {
-        job.ask.pictures.iter().filter(|_| job.cancel.is_cancelled()).for_each(|picture| picture.release());
         if self.shared.cut_off.is_cancelled() {
             return Err(AskError::Ending);
         }
@@ -243,13 +242,7 @@ impl Running {
             None => answer.text.len(),
         }
         .max(self.bytes_told);
-        let tokens: Vec<Token> = (self.tokens_told..answer.tokens.len())
-            .map(|n| Token {
-                id: answer.tokens[n],
-                probability: answer.probabilities[n],
-                text: text_of(answer, n).to_owned(),
-            })
-            .collect();
+        let tokens = tokens_from(answer, self.tokens_told);
         self.tokens_told = answer.tokens.len();
         if shown > self.bytes_told || !tokens.is_empty() {
             let text = answer.text[self.bytes_told..shown].to_owned();
@@ -275,12 +268,6 @@ impl Running {
             times: self.times,
         }))
     }
-}
-
-/// The text that became complete with token `n`.
-fn text_of(answer: &palmtop::Answer, n: usize) -> &str {
-    let from = if n == 0 { 0 } else { answer.token_ends[n - 1] };
-    &answer.text[from..answer.token_ends[n]]
 }
 
 /// Where the first stop text begins, none of which begins before `from`.

@@ -107,8 +107,6 @@ pub struct Engine(Arc<Shared>);
 struct Shared {
     model: Arc<Model>,
     limits: Limits,
-    plan: Plan,
-    features_bytes: usize,
     queue: Queue,
     cache: Cache,
     counts: Arc<Counts>,
@@ -147,8 +145,6 @@ impl Engine {
         let shared = Arc::new(Shared {
             model: model.clone(),
             limits: options.limits.clone(),
-            plan: session.plan().clone(),
-            features_bytes: slots * Cache::slot_bytes(model),
             queue: Queue::new(options.waiting_max + options.limits.batch),
             cache: Cache::new(slots),
             counts,
@@ -192,16 +188,6 @@ impl Engine {
     /// What a request may ask for.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
-    }
-
-    /// The session's memory.
-    pub fn session_plan(&self) -> &Plan {
-        &self.0.plan
-    }
-
-    /// Bytes of image features that are kept.
-    pub fn features_bytes(&self) -> usize {
-        self.0.features_bytes
     }
 
     /// What has been done so far.

@@ -70,19 +70,6 @@ impl Picture {
         self.0.size
     }
 
-    /// The file as it came.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0.bytes
-    }
-
-    /// The picture decoded anew, to draw on.
-    ///
-    /// # Errors
-    /// None, if it was decoded before.
-    pub fn decode(&self) -> Result<RgbImage, ImageError> {
-        self.0.form.decode(&self.0.bytes)
-    }
-
     pub(super) fn key(&self) -> Key {
         self.0.key
     }
@@ -96,7 +83,7 @@ impl Picture {
         let pixels = self.0.pixels.lock().unwrap_or_else(PoisonError::into_inner).take();
         match pixels {
             Some(pixels) => see(pixels.image.view().into()),
-            None => see(self.decode()?.view().into()),
+            None => see(self.0.form.decode(&self.0.bytes)?.view().into()),
         }
     }
 
@@ -129,11 +116,6 @@ impl Pictures {
             hashers: [RandomState::new(), RandomState::new()],
             permits: Arc::new(Semaphore::new(AHEAD)),
         }
-    }
-
-    /// What a picture may cost.
-    pub fn options(&self) -> &DecodeOptions {
-        &self.decode
     }
 
     /// Takes a picture in: looks whether it can be used, and decodes it if the engine has not its features.

@@ -118,10 +118,7 @@ async fn live(
     let camera = find(&app, &name)?;
     let place = app.cameras.viewer().ok_or_else(|| {
         let message = format!("{} look at live pictures already", crate::cameras::VIEWERS_MAX);
-        Problem {
-            retry_after: Some(Duration::from_secs(10)),
-            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
-        }
+        Problem::busy(message, Duration::from_secs(10))
     })?;
     // One picture waits here, one in the connection: no more, however slowly they are read.
     let (sender, receiver) = mpsc::channel(1);

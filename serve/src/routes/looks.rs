@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use crate::answer;
 use crate::app::App;
-use crate::engine::{Answering, Ask, AskError, Event, Picture};
+use crate::engine::{Answering, Ask, AskError, Event, Finished, Picture};
 use crate::problem::{ErrorBody, Problem};
 use crate::received::Received;
 
@@ -106,7 +106,6 @@ async fn looks(
     let (wanted, picture) = read(&received, query.as_deref()).await?;
     wanted.check(&app)?;
     let asked = ask(&app, &wanted, app.pictures.take(picture)).await?;
-    let chosen = !wanted.choose.is_empty();
     if received.accepts("text/event-stream") {
         let events = events(app, Arc::new(wanted), asked);
         let events = events.map(|(name, data)| SseEvent::default().event(name).data(data.to_string()));
@@ -115,10 +114,8 @@ async fn looks(
             .into_response());
     }
     let mut answers = Vec::with_capacity(asked.len());
-    for (answering, prompt) in asked.into_iter().zip(&wanted.prompts) {
-        let finished = answering.finish().await?;
-        let found = answer::found(app.model(), &finished, wanted.masks.unwrap_or(true))?;
-        answers.push(answer::to_json(&finished, &found, "request", task_of(prompt), prompt, chosen));
+    for (index, answering) in asked.into_iter().enumerate() {
+        answers.push(wanted.answer(&app, index, &answering.finish().await?)?);
     }
     Ok(Json(Looks { model: app.options.model_name.clone(), answers }).into_response())
 }
@@ -170,7 +167,7 @@ pub(super) fn events(
             let (app, wanted) = (app.clone(), wanted.clone());
             async move {
                 let mut answering = answering?;
-                let next = answering.next().await?;
+                let next = answering.next().await;
                 let is_last = matches!(next, Ok(Event::Done(_)) | Err(_));
                 let event = event(&app, &wanted, index, next);
                 Some((event, (!is_last).then_some(answering)))
@@ -194,28 +191,22 @@ fn event(
         Ok(Event::More { text, tokens }) => {
             ("text", json!({"prompt": index, "text": text, "tokens": tokens.len()}))
         }
-        Ok(Event::Done(finished)) => {
-            let prompt = &wanted.prompts[index];
-            match answer::found(app.model(), &finished, wanted.masks.unwrap_or(true)) {
-                Ok(found) => {
-                    let chosen = !wanted.choose.is_empty();
-                    let answer =
-                        answer::to_json(&finished, &found, "request", task_of(prompt), prompt, chosen);
-                    ("answer", json!({"prompt": index, "answer": answer}))
-                }
-                Err(error) => ("error", error_data(index, &error.into())),
-            }
-        }
+        Ok(Event::Done(finished)) => match wanted.answer(app, index, &finished) {
+            Ok(answer) => ("answer", json!({"prompt": index, "answer": answer})),
+            Err(problem) => ("error", error_data(index, &problem)),
+        },
         Err(error) => ("error", error_data(index, &error.into())),
     }
 }
 
 fn error_data(index: usize, problem: &Problem) -> Value {
-    json!({"prompt": index, "error": {"code": problem.code, "message": problem.message}})
+    let mut value = json!(problem.body());
+    value["prompt"] = index.into();
+    value
 }
 
 /// The command that asks with this prompt.
-pub(crate) fn task_of(prompt: &str) -> &'static str {
+fn task_of(prompt: &str) -> &'static str {
     match prompt.split(' ').next().unwrap_or("") {
         "cap" | "caption" | "describe" => "caption",
         "answer" => "ask",
@@ -270,6 +261,13 @@ impl LookRequest {
             true => Ok(()),
             false => Err(Problem::bad(format!("{count} prompts: give 1 to {most}"))),
         }
+    }
+
+    /// The answer to one of the prompts, as docs/json.md has it.
+    fn answer(&self, app: &App, index: usize, finished: &Finished) -> Result<Value, Problem> {
+        let (prompt, chosen) = (&self.prompts[index], !self.choose.is_empty());
+        let found = answer::found(app.model(), finished, self.masks.unwrap_or(true))?;
+        Ok(answer::to_json(finished, &found, "request", task_of(prompt), prompt, chosen))
     }
 
     /// Takes a field of a form or of an address.

@@ -79,14 +79,8 @@ async fn stream(
         ),
         status => Problem::new(status, "no_websocket", "this is for WebSockets, with GET"),
     })?;
-    let place = app.streams.clone().try_acquire_owned().map_err(|_| Problem {
-        retry_after: Some(Duration::from_secs(10)),
-        ..Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "busy",
-            format!("there are {STREAMS_MAX} streams already"),
-        )
-    })?;
+    let busy = || Problem::busy(format!("there are {STREAMS_MAX} streams already"), Duration::from_secs(10));
+    let place = app.streams.clone().try_acquire_owned().map_err(|_| busy())?;
     let most = app.options.body_bytes_max;
     let upgrade = upgrade.max_message_size(most).max_frame_size(most);
     Ok(upgrade.on_upgrade(move |socket| talk(socket, app, place)))
@@ -334,7 +328,9 @@ async fn work(app: &Arc<App>, newest: &Newest, out: mpsc::Sender<Value>) -> Clos
 }
 
 fn error(problem: &Problem) -> Value {
-    json!({"event": "error", "error": {"code": problem.code, "message": problem.message}})
+    let mut value = json!(problem.body());
+    value["event"] = "error".into();
+    value
 }
 
 /// Sends results, and asks now and then whether the client is there.

@@ -12,12 +12,12 @@ use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
+use palmtop::tasks::BoundingBox;
 use palmtop_present::Found;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::WARNING;
 use crate::app::App;
 use crate::chat::start::{Begun, start};
 use crate::engine::{Event, Finished};
@@ -95,7 +95,7 @@ async fn segment(State(app): State<Arc<App>>, received: Received) -> Result<Resp
     let request: ObjectRequest = received.json()?;
     let mut read = request.read("segment")?;
     let begun = start(&app, &mut read.wanted).await?;
-    let finished = begun.finish().await?.finished;
+    let finished = begun.finish().await?;
     let found = answer::found(app.model(), &finished, true)?;
     let (path, region) = match found.first() {
         Some(found) => {
@@ -115,7 +115,7 @@ async fn segment(State(app): State<Arc<App>>, received: Received) -> Result<Resp
     } else {
         Json(json!({"request_id": request_id(), "path": path, "bbox": region})).into_response()
     };
-    warn(&mut response, &read.ignored);
+    chat::warn(&mut response, &read.ignored);
     Ok(response)
 }
 
@@ -128,14 +128,13 @@ struct Region {
     y_max: f64,
 }
 
-/// Steps of a picture's side in the model's answers.
-const STEPS: f64 = 1024.0;
-
 impl Region {
-    /// From the locations of an answer: y1, x1, y2, x2.
+    /// Of the box of an object.
     fn of(found: &Found) -> Self {
-        let [y1, x1, y2, x2] = found.detection.locations.map(|location| f64::from(location) / STEPS);
-        Self { x_min: x1.min(x2), y_min: y1.min(y2), x_max: x1.max(x2), y_max: y1.max(y2) }
+        let of_whole = BoundingBox::from_locations(found.detection.locations, 1, 1);
+        let [x_min, y_min, x_max, y_max] =
+            [of_whole.x_min, of_whole.y_min, of_whole.x_max, of_whole.y_max].map(f64::from);
+        Self { x_min, y_min, x_max, y_max }
     }
 }
 
@@ -165,14 +164,14 @@ async fn objects(
     body: impl Fn(&[Region]) -> Value,
 ) -> Result<Response, Problem> {
     let begun = start(&app, &mut read.wanted).await?;
-    let finished = begun.finish().await?.finished;
+    let finished = begun.finish().await?;
     let found = answer::found(app.model(), &finished, false)?;
     let most = read.max_objects.unwrap_or(usize::MAX);
     let regions: Vec<Region> = found.iter().take(most).map(Region::of).collect();
     let mut value = body(&regions);
     value["request_id"] = request_id().into();
     let mut response = Json(value).into_response();
-    warn(&mut response, &read.ignored);
+    chat::warn(&mut response, &read.ignored);
     Ok(response)
 }
 
@@ -184,12 +183,12 @@ async fn text(app: Arc<App>, field: &'static str, mut read: Read) -> Result<Resp
             stream(begun).map(|event| Ok::<_, Infallible>(SseEvent::default().data(event.to_string())));
         Sse::new(events).keep_alive(KeepAlive::default()).into_response()
     } else {
-        let finished = begun.finish().await?.finished;
+        let finished = begun.finish().await?;
         let reason = if chat::format::is_whole(&finished) { "stop" } else { "length" };
         Json(json!({"request_id": request_id(), (field): finished.text, "finish_reason": reason}))
             .into_response()
     };
-    warn(&mut response, &read.ignored);
+    chat::warn(&mut response, &read.ignored);
     Ok(response)
 }
 
@@ -214,12 +213,6 @@ fn stream(begun: Begun) -> impl Stream<Item = Value> {
             }
         })
     })
-}
-
-fn warn(response: &mut Response, ignored: &[&str]) {
-    if let Some(warning) = chat::warning(ignored) {
-        response.headers_mut().insert(WARNING, warning);
-    }
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);

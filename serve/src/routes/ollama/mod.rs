@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::WARNING;
 use crate::app::App;
 use crate::chat;
 use crate::chat::start::{Begun, Wanted, start};
@@ -83,12 +82,10 @@ async fn answer(
         let lines = stream(app, reply, begun).map(|line| Ok::<_, Infallible>(format!("{line}\n")));
         ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
     } else {
-        let whole = begun.finish().await?;
-        Json(reply.whole(app.model(), &whole.finished)?).into_response()
+        let finished = begun.finish().await?;
+        Json(reply.whole(app.model(), &finished)?).into_response()
     };
-    if let Some(warning) = chat::warning(&how.ignored) {
-        response.headers_mut().insert(WARNING, warning);
-    }
+    chat::warn(&mut response, &how.ignored);
     Ok(response)
 }
 

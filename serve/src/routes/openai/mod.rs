@@ -17,7 +17,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::WARNING;
 use crate::app::App;
 use crate::chat;
 use crate::chat::start::{Begun, start};
@@ -56,12 +55,10 @@ async fn completions(State(app): State<Arc<App>>, received: Received) -> Result<
         let events = stream(app, reply, begun, how.usage).map(Ok::<_, Infallible>);
         Sse::new(events).keep_alive(KeepAlive::default()).into_response()
     } else {
-        let whole = begun.finish().await?;
-        Json(reply.whole(app.model(), &whole)?).into_response()
+        let finished = begun.finish().await?;
+        Json(reply.whole(app.model(), &finished)?).into_response()
     };
-    if let Some(warning) = chat::warning(&how.ignored) {
-        response.headers_mut().insert(WARNING, warning);
-    }
+    chat::warn(&mut response, &how.ignored);
     Ok(response)
 }
 

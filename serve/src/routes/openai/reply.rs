@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::chat::format::{Format, is_whole};
-use crate::chat::start::{Begun, Whole};
+use crate::chat::start::Begun;
 use crate::engine::{Finished, Token};
 use crate::problem::Problem;
 
@@ -45,16 +45,16 @@ impl Reply {
     }
 
     /// The whole answer at once.
-    pub fn whole(&self, model: &Model, whole: &Whole) -> Result<Value, Problem> {
-        let content = self.format.content(model, &whole.finished)?;
+    pub fn whole(&self, model: &Model, finished: &Finished) -> Result<Value, Problem> {
+        let content = self.format.content(model, finished)?;
         let choice = json!({
             "index": 0,
             "message": {"role": "assistant", "content": content, "refusal": null, "annotations": []},
-            "logprobs": self.logprobs(&whole.tokens),
-            "finish_reason": finish_reason(&whole.finished),
+            "logprobs": self.logprobs(&finished.tokens()),
+            "finish_reason": finish_reason(finished),
         });
         let mut value = self.around("chat.completion", vec![choice]);
-        value["usage"] = self.usage(&whole.finished);
+        value["usage"] = self.usage(finished);
         Ok(value)
     }
 
