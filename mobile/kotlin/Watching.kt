@@ -34,11 +34,13 @@ class Frame(
 /**
  * What the watch tells of [frames]. The newest frame wins: one that comes while the watch looks replaces the one before it.
  * When the frames end, so do all events. If the collection ends early, the look is cancelled within about the time of one
- * layer, and the watch can be used at once; [Palmtop.Watch.cancel] ends the flow too.
+ * layer, and the watch can be used at once; [Palmtop.Watch.cancel] ends a flow that is being collected, too.
  *
  *     watch.records(frames).collect { println("${it.question}: ${it.text}") }
  */
 fun Palmtop.Watch.records(frames: Flow<Frame>): Flow<Palmtop.Record> = flow {
+    // Records wait between the look and whoever collects: a button that was pressed at the last ones was meant for them.
+    resetCancel()
     try {
         coroutineScope {
             // The look holds its thread; what ends this scope must reach it from another one.

@@ -77,6 +77,7 @@ fun main(arguments: Array<String>) = runBlocking {
             val pressed = Camera()
             watch.records(pressed.frames(1000, 1)).onEach { thread { watch.cancel() }.join() }.toList()
             pressed.checkAllReleased()
+            watch.cancel()
             check(watch.records(Camera().frames(1)).toList().any { !it.isEvent }) { "after the button" }
 
             // What goes wrong is thrown where the flow is collected.
