@@ -544,6 +544,9 @@ pub struct BenchArgs {
     /// Print one JSON object (docs/json.md)
     #[arg(long)]
     pub json: bool,
+    /// Print one row for the table of docs/devices.md
+    #[arg(long, conflicts_with = "json")]
+    pub report: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ use palmtop_present::plain::human_bytes;
 use serde::Serialize;
 
 use crate::args::BenchArgs;
+use crate::doctor::device_name;
 use crate::energy::EnergyMeter;
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Console, Stdout};
@@ -46,6 +47,8 @@ pub fn run(args: &BenchArgs, console: Console) -> anyhow::Result<Outcome> {
     let mut out = Stdout::new();
     if args.json {
         out.print_json(&report)?
+    } else if args.report {
+        out.print(Row(&report))?
     } else {
         out.print(&report)?
     }
@@ -343,6 +346,31 @@ impl fmt::Display for Report {
             f,
             "the machine's limits   {:.1} GB/s read, {:.0} G int8 multiply-adds/s",
             self.limit_read_gb_per_s, self.limit_int8_gmac_per_s
+        )
+    }
+}
+
+/// A row of the table of measured devices in `docs/devices.md`.
+struct Row<'a>(&'a Report);
+
+impl fmt::Display for Row<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        let device = device_name().unwrap_or_else(|| "unknown".to_owned());
+        let cell = |text: &str| text.replace('|', "/");
+        writeln!(
+            f,
+            "| {} | {} | {}, {} | {:.1} GB/s, {:.0} G | {:.2} s | {:.1} | {} | {} |",
+            cell(&device),
+            cell(&report.model),
+            report.isa,
+            report.threads,
+            report.limit_read_gb_per_s,
+            report.limit_int8_gmac_per_s,
+            1e-3 * report.ttft_ms,
+            report.decode_tokens_per_s,
+            report.peak_rss_bytes.map_or("unknown".to_owned(), human_bytes),
+            env!("CARGO_PKG_VERSION"),
         )
     }
 }

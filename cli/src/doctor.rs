@@ -69,7 +69,7 @@ impl Report {
         let one = MachineLimits::measure(kernels, 1)?;
         let all = if threads == 1 { one } else { MachineLimits::measure(kernels, threads)? };
         let mut report = Self {
-            cpu: cpu_name(),
+            cpu: device_name(),
             logical_cores: std::thread::available_parallelism().map_or(1, Into::into),
             physical_cores: machine::physical_cores(),
             memory_bytes: machine::total_memory(),
@@ -115,8 +115,8 @@ impl Report {
     }
 }
 
-/// What the CPU calls itself.
-fn cpu_name() -> Option<String> {
+/// What the device calls itself: the processor, or where that has no name, the board.
+pub(crate) fn device_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let field = |name: &str| {
         let line = text.lines().find(|line| line.starts_with(name))?;

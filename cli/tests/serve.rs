@@ -84,6 +84,26 @@ fn a_server_answers_says_what_it_takes_and_ends_in_order() {
 }
 
 #[test]
+fn a_server_whose_model_was_changed_under_it_ends_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.palm");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../demo/demo.palm"), &file).unwrap();
+    let mut running = Running::new(&["-m", file.to_str().unwrap()]);
+    let picture = fs::read(common::scene()).unwrap();
+    let look = |running: &Running| running.ask("POST", "/v1/looks?prompt=caption+en", "", &picture);
+    assert_eq!(look(&running).0, 200);
+    fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(b"more").unwrap();
+    let (status, body) = look(&running);
+    assert_eq!(status, 500, "{body}");
+    assert!(!body.contains(folder.path().to_str().unwrap()), "{body}");
+    running.stderr.read_to_string(&mut running.notes).unwrap();
+    assert_eq!(running.child.wait().unwrap().code(), Some(1), "{}", running.notes);
+    for part in ["nothing can be answered any more", "was changed while it was open"] {
+        assert!(running.notes.contains(part), "{}", running.notes);
+    }
+}
+
+#[test]
 fn keys_come_from_a_file_or_the_environment_and_are_not_said() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");

@@ -83,6 +83,14 @@ impl Serving {
         serde_json::from_slice(&body).unwrap_or_else(|e| panic!("{status}: {e}"))
     }
 
+    /// A number of `/metrics`.
+    fn metric(&self, name: &str) -> u64 {
+        let (_, body) = self.ask("GET /metrics", b"");
+        let body = String::from_utf8(body).unwrap();
+        let number = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        number.unwrap_or_else(|| panic!("no {name}: {body}")).parse().unwrap()
+    }
+
     /// Shows a picture again and again, as a camera would, until the list of cameras is so.
     fn show_until(&mut self, name: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let picture = jpeg(name);
@@ -151,6 +159,14 @@ fn cameras_and_requests_are_answered_by_one_process() {
     let mut some = [0; 4096];
     live.read_exact(&mut some).unwrap();
     assert!(String::from_utf8_lossy(&some).contains("--picture\r\ncontent-type: image/jpeg"));
+    // What stays as it is opens no gate.
+    let until = Instant::now() + LONG;
+    while serving.metric("palmtop_loop_pictures_still_total") == 0 {
+        assert!(Instant::now() < until);
+        serving.pipe.write_all(&jpeg("day.png")).unwrap();
+    }
+    assert!(serving.metric("palmtop_loop_pictures_total") > serving.metric("palmtop_loop_answers_total"));
+    assert!(serving.metric("palmtop_loop_events_total") > 0);
     // Commands, and another file.
     assert!(serving.ask("POST /v1/commands", b"ask first").0.contains(" 202 "));
     assert!(serving.ask("POST /v1/commands", b"ask second").0.contains(" 404 "));

@@ -345,6 +345,26 @@ fn sigterm_ends_the_wait_for_a_slow_receiver() {
 }
 
 #[test]
+fn the_file_names_the_reader_of_compressed_video_and_its_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("reader");
+    fs::write(&program, "#!/bin/sh\necho \"$@\" > flags\necho no such stream >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = format!(
+        "[ffmpeg]\nprogram = {:?}\ninput = [\"-hwaccel\", \"drm\"]\n[[camera]]\nsource = \"film.mp4\"\n[[question]]\nocr = true",
+        text(&program)
+    );
+    fs::write(dir.path().join("watch.toml"), config).unwrap();
+    // As MP4 begins.
+    fs::write(dir.path().join("film.mp4"), b"\0\0\0\x18ftypisom\0\0\0\0isomiso2").unwrap();
+    let ran: Ran =
+        palmtop(["watch", "--config", "watch.toml"]).current_dir(dir.path()).output().unwrap().into();
+    assert!(ran.stderr.contains("no such stream"), "{}", ran.stderr);
+    let flags = fs::read_to_string(dir.path().join("flags")).unwrap();
+    assert!(flags.contains(" -hwaccel drm -i "), "{flags}");
+}
+
+#[test]
 fn what_cannot_be_watched_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let bad = dir.path().join("bad.toml");

@@ -79,7 +79,9 @@ impl App {
     ) -> Arc<Self> {
         let pictures = Pictures::new(&engine, options.decode);
         let mut registry = Registry::default();
-        engine.counts().register(&mut registry);
+        let of_palmtop = registry.sub_registry_with_prefix("palmtop");
+        engine.counts().register(of_palmtop);
+        cameras.register(of_palmtop);
         let bodies =
             Arc::new(Semaphore::new(options.bodies_bytes.max(options.body_bytes_max).div_ceil(BODY_UNIT)));
         Arc::new(Self {

@@ -113,9 +113,8 @@ impl Counts {
         Duration::from_secs(share.saturating_mul(requests as u64).div_ceil(1_000_000).clamp(1, 3600))
     }
 
-    /// Shows all of them under `palmtop_…`.
+    /// Shows all of them.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("palmtop");
         let gauges = [
             ("requests_waiting", "Requests in the queue", &self.waiting),
             ("requests_running", "Requests that are being answered", &self.running),

@@ -11,8 +11,7 @@ use palmtop::model::Model;
 use tokio::runtime::Runtime;
 
 use crate::app::App;
-use crate::counts::Counts;
-use crate::engine::{Engine, Turn};
+use crate::engine::Engine;
 use crate::routes;
 use crate::server::{ServerError, ServerOptions};
 
@@ -31,8 +30,7 @@ impl InProcess {
     /// # Errors
     /// As [`Server::start`](crate::server::Server::start).
     pub fn new(model: &Arc<Model>, options: ServerOptions) -> Result<Self, ServerError> {
-        let (engine, thread) =
-            Engine::start(model, &options.engine, Arc::new(Counts::default()), Turn::default())?;
+        let (engine, thread) = Engine::start(model, &options.engine)?;
         engine.close();
         thread.join();
         let app = App::new(engine, options.app, options.access, options.fetch, options.cameras);

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Access;
 use crate::app::{App, AppOptions};
 use crate::cameras::Cameras;
-use crate::counts::Counts;
-use crate::engine::{Engine, EngineOptions, EngineThread, Turn};
+use crate::engine::{Engine, EngineOptions, EngineThread};
 use crate::fetch::Fetch;
 use crate::listen::{self, ConnectionOptions};
 use crate::{engine, routes};
@@ -126,9 +125,8 @@ impl Server {
         options: ServerOptions,
         listeners: Vec<TcpListener>,
         tls: Option<TlsAcceptor>,
-        turn: Turn,
     ) -> Result<Self, ServerError> {
-        let (engine, thread) = Engine::start(model, &options.engine, Arc::new(Counts::default()), turn)?;
+        let (engine, thread) = Engine::start(model, &options.engine)?;
         let app = App::new(engine, options.app, options.access, options.fetch, options.cameras);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)

@@ -146,6 +146,11 @@ impl Loop {
         let mut options = options.clone();
         // Its own, since each ring wakes one loop.
         options.open.bell = Bell::default();
+        let ffmpeg = &prepared.config.ffmpeg;
+        if let Some(program) = &ffmpeg.program {
+            options.open.ffmpeg.clone_from(program);
+        }
+        options.open.ffmpeg_input.extend_from_slice(&ffmpeg.input);
         if let Some(ros2) = &prepared.config.ros2 {
             // Sources and sink are one node.
             options.open.ros2 = ros2.clone();

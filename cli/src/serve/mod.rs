@@ -6,10 +6,9 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use palmtop::Model;
 use palmtop_present::plain::human_bytes;
-use palmtop_serve::engine::Turn;
 use palmtop_serve::listen;
 use palmtop_serve::server::{Server, ServerPlan};
 use palmtop_watch::config::Config;
@@ -64,14 +63,15 @@ pub fn run(args: &ServeArgs, console: Console) -> anyhow::Result<Outcome> {
         human_bytes((plan.bodies_bytes + plan.connections_bytes) as u64),
     ));
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let beside =
-        Beside { turn: Turn::default(), cameras: options.cameras.clone(), decode: options.app.decode };
-    let server = Server::start(&model, options, listeners, tls, beside.turn.clone())?;
+    let (cameras, decode) = (options.cameras.clone(), options.app.decode);
+    let server = Server::start(&model, options, listeners, tls)?;
+    let engine = server.app().engine.clone();
+    let beside = Beside { engine: engine.clone(), cameras, decode };
     for address in server.addresses() {
         say(format_args!("{} listens on {scheme}://{address}\n", server.app().options.model_name));
     }
     let mut systemd = Systemd::new();
-    let result = match config {
+    let mut result = match config {
         Some(config) => {
             let read_config = || Ok(read_config()?.unwrap_or_default());
             let service = Service {
@@ -95,6 +95,10 @@ pub fn run(args: &ServeArgs, console: Console) -> anyhow::Result<Outcome> {
         systemd.ready();
     }
     while result.is_ok() && !cancel.is_cancelled() {
+        if let Some(why) = engine.broken() {
+            result = Err(anyhow!("the server has ended, since nothing can be answered any more: {why}"));
+            break;
+        }
         std::thread::sleep(LOOK_EVERY);
         systemd.alive();
         // There is nothing to read anew, and whoever asked is told so.

@@ -14,7 +14,7 @@ use palmtop::CancelToken;
 use palmtop::image::DecodeOptions;
 use palmtop_present::plain::human_bytes;
 use palmtop_serve::cameras::Cameras;
-use palmtop_serve::engine::Turn;
+use palmtop_serve::engine::Engine;
 use palmtop_watch::command::Command;
 use palmtop_watch::config::Config;
 use palmtop_watch::record::Record;
@@ -94,7 +94,7 @@ pub struct Lines {
 
 /// A server beside the loop: they take turns, and it shows what the loop tells.
 pub struct Beside {
-    pub turn: Turn,
+    pub engine: Engine,
     pub cameras: Cameras,
     /// What a picture may cost that is shown.
     pub decode: DecodeOptions,
@@ -142,9 +142,9 @@ impl Service<'_> {
         // Boxes that are drawn into live pictures must not be older than the last look.
         let all_answers = lines.all || server.is_some() || Receivers::want_every_answer(config);
         let mut running = Loop::start(&model.model, prepared, &options, all_answers, cancel)?;
-        if let Some(Beside { turn, cameras, decode }) = server {
+        if let Some(Beside { engine, cameras, decode }) = server {
             cameras.begin(&setup, prompt_tokens, *decode, sender.clone());
-            running.take_turns(Box::new(turn.clone()));
+            running.take_turns(Box::new(engine.turn().clone()));
             running.tap(|camera| cameras.tap(camera));
             outlets.cameras = Some(cameras.clone());
         }
@@ -152,6 +152,9 @@ impl Service<'_> {
         let (mut next, mut reported, mut looked) = (None, Instant::now(), Instant::now());
         let result = running.run(commands, &mut outlets, &mut |counts| {
             systemd.alive();
+            if let Some(server) = server {
+                server.cameras.count(counts);
+            }
             if console.verbose && reported.elapsed() >= REPORT_EVERY {
                 reported = Instant::now();
                 console.note(counts);
@@ -172,7 +175,8 @@ impl Service<'_> {
                 }
                 systemd.ready();
             }
-            next.is_none() && !cancel.is_cancelled()
+            let is_whole = server.as_ref().is_none_or(|server| server.engine.broken().is_none());
+            next.is_none() && !cancel.is_cancelled() && is_whole
         });
         report(&running, console);
         if let Some(server) = server.as_ref().filter(|_| next.is_none()) {

@@ -215,4 +215,34 @@ mod tests {
         assert_eq!(work.token_bytes, weights + weights / 128 + 32 * stripes + 2 * 264 * 26 * 4 * 256 * 2);
         assert_eq!(work.token_bytes, 2_667_147_008);
     }
+
+    /// The words of the cells of each row whose second cell says so many multiply-adds a second.
+    fn rows_of_devices() -> Vec<Vec<&'static str>> {
+        let text = include_str!("../../../docs/devices.md");
+        let rows = text.lines().filter(|line| line.starts_with('|') && line.contains(" G/s |"));
+        rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+    }
+
+    #[test]
+    fn what_devices_are_predicted_to_do_follows_from_the_work() {
+        // A prompt of four tokens; the head has one byte a weight, and all else half of one.
+        let [small, large] = [(224, 260), (448, 1028)].map(|(side, prefix)| {
+            let of = |format| work(&paligemma_3b(side), format, prefix, KvFormat::F16);
+            let (int4, int8) = (of(WeightFormat::Int4), of(WeightFormat::Int8));
+            let head = (int8.token_bytes - int4.token_bytes) as f64 * GEMMA_HEAD as f64
+                / (18 * GEMMA_LAYER + GEMMA_HEAD) as f64;
+            let macs = (int4.encode_macs + int4.prefill_macs) as f64;
+            (macs, int4.token_bytes as f64 + head)
+        });
+        let rows = rows_of_devices();
+        assert!(rows.len() >= 4, "{rows:?}");
+        for row in rows {
+            let [device, macs, read, first_small, first_large, tokens] = row[..] else { panic!("{row:?}") };
+            let number = |text: &str, unit| text.strip_suffix(unit).unwrap().trim().parse::<f64>().unwrap();
+            let (macs, read) = (1e9 * number(macs, "G/s"), 1e9 * number(read, "GB/s"));
+            let first = |(of_model, _): (f64, f64)| format!("{:.1} s", of_model / (0.6 * macs));
+            assert_eq!([first_small, first_large], [first(small), first(large)], "{device}");
+            assert_eq!(tokens, format!("{:.1}", 0.8 * read / small.1), "{device}");
+        }
+    }
 }

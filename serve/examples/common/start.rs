@@ -8,7 +8,7 @@ use palmtop::{Limits, Model};
 use palmtop_serve::access::Access;
 use palmtop_serve::app::AppOptions;
 use palmtop_serve::cameras::Cameras;
-use palmtop_serve::engine::{EngineOptions, Turn};
+use palmtop_serve::engine::EngineOptions;
 use palmtop_serve::listen::ConnectionOptions;
 use palmtop_serve::server::{Server, ServerOptions};
 
@@ -41,5 +41,5 @@ pub fn options(batch: usize, new_tokens: usize) -> ServerOptions {
 
 pub fn server(model: &Arc<Model>, options: ServerOptions) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    Server::start(model, options, vec![listener], None, Turn::default()).expect("the server starts")
+    Server::start(model, options, vec![listener], None).expect("the server starts")
 }

@@ -4,6 +4,7 @@
 //! loop there are no cameras, and all of this is empty.
 
 mod camera;
+mod counts;
 mod told;
 
 use std::fmt;
@@ -16,13 +17,15 @@ use palmtop_watch::command::Command;
 use palmtop_watch::record::Record;
 use palmtop_watch::setup::Setup;
 use palmtop_watch::source::Tap;
-use palmtop_watch::watcher;
+use palmtop_watch::watcher::{self, Counts};
+use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
 pub(crate) use camera::{Camera, Eye};
 pub use camera::{CameraInfo, QuestionInfo};
+use counts::LoopCounts;
 use told::Told;
 pub(crate) use told::{Item, Since};
 
@@ -36,6 +39,7 @@ pub struct Cameras(Arc<Inner>);
 struct Inner {
     watching: RwLock<Watching>,
     told: Told,
+    counts: LoopCounts,
     viewers: Arc<Semaphore>,
     /// Pictures are drawn and encoded one at a time.
     drawing: Arc<Semaphore>,
@@ -58,6 +62,7 @@ impl Default for Cameras {
         Self(Arc::new(Inner {
             watching: RwLock::default(),
             told: Told::default(),
+            counts: LoopCounts::default(),
             viewers: Arc::new(Semaphore::new(VIEWERS_MAX)),
             drawing: Arc::new(Semaphore::new(1)),
         }))
@@ -122,6 +127,16 @@ impl Cameras {
         if let Some(camera) = self.read(|watching| watching.cameras.get(camera).cloned()) {
             camera.looked_at(size);
         }
+    }
+
+    /// What the loop has done since it began.
+    pub fn count(&self, counts: &Counts) {
+        self.0.counts.set(counts);
+    }
+
+    /// Shows what the loop has done.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        self.0.counts.register(registry);
     }
 
     /// The loop obeyed a command, whoever gave it.

@@ -91,6 +91,12 @@ impl Batch {
                 }
                 self.collect();
             }
+            // Nor can what runs be trusted any more.
+            Err(error @ Error::FileChanged { .. }) => {
+                self.shared.counts.failed.inc();
+                job.tell(Err(AskError::Broken(error.to_string())));
+                self.fail(error);
+            }
             Err(error) => {
                 self.shared.counts.failed.inc();
                 job.tell(Err(self.why(error, &job)));
@@ -122,6 +128,7 @@ impl Batch {
         options.grammar = ask.grammar.clone();
         options.deadline = ask.deadline;
         options.cancel = job.cancel.clone();
+        self.shared.model.check_unchanged()?;
         let start = Instant::now();
         let cached = self.encode(job, &options)?;
         let encode = start.elapsed();
@@ -203,10 +210,10 @@ impl Batch {
         }
     }
 
-    /// A pass failed: nothing that runs can go on.
+    /// A pass failed, or the model is not what it was: nothing that runs can go on.
     fn fail(&mut self, error: Error) {
         let why = error.to_string();
-        log::error!("a pass over the model failed: {why}");
+        log::error!("the engine has failed: {why}");
         for running in self.running.drain(..) {
             running.job.tell(Err(AskError::Broken(why.clone())));
             let _ = self.session.end(running.id);

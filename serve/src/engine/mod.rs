@@ -133,12 +133,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Session::new`].
-    pub fn start(
-        model: &Arc<Model>,
-        options: &EngineOptions,
-        counts: Arc<Counts>,
-        turn: Turn,
-    ) -> palmtop::Result<(Self, EngineThread)> {
+    pub fn start(model: &Arc<Model>, options: &EngineOptions) -> palmtop::Result<(Self, EngineThread)> {
         let session = Session::new(model, &options.limits)?;
         let slots = Cache::slots(model, options);
         let features = (0..slots).map(|_| session.new_features()).collect::<palmtop::Result<Vec<_>>>()?;
@@ -147,8 +142,8 @@ impl Engine {
             limits: options.limits.clone(),
             queue: Queue::new(options.waiting_max + options.limits.batch),
             cache: Cache::new(slots),
-            counts,
-            turn,
+            counts: Arc::default(),
+            turn: Turn::default(),
             cut_off: CancelToken::default(),
         });
         let batch = Batch::new(session, features, shared.clone());
@@ -203,6 +198,12 @@ impl Engine {
     /// True if requests are answered.
     pub fn is_ready(&self) -> bool {
         self.0.queue.is_open()
+    }
+
+    /// Why nothing will be answered any more, if the engine has failed: its model's file was changed while it was
+    /// mapped, or a bug.
+    pub fn broken(&self) -> Option<String> {
+        self.0.queue.broken()
     }
 
     /// Width and height of a picture whose features are kept.

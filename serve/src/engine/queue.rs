@@ -151,6 +151,10 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    pub fn broken(&self) -> Option<String> {
+        self.lock().broken.clone()
+    }
+
     pub fn is_open(&self) -> bool {
         self.lock().is_open
     }

@@ -14,7 +14,7 @@ use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
 use palmtop_serve::access::Access;
 use palmtop_serve::app::AppOptions;
 use palmtop_serve::cameras::Cameras;
-use palmtop_serve::engine::{EngineOptions, Turn};
+use palmtop_serve::engine::EngineOptions;
 use palmtop_serve::listen::{ConnectionOptions, TlsAcceptor};
 use palmtop_serve::server::{Server, ServerOptions};
 use serde_json::Value;
@@ -95,7 +95,7 @@ impl Running {
     /// At a given address, for servers that come back.
     pub fn start_at(address: SocketAddr, options: ServerOptions, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let server = Server::start(&model(), options, vec![listener], tls, Turn::default()).unwrap();
+        let server = Server::start(&model(), options, vec![listener], tls).unwrap();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(LONG))

@@ -82,6 +82,18 @@ pub struct Config {
     pub mqtt: Option<MqttOptions>,
     /// Topics of ROS 2; only in builds with the feature `ros2`.
     pub ros2: Option<Ros2Options>,
+    /// How compressed video is read.
+    pub ffmpeg: FfmpegConfig,
+}
+
+/// `[ffmpeg]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FfmpegConfig {
+    /// The program; `ffmpeg` as the path has it, if absent.
+    pub program: Option<String>,
+    /// What it is told before the input, such as `-hwaccel` and `drm`.
+    pub input: Vec<String>,
 }
 
 /// A camera of the file.
