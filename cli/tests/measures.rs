@@ -140,6 +140,22 @@ fn bench_reports_times_work_and_limits_that_fit_together() {
 }
 
 #[test]
+fn bench_makes_a_row_for_the_table_of_devices() {
+    let scene = scene();
+    let args =
+        ["bench", "-m", model(), "--image", text(&scene), "--tokens", "3", "--rounds", "1", "--report"];
+    let ran = succeed(args);
+    let cells = |line: &str| line.trim().matches('|').count();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/devices.md")).unwrap();
+    let measured = page.split("## What was measured").nth(1).unwrap();
+    let head = measured.lines().find(|line| line.starts_with('|')).unwrap();
+    let [row] = ran.stdout.lines().collect::<Vec<_>>()[..] else { panic!("one line, not {}", ran.stdout) };
+    assert!(row.starts_with("| ") && row.ends_with(" |"), "{row}");
+    assert_eq!(cells(row), cells(head), "{row}\n{head}");
+    assert!(row.contains(" GB/s, ") && row.contains(env!("CARGO_PKG_VERSION")), "{row}");
+}
+
+#[test]
 fn bench_of_a_synthetic_model_reads_well_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let args = [

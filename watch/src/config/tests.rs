@@ -198,3 +198,31 @@ fn receivers_of_the_same_file_do_not_disturb_a_loop_that_is_given_its_pictures()
     let config = Config::parse_questions(text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.questions.len(), 1);
 }
+
+/// The blocks of TOML in a page.
+fn toml_of(page: &str) -> Vec<String> {
+    let blocks = page.split("\n```toml\n").skip(1);
+    blocks.map(|block| block.split("\n```").next().unwrap_or("").to_owned()).collect()
+}
+
+#[test]
+#[cfg(feature = "sinks")]
+fn examples_of_the_pages_can_be_read() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut read = 0;
+    for entry in std::fs::read_dir(docs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        for block in toml_of(&std::fs::read_to_string(&path).unwrap()) {
+            let config = Config::of_toml(&block).unwrap_or_else(|error| panic!("{path:?}: {error}\n{block}"));
+            // Some show a part only.
+            if !config.cameras.is_empty() && !config.questions.is_empty() {
+                config.check().unwrap_or_else(|error| panic!("{path:?}: {error}\n{block}"));
+            }
+            read += 1;
+        }
+    }
+    assert!(read >= 8, "{read}");
+}
