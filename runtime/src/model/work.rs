@@ -3,7 +3,7 @@
 use crate::model::Model;
 use crate::model::config::Config;
 use crate::model::kv_format::KvFormat;
-use crate::model::weights::{Matrix, Weights};
+use crate::model::weights::{Matrix, TextLayer, Weights};
 
 /// Multiply-adds and bytes that a model's answers take, counted from its architecture.
 ///
@@ -13,7 +13,8 @@ use crate::model::weights::{Matrix, Weights};
 pub struct Work {
     /// Multiply-adds of looking at a picture: image encoder and projector.
     pub encode_macs: u64,
-    /// Multiply-adds of a prefix of `prefix_tokens`, the head's for its last row included.
+    /// Multiply-adds of a prefix of `prefix_tokens`, the head's for its last row included. Of the last layer, what is
+    /// behind the attention is for that row alone.
     pub prefill_macs: u64,
     /// Bytes read for a token behind the prefix: the decoder's matrices, the head, and the prefix's keys and values.
     pub token_bytes: u64,
@@ -33,7 +34,9 @@ impl Work {
             + v.layers as u64 * attention(patches, v.hidden);
 
         let prefix = prefix_tokens as u64;
-        let prefill_macs = prefix * weights.decoder_matrices().map(macs).sum::<u64>()
+        let behind_attention = |layer: &TextLayer| macs(&layer.out) + macs(&layer.gate_up) + macs(&layer.down);
+        let spared = prefix.saturating_sub(1) * weights.text.last().map_or(0, behind_attention);
+        let prefill_macs = prefix * weights.decoder_matrices().map(macs).sum::<u64>() - spared
             + t.layers as u64 * attention(prefix, t.heads * t.head_dim)
             + macs(weights.head());
 
@@ -139,6 +142,8 @@ mod tests {
     // up and down 3 · 2048 · 16384.
     const GEMMA_LAYER: u64 = 110_100_480;
     const _: () = assert!(GEMMA_LAYER == 2560 * 2048 + 2048 * 2048 + 3 * 2048 * 16384);
+    // What of it is behind the attention: output, gate, up and down.
+    const GEMMA_BEHIND: u64 = 2048 * 2048 + 3 * 2048 * 16384;
     const GEMMA_HEAD: u64 = 257_216 * 2048;
 
     #[test]
@@ -153,10 +158,11 @@ mod tests {
         // The tower's layers alone are the 0.105e12 that is often named.
         assert_eq!(256 * 27 * ENCODER_LAYER, 105_234_038_784);
 
-        // 264 rows through 18 layers, 5.23e11; 264² pairs twice over 8 · 256 values, 0.05e11; the head once, 0.005e11.
+        // 264 rows through 18 layers, 5.23e11, without the output and the MLP of the last one for all but the last row,
+        // 0.28e11; 264² pairs twice over 8 · 256 values, 0.05e11; the head once, 0.005e11.
         let attention = 18 * 2 * 264 * 264 * 2048;
-        assert_eq!(work.prefill_macs, 264 * 18 * GEMMA_LAYER + attention + GEMMA_HEAD);
-        assert_eq!(work.prefill_macs, 528_862_806_016);
+        assert_eq!(work.prefill_macs, 264 * 18 * GEMMA_LAYER - 263 * GEMMA_BEHIND + attention + GEMMA_HEAD);
+        assert_eq!(work.prefill_macs, 501_285_257_216);
 
         // Every weight of decoder and head is a byte, and every 256 of them have a scale of two: all matrices have more than
         // 512 inputs, in whole chunks. Then keys and values of 264 positions: 18 layers, 256 dimensions, f16.
@@ -173,8 +179,8 @@ mod tests {
         assert_eq!(work.encode_macs, 1024 * (ENCODER + 1152 * 2048) + attention);
         assert_eq!(work.encode_macs, 489_275_523_072);
         let attention = 18 * 2 * 1032 * 1032 * 2048;
-        assert_eq!(work.prefill_macs, 1032 * 18 * GEMMA_LAYER + attention + GEMMA_HEAD);
-        assert_eq!(work.prefill_macs, 2_124_275_384_320);
+        assert_eq!(work.prefill_macs, 1032 * 18 * GEMMA_LAYER - 1031 * GEMMA_BEHIND + attention + GEMMA_HEAD);
+        assert_eq!(work.prefill_macs, 2_016_167_198_720);
         let weights = 18 * GEMMA_LAYER + GEMMA_HEAD;
         assert_eq!(work.token_bytes, weights + weights / 128 + 2 * 1032 * 18 * 256 * 2);
     }
@@ -195,7 +201,7 @@ mod tests {
         ] {
             let got = work(&config, format, 264, kv);
             assert_eq!(got.token_bytes, bytes, "{format} {kv:?}");
-            assert_eq!((got.encode_macs, got.prefill_macs), (110_088_290_304, 528_862_806_016));
+            assert_eq!((got.encode_macs, got.prefill_macs), (110_088_290_304, 501_285_257_216));
         }
     }
 
@@ -207,7 +213,9 @@ mod tests {
         let layer = 4096 * 2304 + 2048 * 2304 + 3 * 2304 * 9216;
         let head = 257_216 * 2304;
         assert_eq!(work.encode_macs, 256 * (ENCODER + 1152 * 2304) + 27 * 2 * 256 * 256 * 1152);
-        assert_eq!(work.prefill_macs, 264 * 26 * layer + 26 * 2 * 264 * 264 * 2048 + head);
+        let behind = 2048 * 2304 + 3 * 2304 * 9216;
+        let attention = 26 * 2 * 264 * 264 * 2048;
+        assert_eq!(work.prefill_macs, 264 * 26 * layer - 263 * behind + attention + head);
         // Nine chunks of 2304 inputs have an odd number of scales: before the tiles of a stripe of 16 outputs stand 32 bytes
         // of nothing, in all but the output's and the down projection's matrices, which have 2048 and 9216 inputs.
         let stripes = 26 * (4096 + 2 * 9216) / 16 + 257_216 / 16;

@@ -95,6 +95,12 @@ impl Rows {
     pub fn heads(&self) -> &[usize] {
         &self.heads
     }
+
+    /// The rows that go through the LM head have taken the first places; gives their number.
+    pub fn only_heads_are_left(&mut self) -> usize {
+        self.heads.iter_mut().enumerate().for_each(|(place, row)| *row = place);
+        self.heads.len()
+    }
 }
 
 #[cfg(test)]

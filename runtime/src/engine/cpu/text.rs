@@ -58,7 +58,11 @@ pub(super) fn forward(
     for (index, weights) in weights.text.iter().enumerate() {
         watch.check()?;
         let layer = Layer { index, weights, file, config };
-        engine.attention(layer, batch.spans, trace);
+        engine.attend(layer, batch.spans, trace);
+        // Of the last layer, others need only the keys and values of rows without logits, and these are kept now.
+        let is_last = index + 1 == config.layers;
+        let rows = if is_last && !trace.is_on() { engine.keep_rows_with_logits() } else { rows };
+        engine.add_attended(layer, rows, trace);
         for block in blocks(rows) {
             engine.mlp(layer, block, trace);
         }
@@ -161,8 +165,8 @@ impl CpuEngine {
         }
     }
 
-    /// `hidden += attention(norm(hidden))`, through a second norm where the layer has one.
-    fn attention(&mut self, layer: Layer<'_>, spans: &[Span], trace: &mut Trace<'_>) {
+    /// `attended = attention(norm(hidden))`.
+    fn attend(&mut self, layer: Layer<'_>, spans: &[Span], trace: &mut Trace<'_>) {
         let Layer { index, weights: w, file, config: t } = layer;
         let (facts, heads, stride) = (t.layer(index), t.attention_heads(), t.qkv());
         let rows = self.buffers.rows.places().len();
@@ -198,7 +202,25 @@ impl CpuEngine {
                 unsafe { tile.float(&kernels, kv, slot, keys, how, &mut scratch.attention) };
             });
         }
-        let width = heads.width();
+    }
+
+    /// Moves the rows that get logits to the front of `hidden` and `attended`; gives their number.
+    fn keep_rows_with_logits(&mut self) -> usize {
+        let t = &self.model.config().text;
+        let (hidden_width, attended_width) = (t.hidden, t.attention_heads().width());
+        let Buffers { hidden, attended, rows, .. } = &mut self.buffers;
+        // They are in order, so none is written over before it is moved.
+        for (to, &from) in rows.heads().iter().enumerate() {
+            hidden.copy_within(from * hidden_width..(from + 1) * hidden_width, to * hidden_width);
+            attended.copy_within(from * attended_width..(from + 1) * attended_width, to * attended_width);
+        }
+        rows.only_heads_are_left()
+    }
+
+    /// `hidden += out(attended)`, through a second norm where the layer has one.
+    fn add_attended(&mut self, layer: Layer<'_>, rows: usize, trace: &mut Trace<'_>) {
+        let Layer { index, weights: w, config: t, .. } = layer;
+        let width = t.attention_heads().width();
         for block in blocks(rows) {
             let Buffers { attended, staged, .. } = &mut self.buffers;
             let input = &attended[block.start * width..];
