@@ -21,7 +21,7 @@ use crate::watch::args::WatchArgs;
     arg_required_else_help = true,
     subcommand_required = true,
     after_help = "Start with: palmtop caption PICTURE\n\
-                  Model files are made with `palmtop convert CHECKPOINT_DIR -o model.palm`."
+                  For pictures of the real world get a model: palmtop pull paligemma2-3b-mix-224"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -52,6 +52,10 @@ pub enum Command {
     Watch(WatchArgs),
     /// Answer over HTTP: OpenAI's, Ollama's and Moondream's interfaces, and a page with a camera
     Serve(ServeArgs),
+    /// Get a model from the Hugging Face hub: a checkpoint is converted while it comes
+    Pull(PullArgs),
+    /// List the models that are here and those that can be pulled; show or remove one
+    Models(ModelsArgs),
     /// Make a model file from a checkpoint folder
     Convert(ConvertArgs),
     /// Show what is in a model file
@@ -199,8 +203,9 @@ pub struct AnswerArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// The model [default: a small built-in one, which knows a world of emoji and words]
-    #[arg(short, long, env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// The model: a file, the name of one that was pulled, or demo for the small built-in one, which knows a world of
+    /// emoji and words [default: the one of `palmtop models` that was used last, or else demo]
+    #[arg(short, long, env = MODEL_VARIABLE, value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     /// How the model comes into memory
     #[arg(long, value_enum, default_value_t)]
@@ -311,6 +316,123 @@ pub struct MaskArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
+    palmtop pull paligemma2-3b-mix-224\n  \
+    palmtop pull paligemma2-3b-mix-448 --weights int4\n  \
+    palmtop pull google/paligemma-3b-pt-224@float16 -o model.palm\n  \
+    palmtop pull google/paligemma-3b-pt-224 --adapter me/receipts-lora --as receipts\n\n\
+    What Google publishes is gated: accept the terms on the model's page, and set HF_TOKEN. A pull that was interrupted \
+    goes on with the same command. docs/models.md tells all.\n\n\
+    PaliGemma's weights come under the Gemma Terms of Use; so does a file made from them.")]
+pub struct PullArgs {
+    /// ORG/NAME on the hub, or a short name of `palmtop models`; @ and a branch, tag or commit may follow. A .palm file in
+    /// a repository is fetched as it is (ORG/NAME/FILE.palm names one of several)
+    #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
+    pub name: String,
+    /// Write this file, instead of one in the folder of `palmtop models`
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// The name by which -m will find it [default: the repository's, with the weights' format if it is not int8]
+    #[arg(long = "as", value_name = "NAME", conflicts_with = "output")]
+    pub name_as: Option<String>,
+    /// Pull it though it is here already
+    #[arg(long)]
+    pub again: bool,
+    /// An adapter to merge into the weights: a folder as PEFT saves it, or ORG/NAME on the hub. =0.5 behind it scales what
+    /// it adds; several are merged one after the other
+    #[arg(long = "adapter", value_name = "ADAPTER[=SCALE]", value_hint = ValueHint::DirPath)]
+    pub adapters: Vec<String>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Number of threads [default: one per physical core that is not slow]
+    #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
+    pub threads: Option<u64>,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+    palmtop models\n  \
+    palmtop models show paligemma2-3b-mix-224\n  \
+    palmtop models remove paligemma2-3b-mix-224"
+)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    pub command: Option<ModelsCommand>,
+    /// Print one JSON object (docs/json.md)
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// Show what is known of a model that is here, or that can be pulled
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Remove models that are here
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// How weights are stored.
+#[derive(Debug, Default, Args)]
+pub struct RecipeArgs {
+    /// How weights are stored: f32, f16, int8 or int4 [default: int8]
+    #[arg(short, long, value_name = "FORMAT")]
+    pub weights: Option<WeightFormat>,
+    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file;
+    /// or auto: int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves
+    /// the head out)
+    #[arg(long, value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// How the LM head is stored; in PaliGemma it is the embedding
+    #[arg(long, value_name = "FORMAT")]
+    pub head: Option<WeightFormat>,
+    /// How the embedding is stored; in PaliGemma it is the LM head
+    #[arg(long, value_name = "FORMAT")]
+    pub embeddings: Option<WeightFormat>,
+    /// How the image encoder is stored
+    #[arg(long, value_name = "FORMAT")]
+    pub vision: Option<WeightFormat>,
+    /// How the decoder's layers are stored
+    #[arg(long, value_name = "FORMAT")]
+    pub text: Option<WeightFormat>,
+}
+
+/// How a checkpoint is read.
+#[derive(Debug, Default, Args)]
+pub struct ReadingArgs {
+    /// The decoder of segmentation masks (vae-oid.npz), to include in the model
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub mask_codec: Option<PathBuf>,
+    /// How pictures are resized: bicubic, bilinear (both as Pillow does it), or bilinear-aliased (as TensorFlow's
+    /// resize without antialias) [default: what the checkpoint says, or bicubic]
+    #[arg(long, value_name = "FILTER")]
+    pub resize: Option<Filter>,
+    /// Convert though the checkpoint has tensors that PaliGemma does not use, such as those of another model beside it
+    #[arg(long)]
+    pub ignore_extra: bool,
+    /// tokenizer.json or tokenizer.model [default: the one beside the weights]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tokenizer: Option<PathBuf>,
+    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its
+    /// notice]
+    #[arg(long, value_name = "TEXT")]
+    pub license: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
     palmtop convert paligemma-3b-mix-224/ -o model.palm\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --mask-codec vae-oid.npz\n  \
     palmtop convert paligemma-3b-mix-224/ -o small.palm --weights int4 --calibrate examples.jsonl\n  \
@@ -331,14 +453,8 @@ pub struct ConvertArgs {
     #[arg(long = "adapter", value_name = "DIR[=SCALE]", value_parser = Adapter::from_argument,
           value_hint = ValueHint::DirPath)]
     pub adapters: Vec<Adapter>,
-    /// How weights are stored: f32, f16, int8 or int4
-    #[arg(short, long, default_value = "int8", value_name = "FORMAT")]
-    pub weights: WeightFormat,
-    /// Changes for parts of the model, such as text=int4,vision=f16, or for single matrices by their names in the file;
-    /// or auto: int4 or int8 for every matrix by what it costs on the examples of --calibrate (auto,head=int8 leaves
-    /// the head out)
-    #[arg(long, value_name = "RECIPE")]
-    pub recipe: Option<String>,
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
     /// Average bits per weight, over all matrices, that --recipe auto may use [default: 5]
     #[arg(long, value_name = "BITS", value_parser = bits, requires = "recipe")]
     pub target_bits: Option<f64>,
@@ -350,41 +466,14 @@ pub struct ConvertArgs {
     /// avx512, amx; all give the same file [default: what PALMTOP_ISA says, or the best of this CPU]
     #[arg(long, value_name = "NAME", requires = "calibrate")]
     pub isa: Option<Isa>,
-    /// How the LM head is stored; in PaliGemma it is the embedding
-    #[arg(long, value_name = "FORMAT")]
-    pub head: Option<WeightFormat>,
-    /// How the embedding is stored; in PaliGemma it is the LM head
-    #[arg(long, value_name = "FORMAT")]
-    pub embeddings: Option<WeightFormat>,
-    /// How the image encoder is stored
-    #[arg(long, value_name = "FORMAT")]
-    pub vision: Option<WeightFormat>,
-    /// How the decoder's layers are stored
-    #[arg(long, value_name = "FORMAT")]
-    pub text: Option<WeightFormat>,
-    /// The decoder of segmentation masks (vae-oid.npz), to include in the model
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub mask_codec: Option<PathBuf>,
-    /// How pictures are resized: bicubic, bilinear (both as Pillow does it), or bilinear-aliased (as TensorFlow's
-    /// resize without antialias) [default: what the checkpoint says, or bicubic]
-    #[arg(long, value_name = "FILTER")]
-    pub resize: Option<Filter>,
-    /// Convert though the checkpoint has tensors that PaliGemma does not use, such as those of another model beside it
-    #[arg(long)]
-    pub ignore_extra: bool,
-    /// tokenizer.json or tokenizer.model [default: the one beside the weights]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// The model's name [default: the checkpoint's]
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
     /// The checkpoint's revision [default: the one in the hub's cache, if it comes from there]
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<String>,
-    /// The licence of the weights, if they do not come from PaliGemma's, such as Apache-2.0 [default: Gemma's, with its
-    /// notice]
-    #[arg(long, value_name = "TEXT")]
-    pub license: Option<String>,
     /// Number of threads [default: one per physical core that is not slow]
     #[arg(long, env = "PALMTOP_THREADS", value_name = "N", value_parser = count(1, 1024))]
     pub threads: Option<u64>,
@@ -482,7 +571,7 @@ pub struct EvalArgs {
     pub data: PathBuf,
     /// The model; pass the option twice to compare the second model with the first
     #[arg(
-        short, long = "model", env = MODEL_VARIABLE, value_name = "FILE", value_hint = ValueHint::FilePath,
+        short, long = "model", env = MODEL_VARIABLE, value_name = "MODEL", value_hint = ValueHint::FilePath,
         action = ArgAction::Append
     )]
     pub models: Vec<PathBuf>,

@@ -21,6 +21,7 @@ use crate::args::BenchArgs;
 use crate::doctor::device_name;
 use crate::energy::EnergyMeter;
 use crate::errors::{UsageError, WithHint};
+use crate::models::Chosen;
 use crate::output::{Console, Stdout};
 use crate::{Outcome, files, interrupt, models, synthetic};
 
@@ -64,12 +65,13 @@ struct ModelFile {
 impl ModelFile {
     fn of(args: &BenchArgs, console: Console, cancel: &CancelToken) -> anyhow::Result<Self> {
         let Some(name) = &args.synthetic else {
-            let path = args.model.model.as_deref().ok_or_else(|| {
-                UsageError(
+            return match models::choose(args.model.model.as_deref(), console)? {
+                Chosen::File(path) => Ok(Self { path, _folder: None }),
+                Chosen::Demo(_) => Err(UsageError(
                     "name a model with -m, or the size of one of random weights with --synthetic".into(),
                 )
-            })?;
-            return Ok(Self { path: path.to_owned(), _folder: None });
+                .into()),
+            };
         };
         if args.model.is_named_by_flag() {
             return Err(UsageError("--synthetic and -m each name a model: give one of them".into()).into());

@@ -5,16 +5,17 @@ use std::path::Path;
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;
 use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Extra, Formats, Options, Recipe};
+use palmtop_hub::RepositoryName;
 use palmtop_kernels::layout::WeightFormat;
 
-use crate::args::{ConvertArgs, ReportForm};
+use crate::args::{ConvertArgs, ReadingArgs, RecipeArgs, ReportForm};
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Console, Stdout};
 use crate::progress::Bar;
 use crate::{Outcome, files, interrupt, models};
 
 pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
-    let (formats, auto) = formats(args)?;
+    let (formats, auto) = formats(&args.recipe, args.target_bits)?;
     if auto.is_some() && args.calibrate.is_none() {
         return Err(UsageError(
             "--recipe auto needs --calibrate FILE: it chooses by what examples show".into(),
@@ -32,15 +33,11 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
         recipe: formats.recipe,
         exceptions: formats.exceptions,
         calibration: args.calibrate.clone().map(|examples| Calibration { examples, auto }),
-        mask_codec: args.mask_codec.clone(),
-        filter: args.resize,
-        extra: if args.ignore_extra { Extra::Ignore } else { Extra::Refuse },
         isa: args.isa,
         threads: args.threads.map(|n| n as usize),
-        tokenizer: args.tokenizer.clone(),
         name: args.name.clone(),
         revision: args.revision.clone(),
-        license: args.license.clone(),
+        ..reading(&args.reading)
     };
     files::folder_for(&args.output)?;
     let bar = Bar::new(console, "converting", Some(interrupt::listen()?));
@@ -68,10 +65,22 @@ pub fn run(args: &ConvertArgs, console: Console) -> anyhow::Result<Outcome> {
 /// Bits a weight of an automatic recipe, unless the user says otherwise.
 const TARGET_BITS: f64 = 5.0;
 
+/// How a checkpoint is read.
+pub fn reading(args: &ReadingArgs) -> Options {
+    Options {
+        mask_codec: args.mask_codec.clone(),
+        filter: args.resize,
+        extra: if args.ignore_extra { Extra::Ignore } else { Extra::Refuse },
+        tokenizer: args.tokenizer.clone(),
+        license: args.license.clone(),
+        ..Options::default()
+    }
+}
+
 /// `--weights`, changed by `--recipe`, changed by the flags of single parts; and what is to be chosen automatically.
-fn formats(args: &ConvertArgs) -> anyhow::Result<(Formats, Option<AutoRecipe>)> {
+pub fn formats(args: &RecipeArgs, target_bits: Option<f64>) -> anyhow::Result<(Formats, Option<AutoRecipe>)> {
     let usage = |error: ConvertError| UsageError(error.to_string());
-    let mut formats = Formats::from(Recipe::preset(args.weights));
+    let mut formats = Formats::from(Recipe::preset(args.weights.unwrap_or(WeightFormat::Int8)));
     let mut auto = None;
     if let Some(text) = &args.recipe {
         let items = text.split(',').map(str::trim);
@@ -80,7 +89,7 @@ fn formats(args: &ConvertArgs) -> anyhow::Result<(Formats, Option<AutoRecipe>)> 
         if items.count() > rest.len() {
             let named = |part: &Part| rest.iter().any(|item| Recipe::part_of(item) == Some(*part));
             let pinned = PARTS.into_iter().filter(named).collect();
-            auto = Some(AutoRecipe { target_bits: args.target_bits.unwrap_or(TARGET_BITS), pinned });
+            auto = Some(AutoRecipe { target_bits: target_bits.unwrap_or(TARGET_BITS), pinned });
         }
     }
     if let (Some(head), Some(embeddings)) = (args.head, args.embeddings)
@@ -117,22 +126,24 @@ fn with_base(adapter: &Path, base: &Option<String>, args: &ConvertArgs) -> Strin
         Some(base) if Path::new(base).is_dir() => {
             format!("convert that model with it: palmtop convert {} {rest}", shell_word(base))
         }
-        // A name on the hub, or a folder of another machine.
+        // A name on the hub.
+        Some(base) if RepositoryName::parse(base).is_ok() => format!(
+            "pull that model with it: palmtop pull {} --adapter {} -o {}",
+            shell_word(base),
+            word(adapter),
+            word(&args.output)
+        ),
+        // A folder of another machine.
         Some(base) => {
             let name = base.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next().unwrap_or(base);
             let name = shell_word(name);
-            let is_of_hub = base.split('/').count() == 2 && !base.starts_with(['/', '.', '~']);
-            let get = match is_of_hub {
-                true => format!("hf download {} --local-dir {name} && ", shell_word(base)),
-                false => String::new(),
-            };
-            format!("get that model, and convert it with the adapter: {get}palmtop convert {name} {rest}")
+            format!("get that model, and convert it with the adapter: palmtop convert {name} {rest}")
         }
     }
 }
 
 /// A word of a command line as a shell reads it.
-fn shell_word(word: &str) -> String {
+pub fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
     match word.chars().all(plain) && !word.is_empty() {
         true => word.to_owned(),
@@ -151,7 +162,7 @@ fn with_hint(error: ConvertError, args: &ConvertArgs) -> anyhow::Result<Outcome>
         }
         ConvertError::NoWeights { what, .. } if what.starts_with("has neither") => {
             "a checkpoint is a folder as the Hugging Face hub has it: config.json, *.safetensors and the tokenizer's \
-             files (for PaliGemma's accept Google's licence there first)"
+             files; palmtop pull gets one from there"
         }
         ConvertError::Tokenizer { what, .. } if what.starts_with("has neither") => {
             "copy tokenizer.json or tokenizer.model of the checkpoint into its folder, or name one with --tokenizer"

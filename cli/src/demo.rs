@@ -17,8 +17,8 @@ static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/demo.palm"));
 pub fn model(console: Console) -> anyhow::Result<Arc<Model>> {
     console.note(
         "note: no model was named, so the built-in one answers. It knows only a small world of emoji and words,\n      \
-         as in demo/*.png. For other pictures convert a PaliGemma checkpoint and name the result:\n      \
-         palmtop convert CHECKPOINT_DIR -o model.palm, then -m model.palm",
+         as in demo/*.png. For other pictures get a PaliGemma, which answers from then on:\n      \
+         palmtop pull paligemma2-3b-mix-224",
     );
     Model::from_static(&FILE.0).context("cannot open the built-in model")
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use palmtop::format::FormatError;
 use palmtop::image::ImageError;
 use palmtop_convert::ConvertError;
+use palmtop_hub::{HubError, LibraryError, published};
 use palmtop_present::sources::SourceError;
 
 use crate::interrupt;
@@ -115,6 +116,7 @@ fn causes(error: &anyhow::Error) -> Vec<String> {
 
 fn is_cancellation(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(palmtop::Error::Cancelled))
+        || matches!(error.downcast_ref(), Some(HubError::Cancelled))
         || matches!(error.downcast_ref(), Some(ConvertError::Cancelled))
 }
 
@@ -125,8 +127,17 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(FormatError::Magic(_)) = error.downcast_ref() {
             return Some(
-                "make a model file from a checkpoint: palmtop convert CHECKPOINT_DIR -o model.palm".into(),
+                "get a model file: palmtop pull paligemma2-3b-mix-224, or palmtop convert CHECKPOINT_DIR -o model.palm"
+                    .into(),
             );
+        }
+        if let Some(error) = error.downcast_ref::<HubError>()
+            && let Some(hint) = error.hint()
+        {
+            return Some(hint);
+        }
+        if let Some(LibraryError::Unknown { name, .. }) = error.downcast_ref() {
+            return Some(hint_for_name(name));
         }
         if let Some(error) = error.downcast_ref() {
             return hint_for_source(error);
@@ -143,6 +154,16 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             _ => None,
         }
     })
+}
+
+/// How a model of this name is to be had.
+fn hint_for_name(name: &str) -> String {
+    let near = published::nearest(name);
+    match near.first() {
+        Some(one) if one == name => format!("get it: palmtop pull {name}"),
+        Some(one) => format!("palmtop models lists all; palmtop pull {one} gets that one"),
+        None => "palmtop models lists those that are here, and those that palmtop pull gets".to_owned(),
+    }
 }
 
 fn hint_for_source(error: &SourceError) -> Option<String> {

@@ -17,7 +17,7 @@ use crate::{Outcome, models};
 
 /// Prints head and tensor table.
 pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
-    let file = models::open_file(&args.model)?;
+    let file = models::open_file(&models::file(&args.model)?)?;
     let mut out = Stdout::new();
     if args.json {
         out.print_json(&json::ModelFile::new(&args.model.to_string_lossy(), &file))?;
@@ -64,7 +64,7 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
 
 /// Reads all of the file and compares its checksums.
 pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
-    let file = models::open_file(&args.model)?;
+    let file = models::open_file(&models::file(&args.model)?)?;
     let bar = Bar::new(console, "verifying", None);
     bar.start(file.tensors().iter().map(|t| t.length).sum());
     let damaged = file.verify(|bytes| bar.advance(bytes));
@@ -92,7 +92,7 @@ pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
     let (tensors, bytes) = (file.tensors().len(), human_bytes(file.bytes()));
     drop(file);
     // The checksums say that the file is as it was written; this says that it was written right.
-    models::open(&args.model)?;
+    models::open(&models::file(&args.model)?)?;
     Stdout::new()
         .print(format_args!("{}: {bytes} in {tensors} tensors, all as written\n", shown(&args.model)))?;
     Ok(Outcome::Done)

@@ -12,11 +12,14 @@ mod eval;
 mod files;
 mod inspect;
 mod interrupt;
+mod library;
 mod mapping;
 mod models;
 mod output;
 mod plan;
 mod progress;
+mod published;
+mod pull;
 mod save;
 mod serve;
 mod service;
@@ -86,6 +89,8 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Run(args) => answer::run(&args.into(), console),
         Command::Watch(args) => watch::run(&args, console),
         Command::Serve(args) => serve::run(&args, console),
+        Command::Pull(args) => pull::run(&args, console),
+        Command::Models(args) => library::run(&args, console),
         Command::Convert(args) => convert::run(&args, console),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Verify(args) => inspect::verify(&args, console),

@@ -1,11 +1,14 @@
 //! Opening model files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use palmtop::Limits;
 use palmtop::format::PalmFile;
 use palmtop::model::Model;
+use palmtop::system::machine;
+use palmtop_hub::Library;
 use palmtop_kernels::{Isa, Kernels};
 
 use crate::args::{Load, MachineArgs, ModelArgs};
@@ -14,12 +17,72 @@ use crate::errors::{UsageError, WithHint};
 use crate::interrupt;
 use crate::output::Console;
 
-/// The model that the user names, or else the small one that is part of the program.
-pub fn open_or_demo(args: &ModelArgs, console: Console) -> anyhow::Result<Arc<Model>> {
-    match &args.model {
-        Some(path) => load(path, args.load),
-        None => demo::model(console),
+/// Which model a user means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// The small one that is part of the program; `true` if it was asked for.
+    Demo(bool),
+    /// A file.
+    File(PathBuf),
+}
+
+/// The name of the model that is part of the program.
+const DEMO: &str = "demo";
+
+/// Which model a user means: a file that is there, or else a name in the folder of `palmtop models`; without any, the
+/// one of that folder that was used last, and the built-in one if there is none.
+pub fn choose(named: Option<&Path>, console: Console) -> anyhow::Result<Chosen> {
+    let Some(named) = named else {
+        let last = Library::from_environment().ok().and_then(|library| library.last_used());
+        let Some((name, path)) = last else { return Ok(Chosen::Demo(false)) };
+        console.note(format_args!("note: {name} answers, which was used last; -m names another"));
+        return Ok(Chosen::File(path));
+    };
+    if named.as_os_str() == DEMO && !named.exists() {
+        return Ok(Chosen::Demo(true));
     }
+    file(named).map(Chosen::File)
+}
+
+/// The file that a name stands for: one that is there, or else a model in the folder of `palmtop models`. What looks like
+/// a path is one.
+pub fn file(named: &Path) -> anyhow::Result<PathBuf> {
+    let text = named.to_str().filter(|text| !text.contains(['/', '\\']));
+    let (Some(name), false) = (text, named.exists()) else { return Ok(named.to_owned()) };
+    match Library::from_environment()?.find(name) {
+        Ok(path) => Ok(path),
+        // A file was meant, and opening it says that it is not there.
+        Err(_) if name.ends_with(".palm") || name.is_empty() => Ok(named.to_owned()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the model that [`choose`] says, and remembers one of the folder as the last that was used.
+pub fn open_or_demo(args: &ModelArgs, console: Console) -> anyhow::Result<Arc<Model>> {
+    open_chosen(&choose(args.model.as_deref(), console)?, args.load, console)
+}
+
+/// Opens a model that was chosen.
+pub fn open_chosen(chosen: &Chosen, how: Load, console: Console) -> anyhow::Result<Arc<Model>> {
+    match chosen {
+        Chosen::File(path) => {
+            let model = load(path, how)?;
+            note_used(path);
+            Ok(model)
+        }
+        Chosen::Demo(was_asked) => demo::model(if *was_asked { console.silent() } else { console }),
+    }
+}
+
+fn note_used(path: &Path) {
+    if let Ok(library) = Library::from_environment() {
+        library.note_used(path);
+    }
+}
+
+/// How many threads sessions with these limits have.
+pub fn threads(limits: &Limits) -> usize {
+    limits.threads.unwrap_or_else(machine::default_threads)
 }
 
 /// Opens a model file, and brings it into memory as the user wants it.
@@ -74,7 +137,7 @@ fn check_is_file(path: &Path) -> anyhow::Result<()> {
     }
     if !path.exists() {
         return Err(anyhow!("there is no model file {shown}"))
-            .hint("make one from a checkpoint: palmtop convert CHECKPOINT_DIR -o model.palm");
+            .hint("palmtop models lists those that are here, and those that palmtop pull gets");
     }
     Ok(())
 }

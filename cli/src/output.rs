@@ -18,6 +18,11 @@ pub struct Console {
 }
 
 impl Console {
+    /// One that says nothing.
+    pub fn silent(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
     /// A line on stderr, unless the user wants quiet.
     pub fn note(self, text: impl fmt::Display) {
         if !self.quiet {

@@ -7,7 +7,7 @@ use crate::output::Stdout;
 use crate::{Outcome, models};
 
 pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
-    let model = models::open(&args.model)?;
+    let model = models::open(&models::file(&args.model)?)?;
     let mut limits = args.machine.limits();
     limits.batch = args.batch as usize;
     limits.prompt_tokens = args.prompt_tokens as usize;

@@ -86,6 +86,15 @@ impl Bar {
         Self { shown, cancel }
     }
 
+    /// A line beside the bar, unless the user wants quiet.
+    pub fn note(&self, text: &str) {
+        match &self.shown {
+            Output::Nothing => {}
+            Output::Bar(bar) => bar.suspend(|| say(format_args!("{text}\n"))),
+            Output::Lines(_) => say(format_args!("{text}\n")),
+        }
+    }
+
     /// Takes the bar away.
     pub fn finish(&self) {
         if let Output::Bar(bar) = &self.shown {
@@ -124,6 +133,15 @@ impl Progress for Bar {
                     say(line);
                 }
             }
+        }
+    }
+
+    fn resumed(&self, bytes: u64) {
+        let text = format!("going on: {} have come before\n", human_bytes(bytes));
+        match &self.shown {
+            Output::Nothing => {}
+            Output::Bar(bar) => bar.suspend(|| say(text)),
+            Output::Lines(_) => say(text),
         }
     }
 

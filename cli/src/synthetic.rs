@@ -14,6 +14,11 @@ use crate::progress::Bar;
 const TOKENIZER_JSON: &[u8] = include_bytes!("../../demo/tokenizer/tokenizer.json");
 const SEED: u64 = 2026;
 
+/// The table of a small tokenizer.
+pub fn tokenizer() -> anyhow::Result<Vec<u8>> {
+    Ok(tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?)
+}
+
 /// Writes a model of random weights.
 pub fn write(
     config: Config,
@@ -22,7 +27,7 @@ pub fn write(
     console: Console,
     cancel: &CancelToken,
 ) -> anyhow::Result<()> {
-    let table = tokenizer::json::parse(TOKENIZER_JSON)?.to_table()?;
+    let table = tokenizer()?;
     let bar = Bar::new(console, "making random weights", Some(cancel.clone()));
     let done = convert_source(&Synthetic::new(config.clone(), SEED), &config, table, path, options, &bar);
     bar.finish();

@@ -21,7 +21,7 @@ fn without_a_model_the_built_in_one_answers_and_nothing_is_left_behind() {
     let ran = Ran::from(output);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(ran.stdout, "a strawberry, a burger, a banana and a tree\n");
-    assert_says(&ran.stderr, &["no model was named", "small world", "palmtop convert"]);
+    assert_says(&ran.stderr, &["no model was named", "small world", "palmtop pull"]);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
 

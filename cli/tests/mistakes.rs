@@ -15,7 +15,7 @@ fn models_that_are_none() {
     let caption = |model: &Path| fail(1, ["caption", text(&scene), "-m", text(model)]);
 
     let says = caption(&at("missing.palm"));
-    assert_says(&says, &["error: there is no model file", "missing.palm", "hint: ", "palmtop convert"]);
+    assert_says(&says, &["error: there is no model file", "missing.palm", "hint: ", "palmtop pull"]);
 
     lay_out_checkpoint("tiny1", &at("checkpoint"));
     assert_says(
@@ -188,8 +188,7 @@ fn adapters_that_do_not_fit_say_what_would() {
     };
     let says = of_hub("google/paligemma-3b-pt-224");
     let command = format!(
-        "hint: get that model, and convert it with the adapter: hf download google/paligemma-3b-pt-224 --local-dir \
-         paligemma-3b-pt-224 && palmtop convert paligemma-3b-pt-224 --adapter '{}' -o {}",
+        "hint: pull that model with it: palmtop pull google/paligemma-3b-pt-224 --adapter '{}' -o {}",
         text(&at("an adapter")),
         text(&target)
     );

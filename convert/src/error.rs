@@ -201,6 +201,33 @@ pub enum ConvertError {
         /// Why it is refused.
         what: String,
     },
+    /// It cannot be done while a checkpoint comes in, tensor by tensor.
+    #[error("{what} needs the whole checkpoint, which is not kept while it is converted as it comes")]
+    NeedsWhole {
+        /// What.
+        what: String,
+    },
+    /// A weight file could not be fetched, or is not what was to be fetched.
+    #[error("{0}")]
+    Fetch(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What came is not the file that its origin names.
+    #[error("{name}: what came has the SHA-256 {found}, and {wanted} was to come; what had come was removed")]
+    WrongHash {
+        /// The file.
+        name: String,
+        /// Of what came, in hexadecimal digits.
+        found: String,
+        /// Of what was to come.
+        wanted: String,
+    },
+    /// Another process makes the same target.
+    #[error("{}: is being made by another palmtop{}", path.display(), by(process))]
+    Busy {
+        /// The target.
+        path: PathBuf,
+        /// The number of its process, if it has said so.
+        process: Option<u32>,
+    },
     /// The caller asked to stop.
     #[error("the conversion was interrupted; nothing was written")]
     Cancelled,
@@ -258,6 +285,10 @@ impl fmt::Display for TensorProblems {
         }
         Ok(())
     }
+}
+
+fn by(process: &Option<u32>) -> String {
+    process.map_or(String::new(), |id| format!(" (process {id})"))
 }
 
 fn of_base(base: &Option<String>) -> String {

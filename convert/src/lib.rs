@@ -1,7 +1,8 @@
 //! Checkpoints in, `.palm` files out.
 //!
 //! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any
-//! [`WeightSource`], such as the random ones of [`synthetic`]. Memory use stays small for a model of any size: input
+//! [`WeightSource`], such as the random ones of [`synthetic`]; [`stream`] converts a checkpoint that is elsewhere, as it
+//! comes. Memory use stays small for a model of any size: input
 //! is mapped, and output is written in windows. `docs/quantization.md` describes how weights are stored, and why.
 
 mod adapter;
@@ -17,11 +18,13 @@ mod jax;
 mod json;
 mod mask_codec;
 pub mod npz;
+pub mod part;
 mod progress;
 mod quantize;
 mod recipe;
 mod report;
 mod source;
+pub mod stream;
 pub mod synthetic;
 pub mod temporary;
 pub mod tokenizer;
@@ -54,7 +57,7 @@ pub use recipe::Recipe;
 pub use report::{Report, Sensitivity, TensorReport};
 pub use source::{WeightSource, needed};
 
-use adapter::{Adapted, Adapters};
+use adapter::{Adapters, Merger, Plan};
 use calibrate::{Calibrator, Runner};
 use tokenizer::{BuildError, Vocabulary};
 use write::{Contents, Verbatim};
@@ -95,6 +98,17 @@ pub struct Options {
     pub license: Option<String>,
 }
 
+/// True if a folder has a configuration and all of its weight files.
+pub fn is_complete(folder: &Path) -> bool {
+    folder.join("config.json").is_file() && checkpoint::has_all_weights(folder)
+}
+
+impl Options {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("unnamed")
+    }
+}
+
 /// Converts a checkpoint to a `.palm` file, with adapters merged into it: a folder as the hub has it, or a `.npz` file
 /// of JAX's (also as the only one in a folder).
 ///
@@ -111,10 +125,40 @@ pub fn convert(
     if let Some(file) = jax::file(folder) {
         return convert_jax(&file, target, options, progress);
     }
-    if let Some(error) = adapter::only_an_adapter(folder) {
+    if let Some(error) = adapter::only_an_adapter(folder, &checkpoint::file_names(folder).unwrap_or_default())
+    {
         return Err(error);
     }
-    let mut weights = Checkpoint::open(folder)?;
+    let weights = Checkpoint::open(folder)?;
+    let (name, revision) = checkpoint::origin(folder);
+    let prepared = prepare(folder, weights, (&name, revision), options, Checkpoint::has_own_head)?;
+    let Prepared { weights, config, adapters, tokenizer, options, notes } = prepared;
+    let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
+    report.notes.splice(0..0, notes);
+    Ok(report)
+}
+
+/// A checkpoint whose tables fit each other, and all that goes with its weights.
+struct Prepared {
+    weights: Checkpoint,
+    config: Config,
+    adapters: Adapters,
+    tokenizer: Vec<u8>,
+    /// With a name and a revision.
+    options: Options,
+    /// What is worth knowing of how the checkpoint was read.
+    notes: Vec<String>,
+}
+
+/// Reads the small files of a checkpoint, and compares them with its weights. `has_own_head` says whether a head that is
+/// there differs from the embedding.
+fn prepare(
+    folder: &Path,
+    mut weights: Checkpoint,
+    (name, revision): (&str, Option<String>),
+    options: &Options,
+    has_own_head: impl FnOnce(&Checkpoint) -> Result<bool, ConvertError> + Send,
+) -> Result<Prepared, ConvertError> {
     let FromJson { mut config, tied, quantization, mut notes } = config_json::read_all(folder)?;
     if !weights.is_quantized() {
         let ignored =
@@ -127,14 +171,13 @@ pub fn convert(
     if tied {
         weights.take_head_for_embedding();
     } else if !weights.has_head() {
-        return Err(ConvertError::NoHead { path: folder.clone() });
+        return Err(ConvertError::NoHead { path: folder.to_owned() });
     }
     weights.check(&needed(&config), options.extra)?;
-    config.text.own_head = in_pool(options.threads, || weights.has_own_head())?;
-    let (name, revision) = checkpoint::origin(folder);
-    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, &name, tied)?;
+    config.text.own_head = in_pool(options.threads, || has_own_head(&weights))?;
+    let mut adapters = Adapters::open(Some((folder, &weights)), &options.adapters, name, tied)?;
     let options = Options {
-        name: options.name.clone().or(Some(Adapters::name(&options.adapters, &name))),
+        name: options.name.clone().or(Some(Adapters::name(&options.adapters, name))),
         revision: options.revision.clone().or(revision),
         ..options.clone()
     };
@@ -142,10 +185,8 @@ pub fn convert(
     if options.tokenizer.is_none() {
         adapters.compare_tokenizers(&tokenizer);
     }
-    let mut report = convert_adapted(&weights, config, adapters, tokenizer, target, &options, progress)?;
-    notes.append(&mut report.notes);
-    report.notes = [weights.notes(), &notes].concat();
-    Ok(report)
+    let notes = [weights.notes(), &notes].concat();
+    Ok(Prepared { weights, config, adapters, tokenizer, options, notes })
 }
 
 fn convert_jax(
@@ -186,14 +227,31 @@ fn convert_adapted(
 ) -> Result<Report, ConvertError> {
     let mut plan = adapters.plan(&config)?;
     config.text.own_head |= plan.unties();
-    let (merged, notes) = (std::mem::take(&mut plan.reports), std::mem::take(&mut plan.notes));
-    let adapted = in_pool(options.threads, || Adapted::new(weights, plan))?;
-    let mut report = convert_source(&adapted, &config, tokenizer, target, options, progress)?;
-    (report.adapters, report.notes) = (merged, notes);
-    if config.text.own_head {
-        report.notes.push("the LM head differs from the token embedding: the file has both".to_owned());
+    let of_adapters = OfAdapters::of(&mut plan, &config);
+    let merger = in_pool(options.threads, || Merger::new(weights, plan))?;
+    let report = convert_source(&merger.over(weights), &config, tokenizer, target, options, progress)?;
+    Ok(of_adapters.put_into(report))
+}
+
+/// What a report says of adapters.
+struct OfAdapters {
+    reports: Vec<AdapterReport>,
+    notes: Vec<String>,
+}
+
+impl OfAdapters {
+    /// Takes it out of a plan.
+    fn of(plan: &mut Plan, config: &Config) -> Self {
+        let (reports, mut notes) = (std::mem::take(&mut plan.reports), std::mem::take(&mut plan.notes));
+        if config.text.own_head {
+            notes.push("the LM head differs from the token embedding: the file has both".to_owned());
+        }
+        Self { reports, notes }
     }
-    Ok(report)
+
+    fn put_into(self, report: Report) -> Report {
+        Report { adapters: self.reports, notes: self.notes, ..report }
+    }
 }
 
 /// Writes the weights of any source as a `.palm` file, as [`convert`] does.
@@ -208,14 +266,47 @@ pub fn convert_source(
     progress: &dyn Progress,
 ) -> Result<Report, ConvertError> {
     let start = Instant::now();
-    config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     write::check_target(target)?;
     temporary::remove_left(write::folder_of(target));
+    let contents = contents(source, config, tokenizer, options)?;
+    let work = || {
+        let Some(calibration) = &options.calibration else { return finish(target, contents, None, progress) };
+        calibrated(target, contents, calibration, options, progress)
+    };
+    let written = in_pool(options.threads, work)?;
+    Ok(report(target, config, options, written, start))
+}
+
+/// What a file of an architecture would have before its weights are there: pieces of it with their places, which are its
+/// head and its tokenizer, and how long it would be.
+///
+/// # Errors
+/// For sizes that do not fit each other, and formats of matrices that are not there.
+pub fn outline(
+    config: &Config,
+    tokenizer: Vec<u8>,
+    options: &Options,
+) -> Result<(Vec<(u64, Vec<u8>)>, u64), ConvertError> {
+    let nothing = synthetic::Synthetic::new(config.clone(), 0);
+    let contents = contents(&nothing, config, tokenizer.clone(), options)?;
+    let mut head = write::head(&contents);
+    let length = head.place();
+    let pieces = vec![(head.tensors[0].offset, tokenizer), (0, head.encode())];
+    Ok((pieces, length))
+}
+
+/// What a file of this source will have.
+fn contents<'a>(
+    source: &'a dyn WeightSource,
+    config: &'a Config,
+    tokenizer: Vec<u8>,
+    options: &Options,
+) -> Result<Contents<'a>, ConvertError> {
+    config.check().map_err(|(key, what)| ConvertError::Architecture { key, what })?;
     let mask_codec = options.mask_codec.as_deref().map_or(Ok(Vec::new()), mask_codec::read)?;
     let mut metadata = Metadata::default();
     config.to_metadata(&mut metadata);
-    let name = options.name.as_deref().unwrap_or("unnamed");
-    metadata.set("general.name", name);
+    metadata.set("general.name", options.name());
     if let Some(revision) = &options.revision {
         metadata.set("general.revision", revision.as_str());
     }
@@ -230,18 +321,23 @@ pub fn convert_source(
     let formats = Formats { recipe: options.recipe, exceptions: options.exceptions.clone() };
     formats.check(config)?;
     let before = vec![Verbatim::Bytes { name: TOKENIZER.to_owned(), bytes: tokenizer }];
-    let contents = Contents { source, config, formats, metadata, before, behind: mask_codec };
-    let work = || {
-        let Some(calibration) = &options.calibration else { return finish(target, contents, None, progress) };
-        calibrated(target, contents, calibration, options, progress)
-    };
-    let (formats, tensors, bytes) = in_pool(options.threads, work)?;
+    Ok(Contents { source, config, formats, metadata, before, behind: mask_codec })
+}
+
+/// The report of a file that was written since `start`.
+fn report(
+    target: &Path,
+    config: &Config,
+    options: &Options,
+    (formats, tensors, bytes): Written,
+    start: Instant,
+) -> Report {
     let weights = |t: &TensorReport| t.shape.iter().product::<usize>() as u64;
     let matrices = || tensors.iter().filter(|t| t.part.is_some());
     let matrix_bytes: u64 = matrices().map(|t| t.bytes).sum();
-    Ok(Report {
+    Report {
         target: target.to_owned(),
-        source: name.to_owned(),
+        source: options.name().to_owned(),
         recipe: formats.to_string(),
         bytes,
         weights: needed(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum(),
@@ -250,7 +346,7 @@ pub fn convert_source(
         notes: Vec::new(),
         adapters: Vec::new(),
         tensors,
-    })
+    }
 }
 
 /// What a conversion has led to: formats, a report of each tensor, and the file's length.
@@ -262,7 +358,7 @@ fn finish(
     calibrator: Option<&mut Calibrator<'_>>,
     progress: &dyn Progress,
 ) -> Result<Written, ConvertError> {
-    contents.metadata.set("quantization.recipe", contents.formats.to_string());
+    contents.name_recipe();
     if calibrator.is_some() {
         contents.metadata.set("quantization.calibrated", true);
     }
@@ -326,8 +422,12 @@ fn in_pool<T: Send>(
     threads: Option<usize>,
     work: impl FnOnce() -> Result<T, ConvertError> + Send,
 ) -> Result<T, ConvertError> {
+    pool(threads)?.install(work)
+}
+
+fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, ConvertError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).min(THREADS_MAX)).build();
-    pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))?.install(work)
+    pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))
 }
 
 /// Stands for one image token in prompts of transformers.

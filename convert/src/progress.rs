@@ -10,6 +10,10 @@ pub trait Progress: Sync {
     fn advance(&self, bytes: u64) {
         let _ = bytes;
     }
+    /// So many bytes of what comes need not come again: an earlier run has left what is made of them.
+    fn resumed(&self, bytes: u64) {
+        let _ = bytes;
+    }
     /// Of so many runs of a picture and its prompts through the model, for calibration, some are done.
     fn calibrated(&self, done: u64, total: u64) {
         let _ = (done, total);

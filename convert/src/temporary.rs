@@ -88,7 +88,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// True if an open file is still the one that has this name.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
     #[cfg(unix)]
     {

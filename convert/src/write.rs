@@ -43,6 +43,13 @@ pub(crate) struct Contents<'a> {
     pub behind: Vec<Verbatim>,
 }
 
+impl Contents<'_> {
+    /// Puts the formats into the metadata.
+    pub fn name_recipe(&mut self) {
+        self.metadata.set("quantization.recipe", self.formats.to_string());
+    }
+}
+
 /// Refuses a target that is a folder or a file of another kind: renaming would replace it.
 pub(crate) fn check_target(target: &Path) -> Result<(), ConvertError> {
     let refuse = |what: &str| Err(ConvertError::Target { path: target.to_owned(), what: what.to_owned() });
@@ -82,10 +89,14 @@ pub(crate) fn write(
     let (temporary, reports, length) = write_temporary(target, contents, calibrator, progress)?;
     progress.message("syncing");
     temporary.persist(target).map_err(ConvertError::io(target))?;
-    // The rename itself is safe on disk once the folder is; not every file system can do that, and Windows opens no
-    // folders.
-    let _ = File::open(folder_of(target)).and_then(|folder| folder.sync_all());
+    sync_folder(folder_of(target));
     Ok((reports, length))
+}
+
+/// A file's name itself is safe on disk once the folder is; not every file system can do that, and Windows opens no
+/// folders.
+pub(crate) fn sync_folder(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
 }
 
 /// The same, to a temporary file beside the target.
@@ -119,7 +130,7 @@ pub(crate) fn write_temporary(
             }
             _ => None,
         };
-        reports.push(out.tensor(contents, &spec, factor.as_ref(), entry())?);
+        reports.push(out.tensor(contents.source, &contents.formats, &spec, factor.as_ref(), entry())?);
     }
     for tensor in &contents.behind {
         reports.push(out.verbatim(tensor, entry())?);
@@ -128,7 +139,8 @@ pub(crate) fn write_temporary(
     Ok((temporary, reports, length))
 }
 
-fn head(contents: &Contents<'_>) -> Head {
+/// The table of what the file will have, without places and checksums.
+pub(crate) fn head(contents: &Contents<'_>) -> Head {
     let verbatim = |t: &Verbatim| match t {
         Verbatim::Bytes { name, bytes } => TensorInfo::new(name, Storage::Bytes, &[bytes.len()]),
         Verbatim::F32 { name, shape, .. } => TensorInfo::new(name, Storage::F32, shape),
@@ -144,26 +156,47 @@ fn head(contents: &Contents<'_>) -> Head {
 }
 
 /// The temporary file.
-struct Output<'a> {
-    file: &'a File,
+pub(crate) struct Output<'a> {
+    pub file: &'a File,
     /// Named in errors.
-    target: &'a Path,
-    progress: &'a dyn Progress,
+    pub target: &'a Path,
+    pub progress: &'a dyn Progress,
+}
+
+/// A packed matrix of the file.
+pub(crate) struct Matrix<'a> {
+    pub spec: &'a TensorSpec,
+    pub part: Part,
+    pub layout: MatrixLayout,
+    /// Where it begins in the file.
+    pub offset: u64,
+}
+
+impl<'a> Matrix<'a> {
+    /// None for a tensor that is stored as plain f32.
+    pub fn new(spec: &'a TensorSpec, formats: &Formats, entry: &TensorInfo) -> Option<Self> {
+        let (part, format) = (spec.matrix()?, formats.of(spec)?);
+        let layout =
+            MatrixLayout::new(format, spec.shape[0], spec.shape[1]).expect("shapes have been checked");
+        Some(Self { spec, part, layout, offset: entry.offset })
+    }
 }
 
 impl Output<'_> {
     /// Positioned writes need no order, and a full disk is an error instead of a signal.
-    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ConvertError> {
+    pub fn write(&self, bytes: &[u8], offset: u64) -> Result<(), ConvertError> {
         files::write_all_at(self.file, bytes, offset).map_err(ConvertError::io(self.target))?;
         self.progress.advance(bytes.len() as u64);
         Ok(())
     }
 
-    fn go_on(&self) -> Result<(), ConvertError> {
+    /// An error if it is to stop.
+    pub fn go_on(&self) -> Result<(), ConvertError> {
         if self.progress.cancelled() { Err(ConvertError::Cancelled) } else { Ok(()) }
     }
 
-    fn verbatim(&self, tensor: &Verbatim, entry: &mut TensorInfo) -> Result<TensorReport, ConvertError> {
+    /// Writes a tensor that is stored as it is.
+    pub fn verbatim(&self, tensor: &Verbatim, entry: &mut TensorInfo) -> Result<TensorReport, ConvertError> {
         match tensor {
             Verbatim::Bytes { bytes, .. } => {
                 entry.checksum = checksum(bytes);
@@ -180,23 +213,22 @@ impl Output<'_> {
         self.write(&bytes, entry.offset)
     }
 
-    fn tensor(
+    /// Writes a tensor of the model.
+    pub fn tensor(
         &self,
-        contents: &Contents<'_>,
+        source: &dyn WeightSource,
+        formats: &Formats,
         spec: &TensorSpec,
         factor: Option<&Factor>,
         entry: &mut TensorInfo,
     ) -> Result<TensorReport, ConvertError> {
         self.go_on()?;
         self.progress.message(&spec.name);
-        let assembly = Assembly(&spec.source);
-        let (Some(part), Some(format)) = (spec.matrix(), contents.formats.of(spec)) else {
-            self.plain(&assembly.read_all(contents.source)?, entry)?;
+        let Some(matrix) = Matrix::new(spec, formats, entry) else {
+            self.plain(&Assembly(&spec.source).read_all(source)?, entry)?;
             return Ok(TensorReport::new(entry, None, None));
         };
-        let layout =
-            MatrixLayout::new(format, spec.shape[0], spec.shape[1]).expect("shapes have been checked");
-        let stripe_bytes = layout.stripe_bytes();
+        let (layout, stripe_bytes) = (&matrix.layout, matrix.layout.stripe_bytes());
         let window =
             (WINDOW_BYTES / stripe_bytes).max(2 * rayon::current_num_threads()).min(layout.stripes());
         let mut packed = vec![0; window * stripe_bytes];
@@ -205,18 +237,7 @@ impl Output<'_> {
         for first in (0..layout.stripes()).step_by(window) {
             let count = window.min(layout.stripes() - first);
             let packed = &mut packed[..count * stripe_bytes];
-            let parts: Vec<SquareSums> = packed
-                .par_chunks_mut(stripe_bytes)
-                .enumerate()
-                .map(|(i, bytes)| {
-                    self.go_on()?;
-                    let stripe = first + i;
-                    let power = pack_stripe(&layout, &assembly, contents.source, factor, stripe, bytes)
-                        .map_err(|e| e.in_tensor(spec, part))?;
-                    self.write(bytes, entry.offset + (stripe * stripe_bytes) as u64)?;
-                    Ok(power)
-                })
-                .collect::<Result<_, ConvertError>>()?;
+            let parts = self.stripes(&matrix, source, factor, &|i| first + i, packed)?;
             // In the order of the file, so that neither depends on the number of threads.
             sum.update(packed);
             parts.iter().for_each(|p| power.add(p));
@@ -225,14 +246,36 @@ impl Output<'_> {
         let output_error = factor.map(|_| ratio(power.output_errors, power.outputs));
         Ok(TensorReport {
             output_error,
-            ..TensorReport::new(entry, Some(part), Some(ratio(power.errors, power.weights)))
+            ..TensorReport::new(entry, Some(matrix.part), Some(power.relative_error()))
         })
+    }
+
+    /// Packs stripes of a matrix in parallel into a buffer for all of them, and writes each. `stripe` says which one
+    /// each is.
+    pub fn stripes(
+        &self,
+        matrix: &Matrix<'_>,
+        source: &dyn WeightSource,
+        factor: Option<&Factor>,
+        stripe: &(dyn Fn(usize) -> usize + Sync),
+        packed: &mut [u8],
+    ) -> Result<Vec<SquareSums>, ConvertError> {
+        let (assembly, stripe_bytes) = (Assembly(&matrix.spec.source), matrix.layout.stripe_bytes());
+        let stripes = packed.par_chunks_mut(stripe_bytes).enumerate().map(|(i, bytes)| {
+            self.go_on()?;
+            let stripe = stripe(i);
+            let power = pack_stripe(&matrix.layout, &assembly, source, factor, stripe, bytes)
+                .map_err(|e| e.in_tensor(matrix.spec, matrix.part))?;
+            self.write(bytes, matrix.offset + (stripe * stripe_bytes) as u64)?;
+            Ok(power)
+        });
+        stripes.collect()
     }
 }
 
 /// Sums of squares of weights and of their errors, and with calibration of outputs and of theirs.
 #[derive(Default)]
-struct SquareSums {
+pub(crate) struct SquareSums {
     weights: f64,
     errors: f64,
     outputs: f64,
@@ -240,11 +283,15 @@ struct SquareSums {
 }
 
 impl SquareSums {
-    fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.weights += other.weights;
         self.errors += other.errors;
         self.outputs += other.outputs;
         self.output_errors += other.output_errors;
+    }
+
+    pub fn relative_error(&self) -> f64 {
+        ratio(self.errors, self.weights)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the whole-system tests share: where the reference data lies, and how values are compared.
 
 pub mod drafts;
+pub mod hub;
 pub mod npz;
 pub mod odd;
 pub mod skip;

@@ -11,6 +11,7 @@ mod tally;
 mod text;
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use palmtop_convert::examples::TaskKind;
 use crate::args::{EvalArgs, Load, ModelArgs};
 use crate::errors::{UsageError, WithHint};
 use crate::files::{Replacement, refuse_to_replace};
+use crate::models::Chosen;
 use crate::output::{Console, Stdout};
 use crate::progress::Bar;
 use crate::{Outcome, errors, interrupt, models};
@@ -118,7 +120,12 @@ fn open(args: &EvalArgs, console: Console) -> anyhow::Result<Vec<Arc<Model>>> {
             console,
         )?]);
     }
-    args.models.iter().map(|path| models::open(path)).collect()
+    let open = |named: &PathBuf| match models::choose(Some(named), console)? {
+        Chosen::Demo(_) => models::open_chosen(&Chosen::Demo(true), Load::default(), console),
+        // Which of two is the better one is not known yet: neither becomes the default.
+        Chosen::File(path) => models::open(&path),
+    };
+    args.models.iter().map(open).collect()
 }
 
 /// Whether token ids mean the same, so that one model can follow the other's answers.

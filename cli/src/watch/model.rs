@@ -9,12 +9,15 @@ use palmtop::Model;
 use palmtop_watch::config::Config;
 
 use crate::args::ModelArgs;
-use crate::models;
+use crate::models::{self, Chosen};
 use crate::output::Console;
 
 /// A model, and which file it was.
 pub struct ModelFile {
     pub model: Arc<Model>,
+    /// What the command line or the configuration says.
+    named: Option<PathBuf>,
+    /// The file; none for the built-in model.
     path: Option<PathBuf>,
     seen: Option<Identity>,
 }
@@ -43,31 +46,39 @@ impl Identity {
     }
 }
 
+fn named(args: &ModelArgs, config: &Config) -> Option<PathBuf> {
+    args.model.clone().or_else(|| config.model.clone())
+}
+
 impl ModelFile {
     /// Opens the model of the command line, or of the configuration, or the built-in one.
     pub fn open(args: &ModelArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
-        let path = args.model.clone().or_else(|| config.model.clone());
+        let named = named(args, config);
+        let chosen = models::choose(named.as_deref(), console)?;
+        let path = match &chosen {
+            Chosen::File(path) => Some(path.clone()),
+            Chosen::Demo(_) => None,
+        };
         let seen = path.as_deref().and_then(Identity::of);
-        let machine = args.machine.clone();
-        let of_path = ModelArgs { model: path.clone(), load: args.load, machine };
-        Ok(Self { model: models::open_or_demo(&of_path, console)?, path, seen })
+        Ok(Self { model: models::open_chosen(&chosen, args.load, console)?, named, path, seen })
     }
 
     /// Opens it again if another one is wanted, or if its file was replaced.
     pub fn reopened(&self, args: &ModelArgs, config: &Config, console: Console) -> anyhow::Result<Self> {
-        let path = args.model.clone().or_else(|| config.model.clone());
-        let seen = path.as_deref().and_then(Identity::of);
-        if path == self.path && seen == self.seen {
-            return Ok(Self { model: self.model.clone(), path, seen });
+        let named = named(args, config);
+        let seen = self.path.as_deref().and_then(Identity::of);
+        // One that nobody has named stays, whatever was used elsewhere meanwhile.
+        if named == self.named && seen == self.seen {
+            return Ok(Self { model: self.model.clone(), named, path: self.path.clone(), seen });
         }
         Self::open(args, config, console)
     }
 
     /// The same one, for a configuration that wants no other.
     pub fn kept(&self, args: &ModelArgs, config: &Config) -> anyhow::Result<Self> {
-        let path = args.model.clone().or_else(|| config.model.clone());
-        anyhow::ensure!(path == self.path, "another model takes a restart of the server");
-        Ok(Self { model: self.model.clone(), path, seen: self.seen })
+        let named = named(args, config);
+        anyhow::ensure!(named == self.named, "another model takes a restart of the server");
+        Ok(Self { model: self.model.clone(), named, path: self.path.clone(), seen: self.seen })
     }
 
     /// Its file; none for the built-in one.

@@ -21,6 +21,8 @@ pub fn scene() -> PathBuf {
 pub fn palmtop<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_palmtop"));
     command.args(args).stdin(Stdio::null());
+    // Nobody has pulled a model.
+    command.env("PALMTOP_MODELS", concat!(env!("CARGO_TARGET_TMPDIR"), "/no-models"));
     for name in ["PALMTOP_MODEL", "PALMTOP_THREADS"] {
         command.env_remove(name);
     }

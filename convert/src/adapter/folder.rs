@@ -90,7 +90,9 @@ fn inside(dir: &Path) -> Vec<String> {
 }
 
 /// The error for a checkpoint folder that holds an adapter and no weights of a model; with the command that helps.
-pub(crate) fn only_an_adapter(dir: &Path) -> Option<ConvertError> {
+///
+/// `names` are those of the folder's files.
+pub(crate) fn only_an_adapter(dir: &Path, names: &[String]) -> Option<ConvertError> {
     if !has_adapter(dir) {
         return None;
     }
@@ -99,8 +101,7 @@ pub(crate) fn only_an_adapter(dir: &Path) -> Option<ConvertError> {
             || name.ends_with(".safetensors.index.json")
             || name.starts_with("pytorch_model")
     };
-    let mut files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.file_name());
-    if files.any(|name| of_a_model(&name.to_string_lossy())) {
+    if names.iter().any(|name| of_a_model(name)) {
         return None;
     }
     let base = match AdapterConfig::open(&dir.join(CONFIG)) {

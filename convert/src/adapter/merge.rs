@@ -152,12 +152,17 @@ fn is_transposed(
 const KEPT_BYTES_MAX: usize = 32 << 20;
 const PARTS_MAX: usize = 3;
 
-/// A base's weights with adapters merged into them.
-pub(crate) struct Adapted<'a> {
-    base: &'a dyn WeightSource,
+/// Merges adapters into weights.
+pub(crate) struct Merger {
     plan: Plan,
     /// The latest right factors, by their changes.
     right: Mutex<Vec<Kept>>,
+}
+
+/// A base's weights with adapters merged into them.
+pub(crate) struct Adapted<'a> {
+    base: &'a dyn WeightSource,
+    merger: &'a Merger,
 }
 
 /// A change, of which the plan has one too, and its right factor.
@@ -166,21 +171,33 @@ type Kept = (Arc<Op>, Arc<Vec<f32>>);
 /// Buffers of a thread: a row, coefficients of its product, and the product.
 type Scratch = (Vec<f32>, Vec<f32>, Vec<f32>);
 
-impl<'a> Adapted<'a> {
+impl Merger {
     /// Computes the norms of columns that DoRA of embeddings wants, which takes a pass over them.
-    pub fn new(base: &'a dyn WeightSource, plan: Plan) -> Result<Self, ConvertError> {
-        let out = Self { base, plan, right: Mutex::default() };
+    pub fn new(base: &dyn WeightSource, plan: Plan) -> Result<Self, ConvertError> {
+        let out = Self { plan, right: Mutex::default() };
         for edits in out.plan.edits.values() {
             for (at, op) in edits.ops.iter().enumerate() {
                 let Change::Product(product) = &op.change else { continue };
                 let Some(Magnitude::Columns { norms, factors }) = &product.magnitude else { continue };
-                let now = out.column_norms(edits, at)?;
+                let now = out.over(base).column_norms(edits, at)?;
                 let _ = factors.set(norms.iter().zip(now).map(|(want, now)| want / now).collect());
             }
         }
         Ok(out)
     }
 
+    /// The weights of a base with the adapters merged into them.
+    pub fn over<'a>(&'a self, base: &'a dyn WeightSource) -> Adapted<'a> {
+        Adapted { base, merger: self }
+    }
+
+    /// The tensor of the base that the values of a tensor are made of, row by row.
+    pub fn origin<'a>(&'a self, name: &'a str) -> &'a str {
+        self.plan.edits.get(name).map_or(name, |edits| &edits.origin)
+    }
+}
+
+impl Adapted<'_> {
     /// The norms of columns behind the product of change `at`.
     fn column_norms(&self, edits: &Edits, at: usize) -> Result<Vec<f32>, ConvertError> {
         const BLOCK: usize = 1024;
@@ -292,7 +309,7 @@ impl<'a> Adapted<'a> {
 
     /// The factor `[rank, cols]` of a product.
     fn right(&self, op: &Arc<Op>, product: &Product) -> Result<Arc<Vec<f32>>, ConvertError> {
-        let mut kept = self.right.lock().unwrap_or_else(|e| e.into_inner());
+        let mut kept = self.merger.right.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((_, right)) = kept.iter().rfind(|(of, _)| Arc::ptr_eq(of, op)) {
             return Ok(right.clone());
         }
@@ -334,7 +351,7 @@ fn scale_norm(magnitude: &Magnitude, row: usize, out: &mut [f32]) {
 
 impl WeightSource for Adapted<'_> {
     fn read(&self, name: &str, start: usize, out: &mut [f32]) -> Result<(), ConvertError> {
-        let Some(edits) = self.plan.edits.get(name) else { return self.base.read(name, start, out) };
+        let Some(edits) = self.merger.plan.edits.get(name) else { return self.base.read(name, start, out) };
         let (cols, count) = (edits.cols, edits.ops.len());
         let mut done = 0;
         while done < out.len() {

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use palmtop::model::config::Config;
 
 pub(crate) use folder::only_an_adapter;
-pub(crate) use merge::Adapted;
+pub(crate) use merge::Merger;
 pub use report::{AdapterReport, MatchReport};
 
 use crate::checkpoint::shards::{Shards, Tensor};
@@ -39,7 +39,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::tokenizer::{self, BuildError};
 use crate::{ConvertError, needed};
 use config::AdapterConfig;
-use plan::Plan;
+pub(crate) use plan::Plan;
 
 /// A folder with an adapter, and a factor for what it adds.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,6 +186,20 @@ impl Adapters {
                 ));
             }
         }
+    }
+
+    /// A number that another one has if any of them is another adapter.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for Opened { path, scale, shards, tensors, .. } in &self.opened {
+            hash.update(&scale.to_le_bytes());
+            hash.update(&std::fs::read(path.join(config::CONFIG)).unwrap_or_default());
+            for tensor in tensors {
+                hash.update(tensor.name.as_bytes());
+                hash.update(shards.bytes(tensor));
+            }
+        }
+        hash.digest()
     }
 
     /// Matches them with a model's tensors.

@@ -78,6 +78,11 @@ struct State {
     nested_offset: Option<f64>,
 }
 
+/// True if a tensor of one of these names belongs to a weight that bitsandbytes quantized.
+pub(super) fn is_there<'a>(mut names: impl Iterator<Item = &'a String>) -> bool {
+    names.any(|name| STATES.iter().any(|state| name.ends_with(state)) || name.ends_with(SCALES))
+}
+
 /// The matrices among tensors (by classic names) that bitsandbytes quantized, by the names of their weights. What
 /// belongs to them is taken out of the table; the weights stay in it.
 ///

@@ -7,7 +7,6 @@ use palmtop::model::tensors::HEAD;
 
 use super::foreign;
 use crate::error::ConvertError;
-use crate::files::is_there;
 use crate::json;
 
 const SINGLE: &str = "model.safetensors";
@@ -35,27 +34,33 @@ pub struct Index {
 /// Finds the weight files of a folder: `model.safetensors`, those that an index names, a variant such as
 /// `model.fp16.safetensors`, or shards that lie there without an index.
 pub fn weight_files(dir: &Path) -> Result<WeightFiles, ConvertError> {
-    if is_there(&dir.join(SINGLE)) {
+    if !dir.is_dir() {
+        let what = foreign::no_folder(dir);
+        return Err(ConvertError::NoWeights { path: dir.to_owned(), what });
+    }
+    weight_files_among(dir, &file_names(dir)?)
+}
+
+/// The same for a checkpoint of files with these names, of which weights may be elsewhere. An index is read from `dir`.
+pub fn weight_files_among(dir: &Path, names: &[String]) -> Result<WeightFiles, ConvertError> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    if has(SINGLE) {
         return Ok(WeightFiles { files: vec![dir.join(SINGLE)], ..WeightFiles::default() });
     }
-    if is_there(&dir.join(INDEX)) {
-        return of_index(dir, dir.join(INDEX));
+    if has(INDEX) {
+        return of_index(dir, names, dir.join(INDEX));
     }
     let no_weights = |what| ConvertError::NoWeights { path: dir.to_owned(), what };
-    if !dir.is_dir() {
-        return Err(no_weights(foreign::no_folder(dir)));
-    }
-    let names = file_names(dir)?;
     let is_index = |n: &&String| n.starts_with("model.safetensors.index.") && n.ends_with(".json");
     if let [index] = names.iter().filter(is_index).collect::<Vec<_>>()[..] {
-        let mut found = of_index(dir, dir.join(index))?;
+        let mut found = of_index(dir, names, dir.join(index))?;
         found.notes.push(format!("the folder has no {INDEX}; {index} was read"));
         return Ok(found);
     }
     let weights: Vec<&String> =
         names.iter().filter(|n| n.ends_with(".safetensors") && *n != ADAPTER).collect();
     let note = match &weights[..] {
-        [] => return Err(no_weights(foreign::no_weights(dir, &names))),
+        [] => return Err(no_weights(foreign::no_weights(dir, names))),
         [one] if shard_number(one).is_none() => format!("the folder has no {SINGLE}; {one} was read"),
         several => {
             let Some(groups) = several.iter().map(|n| shard_number(n)).collect::<Option<Vec<_>>>() else {
@@ -127,7 +132,7 @@ fn complete(dir: &Path, shards: &[ShardName<'_>]) -> Result<(), ConvertError> {
     Err(ConvertError::MissingShards { index: dir.to_owned(), files })
 }
 
-fn of_index(dir: &Path, path: PathBuf) -> Result<WeightFiles, ConvertError> {
+fn of_index(dir: &Path, names: &[String], path: PathBuf) -> Result<WeightFiles, ConvertError> {
     let wrong = |what: String| ConvertError::Json { path: path.clone(), what };
     let json = json::read(&path)?;
     let map = json.get("weight_map").and_then(|m| m.as_object());
@@ -145,14 +150,12 @@ fn of_index(dir: &Path, path: PathBuf) -> Result<WeightFiles, ConvertError> {
     if files.is_empty() {
         return Err(wrong("its 'weight_map' is empty".into()));
     }
-    let missing: Vec<String> =
-        files.iter().filter(|f| !is_there(&dir.join(f))).map(|f| (*f).clone()).collect();
+    let missing: Vec<String> = files.iter().filter(|f| !names.contains(f)).map(|f| (*f).clone()).collect();
     if !missing.is_empty() {
         return Err(ConvertError::MissingShards { index: path, files: missing });
     }
     // A stale index may name none of the tensors of a shard.
     let sets: BTreeSet<_> = files.iter().filter_map(|f| shard_number(f)).map(|s| s.set()).collect();
-    let names = file_names(dir)?;
     let of_a_set = names.iter().filter(|n| shard_number(n).is_some_and(|s| sets.contains(&s.set())));
     let files: BTreeSet<PathBuf> = files.iter().copied().chain(of_a_set).map(|f| dir.join(f)).collect();
     let files = files.into_iter().collect();

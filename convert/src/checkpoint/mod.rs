@@ -22,7 +22,13 @@ use crate::adapter;
 use crate::error::{ConvertError, TensorProblems, listed};
 use crate::source::WeightSource;
 
+pub(crate) use find::file_names;
 pub(crate) use folder::{origin, resolve};
+
+/// True if all weight files of a folder are there.
+pub(crate) fn has_all_weights(dir: &Path) -> bool {
+    find::weight_files(dir).is_ok_and(|found| found.files.iter().all(|file| file.is_file()))
+}
 
 use bitsandbytes::Quantized;
 use names::Naming;
@@ -68,12 +74,53 @@ pub enum Extra {
 impl Checkpoint {
     /// Maps the weight files of a folder, and reads their headers.
     pub fn open(dir: &Path) -> Result<Self, ConvertError> {
-        let find::WeightFiles { files, index, mut notes } = find::weight_files(dir)?;
+        let found = find::weight_files(dir)?;
         let mut shards = Shards::default();
         let mut all = Vec::new();
-        for file in files {
-            all.extend(shards.add(file)?);
+        for file in &found.files {
+            all.extend(shards.add(file.clone())?);
         }
+        let mut out = Self::of(dir, found, shards, all)?;
+        out.quantized = bitsandbytes::find(&out.shards, &mut out.tensors)?;
+        out.note_quantized();
+        Ok(out)
+    }
+
+    /// Reads the headers of weight files that are elsewhere, of a checkpoint that has files of these names; the small
+    /// ones are in `dir`. `header` gives the JSON of a file's header, and how long the file is; `origin` is what the
+    /// checkpoint is called in errors.
+    pub(crate) fn elsewhere(
+        dir: &Path,
+        names: &[String],
+        origin: &str,
+        header: &mut dyn FnMut(&str) -> Result<(Vec<u8>, u64), ConvertError>,
+    ) -> Result<Self, ConvertError> {
+        let found = find::weight_files_among(dir, names)?;
+        let mut shards = Shards::default();
+        let mut all = Vec::new();
+        for file in &found.files {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let (json, bytes) = header(&name)?;
+            all.extend(shards.add_elsewhere(Path::new(origin).join(&*name), &json, bytes)?);
+        }
+        let out = Self::of(dir, found, shards, all)?;
+        let needs_whole = |what: &str| ConvertError::NeedsWhole { what: what.to_owned() };
+        if bitsandbytes::is_there(out.tensors.keys()) {
+            return Err(needs_whole("reading what bitsandbytes quantized"));
+        }
+        if !out.adapter.is_empty() {
+            return Err(needs_whole("merging an adapter that stands in the model's own files"));
+        }
+        Ok(out)
+    }
+
+    fn of(
+        dir: &Path,
+        found: find::WeightFiles,
+        shards: Shards,
+        all: Vec<Tensor>,
+    ) -> Result<Self, ConvertError> {
+        let find::WeightFiles { index, mut notes, .. } = found;
         if let Some(index) = index {
             let places: HashMap<&str, &Tensor> = all.iter().map(|t| (&*t.name, t)).collect();
             index.check(|tensor| places.get(tensor).map(|t| shards.path_of(t)), &mut notes)?;
@@ -98,9 +145,35 @@ impl Checkpoint {
         for (name, tensor) in of_model {
             out.insert(naming.classic(&name), tensor)?;
         }
-        out.quantized = bitsandbytes::find(&out.shards, &mut out.tensors)?;
-        out.note_quantized();
         Ok(out)
+    }
+
+    /// The tensor with this classic name, as it lies in its file.
+    pub(crate) fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name).map(|stored| &stored.tensor)
+    }
+
+    /// The names of its files in errors, in their order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.paths()
+    }
+
+    /// Reads as [`WeightSource::read`] does, from bytes that have come: they begin with value `first` of the tensor,
+    /// which for a convolution's kernel is the first one of an output.
+    pub(crate) fn read_arrived(
+        &self,
+        name: &str,
+        (bytes, first): (&[u8], usize),
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), ConvertError> {
+        let Stored { tensor, order } = &self.tensors[name];
+        let read =
+            |start: usize, out: &mut [f32]| self.shards.read_from(tensor, bytes, start - first, start, out);
+        match order {
+            Order::RowMajor => read(start, out),
+            Order::ChannelsLast => channels_first(&tensor.shape, read, start, out),
+        }
     }
 
     fn note_quantized(&mut self) {
@@ -221,24 +294,11 @@ impl Checkpoint {
     /// # Errors
     /// If a value of either is NaN or infinite, or if both have different shapes.
     pub fn has_own_head(&self) -> Result<bool, ConvertError> {
-        let (Some(head), Some(embed)) = (self.tensors.get(HEAD), self.tensors.get(EMBEDDING)) else {
+        if !self.has_two_heads()? {
             return Ok(false);
-        };
-        let (head, embed) = (&head.tensor, &embed.tensor);
-        let shape =
-            |name, tensor: &Tensor| self.quantized.get(name).map_or(&tensor.shape, |q| &q.shape).clone();
-        let (of_head, of_embedding) = (shape(HEAD, head), shape(EMBEDDING, embed));
-        let values = of_head.iter().product::<usize>();
-        let mut problems = TensorProblems::default();
-        if of_head != of_embedding {
-            problems.misshapen.push((head.name.clone(), of_head, of_embedding));
         }
-        if !head.is_float() && !self.quantized.contains_key(HEAD) {
-            problems.unsupported.push((head.name.clone(), format!("{:?}", head.dtype)));
-        }
-        if !problems.is_empty() {
-            return Err(ConvertError::Tensors(Box::new(problems)));
-        }
+        let (head, embed) = (&self.tensors[HEAD].tensor, &self.tensors[EMBEDDING].tensor);
+        let values = self.quantized.get(HEAD).map_or(&head.shape, |q| &q.shape).iter().product::<usize>();
         let plain = [HEAD, EMBEDDING].iter().all(|name| !self.quantized.contains_key(*name));
         if plain && head.dtype == embed.dtype && self.shards.bytes(head) == self.shards.bytes(embed) {
             return Ok(false);
@@ -253,6 +313,31 @@ impl Checkpoint {
         });
         differs.find_first(|found| !matches!(found, Ok(false))).unwrap_or(Ok(false))
     }
+
+    /// True if the checkpoint has both a head and an embedding, be they equal or not.
+    ///
+    /// # Errors
+    /// If both have different shapes, or the head a type that is not read.
+    pub(crate) fn has_two_heads(&self) -> Result<bool, ConvertError> {
+        let (Some(head), Some(embed)) = (self.tensors.get(HEAD), self.tensors.get(EMBEDDING)) else {
+            return Ok(false);
+        };
+        let (head, embed) = (&head.tensor, &embed.tensor);
+        let shape =
+            |name, tensor: &Tensor| self.quantized.get(name).map_or(&tensor.shape, |q| &q.shape).clone();
+        let (of_head, of_embedding) = (shape(HEAD, head), shape(EMBEDDING, embed));
+        let mut problems = TensorProblems::default();
+        if of_head != of_embedding {
+            problems.misshapen.push((head.name.clone(), of_head, of_embedding));
+        }
+        if !head.is_float() && !self.quantized.contains_key(HEAD) {
+            problems.unsupported.push((head.name.clone(), format!("{:?}", head.dtype)));
+        }
+        match problems.is_empty() {
+            true => Ok(true),
+            false => Err(ConvertError::Tensors(Box::new(problems))),
+        }
+    }
 }
 
 impl WeightSource for Checkpoint {
@@ -264,36 +349,39 @@ impl WeightSource for Checkpoint {
             self.tensors.get(name).expect("the checkpoint's table has been checked");
         match order {
             Order::RowMajor => self.shards.read(tensor, start, out),
-            Order::ChannelsLast => self.read_channels_first(tensor, start, out),
+            Order::ChannelsLast => channels_first(
+                &tensor.shape,
+                |start, out: &mut [f32]| self.shards.read(tensor, start, out),
+                start,
+                out,
+            ),
         }
     }
 }
 
-impl Checkpoint {
-    /// Reads values of a kernel with channels last in the order of one with channels first.
-    fn read_channels_first(
-        &self,
-        tensor: &Tensor,
-        start: usize,
-        out: &mut [f32],
-    ) -> Result<(), ConvertError> {
-        let &[_, height, width, channels] = &tensor.shape[..] else {
-            unreachable!("only kernels have been found to have channels last");
-        };
-        let (area, values) = (height * width, height * width * channels);
-        let mut kernel = vec![0.0; values];
-        let (mut at, end) = (start, start + out.len());
-        while at < end {
-            let (output, first) = (at / values, at % values);
-            self.shards.read(tensor, output * values, &mut kernel)?;
-            let n = (values - first).min(end - at);
-            for (o, i) in out[at - start..][..n].iter_mut().zip(first..) {
-                *o = kernel[i % area * channels + i / area];
-            }
-            at += n;
+/// Reads values of a kernel with channels last in the order of one with channels first.
+fn channels_first(
+    shape: &[usize],
+    read: impl Fn(usize, &mut [f32]) -> Result<(), ConvertError>,
+    start: usize,
+    out: &mut [f32],
+) -> Result<(), ConvertError> {
+    let &[_, height, width, channels] = shape else {
+        unreachable!("only kernels have been found to have channels last");
+    };
+    let (area, values) = (height * width, height * width * channels);
+    let mut kernel = vec![0.0; values];
+    let (mut at, end) = (start, start + out.len());
+    while at < end {
+        let (output, first) = (at / values, at % values);
+        read(output * values, &mut kernel)?;
+        let n = (values - first).min(end - at);
+        for (o, i) in out[at - start..][..n].iter_mut().zip(first..) {
+            *o = kernel[i % area * channels + i / area];
         }
-        Ok(())
+        at += n;
     }
+    Ok(())
 }
 
 /// True if a kernel `[outputs, channels, height, width]` was saved with channels last.

@@ -1,4 +1,5 @@
-//! Mapped safetensors files: tensors by their names in the files, read as f32.
+//! Safetensors files: tensors by their names in the files, read as f32. Files are mapped; of those that are elsewhere
+//! only the headers are known, and values are read from bytes as they come.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,10 +7,16 @@ use std::sync::Arc;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use memmap2::Mmap;
+use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::ConvertError;
 use crate::files::{open_regular, stand_in};
+
+/// Before a header stands its length.
+pub(crate) const LENGTH_BYTES: usize = std::mem::size_of::<u64>();
+/// No header is longer; as for safetensors' own reader.
+pub(crate) const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// The files, each of which is called a shard.
 ///
@@ -21,7 +28,8 @@ pub(crate) struct Shards(Vec<Shard>);
 #[derive(Clone)]
 struct Shard {
     path: PathBuf,
-    map: Arc<Mmap>,
+    /// None for a file that is elsewhere.
+    map: Option<Arc<Mmap>>,
 }
 
 /// A tensor of one of the files.
@@ -31,10 +39,11 @@ pub(crate) struct Tensor {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    shard: usize,
+    /// The file, in the order in which they were added.
+    pub shard: usize,
     /// Bytes of the shard.
-    start: usize,
-    end: usize,
+    pub start: usize,
+    pub end: usize,
 }
 
 impl Tensor {
@@ -46,6 +55,11 @@ impl Tensor {
     /// True if [`Shards::read`] reads its type.
     pub fn is_float(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+
+    /// Bytes of a value of a tensor of floats.
+    fn value_bytes(&self) -> usize {
+        if self.dtype == Dtype::F32 { 4 } else { 2 }
     }
 }
 
@@ -61,11 +75,41 @@ impl Shards {
         let (header_bytes, header) = SafeTensors::read_metadata(&map).map_err(|error| {
             wrong(stand_in(&map).map_or_else(|| describe(&error, map.len()), |what| format!("is {what}")))
         })?;
+        Ok(self.push(path, Some(Arc::new(map)), header_bytes, &header))
+    }
+
+    /// Adds a file of `bytes` bytes that is elsewhere, by the JSON of its header, and lists its tensors. `path` is what
+    /// it is called in errors.
+    pub fn add_elsewhere(
+        &mut self,
+        path: PathBuf,
+        header: &[u8],
+        bytes: u64,
+    ) -> Result<Vec<Tensor>, ConvertError> {
+        let wrong = |what| ConvertError::Safetensors { path: path.clone(), what };
+        let metadata: Metadata = serde_json::from_slice(header)
+            .map_err(|e| wrong(format!("is not a safetensors file: its header cannot be read: {e}")))?;
+        let states = (header.len() + LENGTH_BYTES).checked_add(metadata.data_len());
+        if states.map(|n| n as u64) != Some(bytes) {
+            return Err(wrong(format!(
+                "its length of {bytes} bytes is not the length that its header states"
+            )));
+        }
+        Ok(self.push(path, None, header.len(), &metadata))
+    }
+
+    fn push(
+        &mut self,
+        path: PathBuf,
+        map: Option<Arc<Mmap>>,
+        header_bytes: usize,
+        header: &Metadata,
+    ) -> Vec<Tensor> {
         let shard = self.0.len();
         let tensor = |(name, info): (String, &safetensors::tensor::TensorInfo)| {
             let (start, end) = info.data_offsets;
             // The header's reader has checked that offsets lie in the file and fit shape and type.
-            let at = header_bytes + std::mem::size_of::<u64>();
+            let at = header_bytes + LENGTH_BYTES;
             Tensor {
                 name,
                 dtype: info.dtype,
@@ -76,8 +120,8 @@ impl Shards {
             }
         };
         let tensors = header.tensors().into_iter().map(tensor).collect();
-        self.0.push(Shard { path, map: Arc::new(map) });
-        Ok(tensors)
+        self.0.push(Shard { path, map });
+        tensors
     }
 
     /// The files.
@@ -90,15 +134,28 @@ impl Shards {
         &self.0[tensor.shard].path
     }
 
-    /// A tensor's bytes, in row-major order and little-endian.
+    /// A tensor's bytes, in row-major order and little-endian; its file must be mapped.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.0[tensor.shard].map[tensor.start..tensor.end]
+        let map = self.0[tensor.shard].map.as_ref();
+        &map.expect("bytes of a file that is elsewhere come as they do")[tensor.start..tensor.end]
     }
 
     /// Reads `out.len()` values of a tensor of floats, beginning at value `start`; all must be finite.
     pub fn read(&self, tensor: &Tensor, start: usize, out: &mut [f32]) -> Result<(), ConvertError> {
-        let size = if tensor.dtype == Dtype::F32 { 4 } else { 2 };
-        let data = &self.bytes(tensor)[start * size..][..out.len() * size];
+        self.read_from(tensor, self.bytes(tensor), start, start, out)
+    }
+
+    /// The same from bytes that begin `at` values into the part of the tensor that is at hand.
+    pub fn read_from(
+        &self,
+        tensor: &Tensor,
+        bytes: &[u8],
+        at: usize,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<(), ConvertError> {
+        let size = tensor.value_bytes();
+        let data = &bytes[at * size..][..out.len() * size];
         match tensor.dtype {
             Dtype::F32 => {
                 for (o, b) in out.iter_mut().zip(data.chunks_exact(4)) {

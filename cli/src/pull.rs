@@ -1,0 +1,269 @@
+//! `palmtop pull`: gets a model from the hub.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use palmtop::format::PalmFile;
+use palmtop::session::CancelToken;
+use palmtop_convert::{Adapter, ConvertError, Options};
+use palmtop_hub::{
+    AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, published, pull,
+    short,
+};
+use palmtop_present::plain::human_bytes;
+use serde::Serialize;
+
+use crate::args::PullArgs;
+use crate::convert::{formats, reading, shell_word};
+use crate::errors::{UsageError, WithHint};
+use crate::output::{Console, Stdout, shown};
+use crate::progress::Bar;
+use crate::{Outcome, files, interrupt};
+
+/// The licence that a checkpoint has if nobody says another.
+const GEMMA: &str = "gemma";
+
+pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
+    let name = repository(&args.name)?;
+    let (formats, auto) = formats(&args.recipe, None)?;
+    if auto.is_some() {
+        return Err(ConvertError::NeedsWhole { what: "--recipe auto".to_owned() })
+            .hint(by_hand(&name, "--recipe auto --calibrate examples.jsonl"));
+    }
+    let options = Options {
+        recipe: formats.recipe,
+        exceptions: formats.exceptions,
+        threads: args.threads.map(|n| n as usize),
+        ..reading(&args.reading)
+    };
+    let adapters = args.adapters.iter().map(|text| adapter(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let asks = &args.recipe;
+    let convert = !adapters.is_empty() || asks.weights.is_some() || asks.recipe.is_some();
+    let library = Library::from_environment();
+    let target = match &args.output {
+        Some(path) => path.clone(),
+        None => {
+            let library = library.as_ref().map_err(|e| anyhow!("{e}")).hint("name a file with -o")?;
+            let named = args.name_as.clone().unwrap_or_else(|| default_name(&name, args));
+            library.path_of(&named).map_err(|e| UsageError(e.to_string()))?
+        }
+    };
+    if args.output.is_none() {
+        library.as_ref().map_err(|e| anyhow!("{e}"))?.create()?;
+        if target.is_file() && !args.again {
+            return there_already(&name, &target, args, console);
+        }
+    }
+    files::folder_for(&target)?;
+    let settings = Settings::from_environment()?;
+    let wanted = Wanted { name: name.clone(), options, adapters, convert };
+    let license = args.reading.license.as_deref().unwrap_or(GEMMA);
+    show_license(license, library.as_ref().ok(), console);
+
+    let cancel = interrupt::listen()?;
+    let bar = Bar::new(console, "pulling", Some(cancel.clone()));
+    let follower = Follower { progress: &bar, note: &|text| bar.note(text), cancelled: cancelled(cancel) };
+    let pulled = pull(&settings, &wanted, &target, &follower);
+    bar.finish();
+    let pulled = match pulled {
+        Err(HubError::Cancelled) => {
+            console.note("interrupted; what has come is kept, and the same command goes on with it");
+            return Ok(Outcome::Interrupted);
+        }
+        Err(error) => return explained(error, &name, args),
+        Ok(pulled) => pulled,
+    };
+    if let Ok(library) = &library {
+        library.note_used(&target);
+    }
+    report(&name, &target, &pulled, args, console)
+}
+
+fn cancelled(token: CancelToken) -> palmtop_hub::Cancelled {
+    Arc::new(move || token.is_cancelled())
+}
+
+/// The repository that a user means: `ORG/NAME`, or a short name of what is published.
+fn repository(text: &str) -> anyhow::Result<RepositoryName> {
+    if text.contains('/') {
+        return Ok(RepositoryName::parse(text)?);
+    }
+    let (short, revision) = match text.split_once('@') {
+        Some((short, revision)) => (short, Some(revision.to_owned())),
+        None => (text, None),
+    };
+    if let Some(published) = published::by_name(short) {
+        return Ok(RepositoryName { id: published.repository(), revision, file: None });
+    }
+    let near = published::nearest(short);
+    let hint = match &near[..] {
+        [] => "`palmtop models` lists the short names; others are ORG/NAME".to_owned(),
+        near => format!("there is {}; models of others are ORG/NAME", near.join(", ")),
+    };
+    Err(UsageError(format!("'{short}' is no short name of a model"))).hint(hint)
+}
+
+/// A folder if there is one, or else a repository.
+fn adapter(text: &str) -> anyhow::Result<AdapterSource> {
+    let (path, scale) = match text.rsplit_once('=') {
+        Some((path, scale)) if !Path::new(text).exists() => {
+            let number = scale.trim().parse::<f64>().ok().filter(|scale| scale.is_finite());
+            let wrong = || UsageError(format!("--adapter: '{scale}' is not a number to scale '{path}' by"));
+            (path, number.ok_or_else(wrong)?)
+        }
+        _ => (text, 1.0),
+    };
+    if Path::new(path).exists() {
+        return Ok(AdapterSource::Folder(Adapter { path: path.into(), scale }));
+    }
+    match RepositoryName::parse(path) {
+        Ok(name) => Ok(AdapterSource::Repository(name, scale)),
+        Err(_) => {
+            Err(UsageError(format!("--adapter: there is no folder '{path}', and it is no ORG/NAME")).into())
+        }
+    }
+}
+
+/// What a model is called that nobody has given a name.
+fn default_name(name: &RepositoryName, args: &PullArgs) -> String {
+    let file =
+        name.file.as_deref().and_then(|file| Path::new(file).file_stem()).and_then(|stem| stem.to_str());
+    let mut out = file.unwrap_or(name.name()).to_owned();
+    if let Some(weights) = args.recipe.weights.filter(|weights| weights.name() != "int8") {
+        out += &format!("-{}", weights.name());
+    }
+    if args.recipe.recipe.is_some() {
+        out += "-recipe";
+    }
+    for adapter in &args.adapters {
+        let end = adapter.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        out += &format!("+{}", end.chars().map(plain).collect::<String>());
+    }
+    out
+}
+
+fn there_already(
+    name: &RepositoryName,
+    target: &Path,
+    args: &PullArgs,
+    console: Console,
+) -> anyhow::Result<Outcome> {
+    console.note(format_args!(
+        "{} is here already; --again pulls it again, --as NAME beside it",
+        target.file_stem().unwrap_or_default().display()
+    ));
+    if let Ok(library) = Library::from_environment() {
+        library.note_used(target);
+    }
+    let text = |key: &str| PalmFile::open(target).ok()?.metadata().text(key).ok();
+    let commit = text("general.revision").unwrap_or_default();
+    let bytes = target.metadata().map_or(0, |metadata| metadata.len());
+    print(&Line::new(name, target, &commit, bytes), args)
+}
+
+/// Shows the notice of a licence once, and remembers that it was shown.
+fn show_license(license: &str, library: Option<&Library>, console: Console) {
+    let is_new = library.is_none_or(|library| library.create().is_err() || library.is_new_license(license));
+    if is_new && license == GEMMA {
+        console.note(
+            "note: Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms; \
+             a model made from it comes under them, too",
+        );
+    }
+}
+
+/// `docs/json.md` promises this shape.
+#[derive(Serialize)]
+struct Line {
+    name: Option<String>,
+    path: PathBuf,
+    bytes: u64,
+    repository: String,
+    commit: String,
+}
+
+impl Line {
+    fn new(name: &RepositoryName, target: &Path, commit: &str, bytes: u64) -> Self {
+        let named = Library::from_environment().ok().and_then(|library| library.name_of(target));
+        Self {
+            name: named,
+            path: target.to_owned(),
+            bytes,
+            repository: name.id.clone(),
+            commit: commit.to_owned(),
+        }
+    }
+}
+
+fn report(
+    name: &RepositoryName,
+    target: &Path,
+    pulled: &Pulled,
+    args: &PullArgs,
+    console: Console,
+) -> anyhow::Result<Outcome> {
+    let (commit, bytes) = match pulled {
+        Pulled::Converted { commit, report } => {
+            report.notes.iter().for_each(|note| console.note(format_args!("note: {note}")));
+            if console.verbose {
+                console.note(report);
+            }
+            (commit, report.bytes)
+        }
+        Pulled::Fetched { commit, bytes } => (commit, *bytes),
+        _ => return Err(anyhow!("this model came in an unknown way")),
+    };
+    let line = Line::new(name, target, commit, bytes);
+    if !args.json {
+        let with = match &line.name {
+            Some(_) => "it answers now: palmtop caption PICTURE".to_owned(),
+            None => format!("use it with -m {}", shell_word(&target.display().to_string())),
+        };
+        console.note(with);
+    }
+    print(&line, args)
+}
+
+fn print(line: &Line, args: &PullArgs) -> anyhow::Result<Outcome> {
+    let mut out = Stdout::new();
+    match args.json {
+        true => out.print_json(line)?,
+        false => {
+            let of = format!("{}@{}", line.repository, short(&line.commit));
+            let name = line.name.clone().unwrap_or_else(|| shown(&line.path));
+            out.print(format_args!("{name}: {}, from {of}\n", human_bytes(line.bytes)))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// How to do it with the whole checkpoint.
+fn by_hand(name: &RepositoryName, rest: &str) -> String {
+    let folder = shell_word(name.name());
+    let revision = name.revision.as_ref().map_or(String::new(), |r| format!(" --revision {}", shell_word(r)));
+    format!(
+        "fetch all of it, and convert that: hf download {}{revision} --local-dir {folder} && palmtop convert {folder} {rest} \
+         -o model.palm",
+        name.id
+    )
+}
+
+fn explained(error: HubError, name: &RepositoryName, args: &PullArgs) -> anyhow::Result<Outcome> {
+    let hint = match &error {
+        HubError::Convert(ConvertError::NeedsWhole { .. }) => by_hand(name, "").replace("  -o", " -o"),
+        HubError::Convert(ConvertError::OnlyAdapter { base, .. }) => {
+            let base = base.as_deref().filter(|base| RepositoryName::parse(base).is_ok()).unwrap_or("BASE");
+            format!("pull its model with it: palmtop pull {base} --adapter {}", shell_word(&args.name))
+        }
+        HubError::Convert(ConvertError::WrongHash { .. }) => {
+            "it was damaged on its way: pull again; everything else is kept".to_owned()
+        }
+        HubError::Convert(ConvertError::Tensors(_)) => {
+            "--ignore-extra leaves out what PaliGemma has no use for".to_owned()
+        }
+        _ => return Err(error.into()),
+    };
+    Err(error).hint(hint)
+}

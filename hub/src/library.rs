@@ -1,0 +1,365 @@
+//! The folder in which models live, by the convention of the platform: `NAME.palm` each, and what is remembered of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
+use palmtop::format::PalmFile;
+use palmtop_convert::temporary::Temporary;
+use serde::{Deserialize, Serialize};
+
+/// Names the folder instead of the platform's convention.
+pub const FOLDER_VARIABLE: &str = "PALMTOP_MODELS";
+const EXTENSION: &str = ".palm";
+/// What is remembered; it begins with a dot, as no model's name does.
+const STATE: &str = ".state.json";
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LibraryError {
+    /// Nobody's home is known.
+    #[error("there is no folder for models: neither {FOLDER_VARIABLE} nor a home folder is known")]
+    NoHome,
+    /// A name that no model can have.
+    #[error("'{0}' cannot be the name of a model: it should have letters, digits, '-', '_' and '.'")]
+    Name(String),
+    /// There is no such model.
+    #[error("there is no model '{name}' in {}{}", folder.display(), nearest_of(nearest))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The folder.
+        folder: PathBuf,
+        /// Names that are like it.
+        nearest: Vec<String>,
+    },
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn nearest_of(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!("; there is {}", names.join(", ")),
+    }
+}
+
+/// A model of the folder.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Installed {
+    /// How `-m` names it.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// When it was used last.
+    pub used: Option<SystemTime>,
+    /// What it was made of, as the file says; none if the file cannot be read.
+    pub origin: Option<Origin>,
+}
+
+/// What a model file says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origin {
+    /// The repository or checkpoint, with adapters.
+    pub source: String,
+    /// Its commit.
+    pub revision: Option<String>,
+    /// The licence of the weights.
+    pub license: Option<String>,
+    /// How weights are stored.
+    pub recipe: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// Seconds of Unix time.
+    #[serde(default)]
+    used: BTreeMap<String, u64>,
+    /// Licences whose notice was shown.
+    #[serde(default)]
+    notices: BTreeSet<String>,
+}
+
+/// The folder.
+#[derive(Clone, Debug)]
+pub struct Library {
+    folder: PathBuf,
+}
+
+impl Library {
+    /// The folder that the environment or the platform names; it need not be there.
+    ///
+    /// # Errors
+    /// [`NoHome`](LibraryError::NoHome).
+    pub fn from_environment() -> Result<Self, LibraryError> {
+        Self::from_variable(std::env::var_os(FOLDER_VARIABLE))
+    }
+
+    fn from_variable(variable: Option<OsString>) -> Result<Self, LibraryError> {
+        if let Some(folder) = variable.filter(|value| !value.is_empty()) {
+            return Ok(Self { folder: folder.into() });
+        }
+        let folders = choose_native_strategy().map_err(|_| LibraryError::NoHome)?;
+        Ok(Self { folder: folders.data_dir().join("palmtop").join("models") })
+    }
+
+    /// One in this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes the folder, if it is not there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn create(&self) -> Result<(), LibraryError> {
+        std::fs::create_dir_all(&self.folder).map_err(io(&self.folder))
+    }
+
+    /// The file of a model with this name, be it there or not.
+    ///
+    /// # Errors
+    /// [`Name`](LibraryError::Name).
+    pub fn path_of(&self, name: &str) -> Result<PathBuf, LibraryError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+        if name.is_empty() || name.len() > 200 || name.starts_with('.') || !name.chars().all(fits) {
+            return Err(LibraryError::Name(name.to_owned()));
+        }
+        Ok(self.folder.join(format!("{}{EXTENSION}", name.strip_suffix(EXTENSION).unwrap_or(name))))
+    }
+
+    /// The file of a model of the folder.
+    ///
+    /// # Errors
+    /// [`Unknown`](LibraryError::Unknown), with names that are like it.
+    pub fn find(&self, name: &str) -> Result<PathBuf, LibraryError> {
+        let unknown = || {
+            let names = self.names();
+            let nearest = nearest(name, names.iter().map(String::as_str));
+            LibraryError::Unknown { name: name.to_owned(), folder: self.folder.clone(), nearest }
+        };
+        let path = self.path_of(name).map_err(|_| unknown())?;
+        if path.is_file() { Ok(path) } else { Err(unknown()) }
+    }
+
+    /// The names of all models, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let names = entries.filter(|entry| entry.path().is_file());
+        let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter_map(|name| Some(name.strip_suffix(EXTENSION)?.to_owned()));
+        let mut names: Vec<String> = names.filter(|name| self.path_of(name).is_ok()).collect();
+        names.sort();
+        names
+    }
+
+    /// All models, with what is known of them.
+    pub fn installed(&self) -> Vec<Installed> {
+        let state = self.state();
+        let of = |name: String| {
+            let path = self.path_of(&name).ok()?;
+            let used = state.used.get(&name).map(|&seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+            let bytes = path.metadata().ok()?.len();
+            Some(Installed { origin: origin(&path), bytes, used, path, name })
+        };
+        self.names().into_iter().filter_map(of).collect()
+    }
+
+    /// The model that was used last, of those that are there.
+    pub fn last_used(&self) -> Option<(String, PathBuf)> {
+        let state = self.state();
+        let mut by_time: Vec<(&u64, &String)> = state.used.iter().map(|(name, time)| (time, name)).collect();
+        by_time.sort();
+        let there = |(_, name): (&u64, &String)| Some((name.clone(), self.find(name).ok()?));
+        by_time.into_iter().rev().find_map(there)
+    }
+
+    /// Remembers that a model of the folder is used now. A folder that cannot be written to remembers nothing.
+    pub fn note_used(&self, path: &Path) {
+        let Some(name) = self.name_of(path) else { return };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let mut state = self.state();
+        // Two in one second have an order, too.
+        let last = state.used.values().max().copied().unwrap_or(0);
+        let is_last = state.used.get(&name) == Some(&last);
+        state.used.insert(name, if is_last { now.max(last) } else { now.max(last + 1) });
+        self.remember(&state);
+    }
+
+    /// The name of a file of the folder.
+    pub fn name_of(&self, path: &Path) -> Option<String> {
+        let folder = path.canonicalize().ok()?.parent()?.to_owned();
+        let name = path.file_name()?.to_str()?.strip_suffix(EXTENSION)?.to_owned();
+        (self.folder.canonicalize().ok()? == folder && self.path_of(&name).is_ok()).then_some(name)
+    }
+
+    /// Removes a model.
+    ///
+    /// # Errors
+    /// [`Unknown`](LibraryError::Unknown), or what the system says.
+    pub fn remove(&self, name: &str) -> Result<PathBuf, LibraryError> {
+        let path = self.find(name)?;
+        std::fs::remove_file(&path).map_err(io(&path))?;
+        let mut state = self.state();
+        if state.used.remove(name.strip_suffix(EXTENSION).unwrap_or(name)).is_some() {
+            self.remember(&state);
+        }
+        Ok(path)
+    }
+
+    /// True the first time that it is asked about a licence: its notice is to be shown then.
+    pub fn is_new_license(&self, license: &str) -> bool {
+        let mut state = self.state();
+        let is_new = state.notices.insert(license.to_owned());
+        if is_new {
+            self.remember(&state);
+        }
+        is_new
+    }
+
+    fn state(&self) -> State {
+        let bytes = std::fs::read(self.folder.join(STATE)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn remember(&self, state: &State) {
+        let write = || {
+            let file = Temporary::new_in(&self.folder)?;
+            serde_json::to_writer(file.file(), state)?;
+            file.persist(&self.folder.join(STATE))
+        };
+        if let Err(error) = write() {
+            log::debug!("{}: {error}", self.folder.display());
+        }
+    }
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> LibraryError {
+    let path = path.to_owned();
+    move |source| LibraryError::Io { path, source }
+}
+
+/// What a file says of itself.
+fn origin(path: &Path) -> Option<Origin> {
+    let file = PalmFile::open(path).ok()?;
+    let text = |key: &str| file.metadata().text(key).ok();
+    Some(Origin {
+        source: text("general.name").unwrap_or_default(),
+        revision: text("general.revision"),
+        license: text("general.license"),
+        recipe: text("quantization.recipe"),
+    })
+}
+
+/// Names that are like one, the nearest first.
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let name = name.to_ascii_lowercase();
+    let far = |other: &str| {
+        let is_part = !name.is_empty() && (other.contains(&*name) || name.contains(other));
+        if is_part { 0 } else { distance(&name, other) }
+    };
+    let mut near: Vec<(usize, &str)> = names.map(|other| (far(&other.to_ascii_lowercase()), other)).collect();
+    near.retain(|(far, other)| *far <= other.len().max(name.len()) / 3);
+    near.sort();
+    near.into_iter().take(SHOWN).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// How many letters are to be put in, taken out or changed.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_found_by_name_used_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Library::new(dir.path().join("models"));
+        assert!(library.installed().is_empty() && library.last_used().is_none());
+        library.create().unwrap();
+        for name in ["big.palm", "small.palm", "other.txt", ".hidden.palm"] {
+            std::fs::write(library.folder().join(name), "x").unwrap();
+        }
+        std::fs::create_dir(library.folder().join("half.palm.part")).unwrap();
+        assert_eq!(library.names(), ["big", "small"]);
+        let small = library.find("small").unwrap();
+        assert_eq!(library.find("small.palm").unwrap(), small);
+        library.note_used(&small);
+        library.note_used(&library.find("big").unwrap());
+        assert_eq!(library.last_used().unwrap().0, "big");
+        library.note_used(&small);
+        assert_eq!(library.last_used().unwrap(), ("small".into(), small.clone()));
+        // What lies elsewhere is no model of the folder.
+        let elsewhere = dir.path().join("big.palm");
+        std::fs::write(&elsewhere, "x").unwrap();
+        library.note_used(&elsewhere);
+        assert_eq!(library.last_used().unwrap().0, "small");
+        library.remove("small").unwrap();
+        assert_eq!(library.last_used().unwrap().0, "big");
+        let gone = library.find("bgi").unwrap_err().to_string();
+        assert!(gone.ends_with("models; there is big"), "{gone}");
+        for wrong in ["", "../x", "a/b", ".x", "a b"] {
+            assert!(matches!(library.path_of(wrong), Err(LibraryError::Name(_))), "{wrong}");
+            assert!(matches!(library.find(wrong), Err(LibraryError::Unknown { .. })), "{wrong}");
+        }
+        assert!(library.installed()[0].origin.is_none());
+    }
+
+    #[test]
+    fn a_notice_is_new_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Library::new(dir.path());
+        assert!(library.is_new_license("gemma") && !library.is_new_license("gemma"));
+        assert!(library.is_new_license("apache-2.0"));
+        // A state that is damaged is one that is not there.
+        std::fs::write(dir.path().join(STATE), "{").unwrap();
+        assert!(library.is_new_license("gemma"));
+    }
+
+    #[test]
+    fn the_variable_comes_before_the_convention() {
+        let named = Library::from_variable(Some("/models".into())).unwrap();
+        assert_eq!(named.folder(), Path::new("/models"));
+        let usual = Library::from_variable(Some("".into())).unwrap();
+        assert!(usual.folder().ends_with("palmtop/models"));
+    }
+
+    #[test]
+    fn near_names_are_few_and_like_it() {
+        let names = ["paligemma2-3b-mix-224", "paligemma2-3b-mix-448", "paligemma-3b-pt-224", "receipts"];
+        assert_eq!(nearest("paligemma2-3b-mix-244", names.into_iter())[0], names[0]);
+        assert_eq!(nearest("receipt", names.into_iter()), ["receipts"]);
+        assert!(nearest("llama", names.into_iter()).is_empty());
+        assert_eq!((distance("abc", "abc"), distance("abc", "acb"), distance("", "abc")), (0, 2, 3));
+    }
+}

@@ -1,0 +1,527 @@
+//! Models are pulled from a hub of our own, which behaves as the real one does, well or badly.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use palmtop_convert::{Adapter, Options, Progress, Recipe, convert};
+use palmtop_hub::{AdapterSource, Follower, HubError, Pulled, RepositoryName, Settings, Token, Wanted, pull};
+use palmtop_tests::hub::{Asked, Hub, Reply};
+use palmtop_tests::{checkpoint, convert_to, data};
+use tempfile::TempDir;
+
+const ID: &str = "google/paligemma-test";
+const WEIGHTS: &str = "model.safetensors";
+
+/// A hub with one checkpoint, and a folder to pull to.
+struct Setting {
+    hub: Hub,
+    dir: TempDir,
+    whole: TempDir,
+    settings: Settings,
+}
+
+impl Setting {
+    fn new(name: &str) -> Self {
+        let (hub, dir, whole) = (Hub::new(), tempfile::tempdir().unwrap(), checkpoint(name));
+        hub.add(ID, whole.path(), 'a');
+        let cache = dir.path().join("cache");
+        let settings = Settings { endpoint: hub.endpoint.clone(), token: None, offline: None, cache };
+        Self { hub, dir, whole, settings }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.dir.path().join("model.palm")
+    }
+
+    fn part(&self) -> PathBuf {
+        self.dir.path().join("model.palm.part")
+    }
+
+    fn pull_as(&self, wanted: &Wanted, progress: &dyn Progress) -> Result<(Pulled, Vec<String>), HubError> {
+        let notes = std::sync::Mutex::new(Vec::new());
+        let note = |text: &str| notes.lock().unwrap().push(text.to_owned());
+        let follower = Follower { progress, note: &note, cancelled: Arc::new(|| false) };
+        let pulled = pull(&self.settings, wanted, &self.target(), &follower)?;
+        Ok((pulled, notes.into_inner().unwrap()))
+    }
+
+    fn pull(&self) -> Result<Pulled, HubError> {
+        self.pull_as(&wanted(ID), &()).map(|(pulled, _)| pulled)
+    }
+
+    /// What a conversion of the whole folder gives.
+    fn wanted_bytes(&self, options: &Options, name: &str, commit: char) -> Vec<u8> {
+        let target = self.whole.path().join("wanted.palm");
+        let options = Options {
+            name: Some(name.to_owned()),
+            revision: Some(commit.to_string().repeat(40)),
+            ..options.clone()
+        };
+        convert(self.whole.path(), &target, &options, &()).unwrap();
+        let bytes = std::fs::read(&target).unwrap();
+        std::fs::remove_file(target).unwrap();
+        bytes
+    }
+
+    fn assert_pulled(&self) {
+        let bytes = std::fs::read(self.target()).unwrap();
+        assert!(bytes == self.wanted_bytes(&options(), ID, 'a'), "the bytes are others");
+        assert!(!self.part().exists(), "nothing else is left");
+    }
+
+    fn set_token(&mut self) {
+        self.hub.state().token = Some("hf_right".into());
+        self.settings.token = Token::new("hf_right", "HF_TOKEN").unwrap();
+    }
+}
+
+fn options() -> Options {
+    Options { recipe: Recipe::preset("int4".parse().unwrap()), threads: Some(2), ..Options::default() }
+}
+
+fn wanted(name: &str) -> Wanted {
+    let name = RepositoryName::parse(name).unwrap();
+    Wanted { name, options: options(), adapters: Vec::new(), convert: false }
+}
+
+/// What was asked for of a file's bytes, at the second host.
+fn ranges(asked: &[Asked], file: &str) -> Vec<(u64, u64)> {
+    asked.iter().filter(|a| a.is_cdn && a.path.contains(file)).filter_map(|a| a.range).collect()
+}
+
+fn reply(of: &str, times: usize, status: u16, headers: &[(&'static str, &str)]) -> Reply {
+    let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Reply { of: of.to_owned(), times, status, headers, body: "wait".into() }
+}
+
+#[test]
+fn a_checkpoint_is_converted_as_it_comes_and_the_token_stays_with_the_hub() {
+    for name in ["tiny1", "tiny1-sharded"] {
+        let mut setting = Setting::new(name);
+        setting.set_token();
+        setting.hub.state().repos.get_mut(ID).unwrap().gated = true;
+        match setting.pull().unwrap() {
+            Pulled::Converted { commit, report } => {
+                assert_eq!((commit, report.target), ("a".repeat(40), setting.target()));
+            }
+            other => panic!("{other:?}"),
+        }
+        setting.assert_pulled();
+        let asked = setting.hub.take_asked();
+        assert!(asked.iter().any(|a| a.is_cdn) && asked.iter().any(|a| !a.is_cdn));
+        for request in asked {
+            let sent = request.authorization.as_deref();
+            assert_eq!(sent, (!request.is_cdn).then_some("Bearer hf_right"), "{}", request.path);
+        }
+    }
+}
+
+/// Places of different kinds: in the header's length, in the header, between tensors, in one, before the last byte.
+fn places(file: &Path) -> Vec<u64> {
+    let bytes = std::fs::read(file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    let json: serde_json::Value = serde_json::from_slice(&bytes[8..][..header as usize]).unwrap();
+    let ends = json.as_object().unwrap().values().filter_map(|t| t["data_offsets"][1].as_u64());
+    let end = ends.map(|end| end + 8 + header).find(|&end| end > bytes.len() as u64 / 2).unwrap();
+    vec![3, 8 + header / 2, 8 + header, end, end + 33, bytes.len() as u64 - 1]
+}
+
+#[test]
+fn lines_that_are_cut_go_on_where_they_were() {
+    let setting = Setting::new("tiny1");
+    let places = places(&setting.whole.path().join(WEIGHTS));
+    // Headers lie in what is asked for first, and come a second time with the rest.
+    setting.hub.state().cuts = places.iter().map(|&at| (WEIGHTS.to_owned(), at)).collect();
+    setting.pull().unwrap();
+    setting.assert_pulled();
+    assert!(setting.hub.state().cuts.is_empty(), "all lines were cut");
+    let starts: Vec<u64> = ranges(&setting.hub.take_asked(), WEIGHTS).iter().map(|range| range.0).collect();
+    for place in places {
+        assert!(starts.contains(&place), "{place} is not in {starts:?}");
+    }
+    assert_eq!(starts.iter().filter(|&&start| start == 0).count(), 2, "nothing else came twice: {starts:?}");
+}
+
+#[test]
+fn a_server_without_ranges_is_read_from_the_start() {
+    let setting = Setting::new("tiny1");
+    setting.hub.state().ignores_ranges = true;
+    setting.hub.state().cuts = vec![(WEIGHTS.to_owned(), 1_000_000), (WEIGHTS.to_owned(), 500_000)];
+    setting.pull().unwrap();
+    setting.assert_pulled();
+}
+
+#[test]
+fn model_files_are_fetched_as_they_are() {
+    let (setting, folder) = (Setting::new("tiny1"), tempfile::tempdir().unwrap());
+    let model = folder.path().join("small.palm");
+    convert_to("tiny1", Recipe::preset("int8".parse().unwrap()), &model);
+    setting.hub.add("me/models", folder.path(), 'b');
+    setting.hub.state().cuts = vec![("small.palm".to_owned(), 300_000)];
+    let bytes = std::fs::read(&model).unwrap();
+    for name in ["me/models", "me/models/small.palm", "me/models/small.palm@main"] {
+        match setting.pull_as(&wanted(name), &()).unwrap().0 {
+            Pulled::Fetched { commit, bytes: length } => {
+                assert_eq!((commit, length), ("b".repeat(40), bytes.len() as u64));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(std::fs::read(setting.target()).unwrap() == bytes);
+        std::fs::remove_file(setting.target()).unwrap();
+    }
+    // Half of it is there.
+    setting.hub.state().stalls.clear();
+    std::fs::create_dir(setting.part()).unwrap();
+    std::fs::write(setting.part().join("model"), &bytes[..400_000]).unwrap();
+    let hash = {
+        use sha2::Digest;
+        let hash = sha2::Sha256::digest(&bytes);
+        hash.iter().map(|b| format!("{b:02x}")).collect::<String>()
+    };
+    let begun = serde_json::json!({"path": "small.palm", "sha256": hash});
+    std::fs::write(setting.part().join("file.json"), begun.to_string()).unwrap();
+    setting.hub.take_asked();
+    setting.pull_as(&wanted("me/models"), &()).unwrap();
+    assert_eq!(ranges(&setting.hub.take_asked(), "small.palm"), [(400_000, bytes.len() as u64 - 1)]);
+    assert!(std::fs::read(setting.target()).unwrap() == bytes);
+    std::fs::remove_file(setting.target()).unwrap();
+    // One byte is another.
+    setting.hub.state().damage = vec![("small.palm".to_owned(), 7000)];
+    let error = setting.pull_as(&wanted("me/models"), &()).unwrap_err().to_string();
+    assert!(error.starts_with("small.palm: what came has the SHA-256"), "{error}");
+    assert!(!setting.target().exists());
+    setting.hub.state().damage.clear();
+    // Several want to be named, and what is no model is refused.
+    let files = &mut setting.hub.state().repos.get_mut("me/models").unwrap().files.clone();
+    files.insert("other.palm".into(), b"no model".to_vec());
+    setting.hub.state().repos.get_mut("me/models").unwrap().files = files.clone();
+    let error = setting.pull_as(&wanted("me/models"), &()).unwrap_err().to_string();
+    assert!(error.ends_with("name one: me/models/other.palm, me/models/small.palm"), "{error}");
+    let error = setting.pull_as(&wanted("me/models/other.palm"), &()).unwrap_err().to_string();
+    assert!(error.contains("other.palm"), "{error}");
+    let error = setting.pull_as(&wanted("me/models/third.palm"), &()).unwrap_err();
+    assert!(matches!(error, HubError::NoFile { .. }), "{error}");
+}
+
+#[test]
+fn gates_say_which_page_to_visit_and_what_to_set() {
+    let mut setting = Setting::new("tiny1");
+    let refused = |setting: &Setting| {
+        let error = setting.pull().unwrap_err();
+        assert!(!setting.target().exists() && !setting.part().exists(), "nothing is left");
+        (error.to_string(), error.hint().unwrap_or_default())
+    };
+    let page = format!("{}/{ID}", setting.settings.endpoint);
+    setting.hub.state().repos.get_mut(ID).unwrap().gated = true;
+    let (error, hint) = refused(&setting);
+    assert_eq!(error, format!("{ID} is gated, and no token says who asks"));
+    assert!(hint.contains(&page) && hint.contains("set HF_TOKEN"), "{hint}");
+    setting.set_token();
+    setting.hub.state().repos.get_mut(ID).unwrap().refused = true;
+    let (error, hint) = refused(&setting);
+    assert_eq!(error, format!("{ID} is gated, and the account of this token has no access to it"));
+    assert!(hint.contains(&page), "{hint}");
+    setting.settings.token = Token::new("hf_old", "/home/a/token").unwrap();
+    let (error, hint) = refused(&setting);
+    assert_eq!(error, "the token in /home/a/token is wrong or has expired");
+    assert!(hint.contains("settings/tokens"), "{hint}");
+    setting.settings.token = None;
+    let other = |name: &str| setting.pull_as(&wanted(name), &()).unwrap_err();
+    let error = other("google/nothing").to_string();
+    assert!(error.contains("has no repository google/nothing, or it is private or gated"), "{error}");
+    let error = other(&format!("{ID}@old")).to_string();
+    assert_eq!(error, format!("{ID} has no revision old"));
+    assert!(!error.contains("hf_"), "a token is shown nowhere");
+}
+
+#[test]
+fn too_many_requests_are_waited_for_if_it_is_not_too_long() {
+    let setting = Setting::new("tiny1");
+    let mut replies = vec![
+        reply("/api/models", 1, 429, &[("retry-after", "0")]),
+        reply("/api/models", 1, 429, &[("ratelimit", "\"api\";r=0;t=0")]),
+        reply("/resolve/", 1, 503, &[]),
+        // An address that was signed for a while.
+        reply("signed=1", 1, 403, &[]),
+    ];
+    setting.hub.state().replies.extend(replies.drain(..));
+    setting.pull().unwrap();
+    setting.assert_pulled();
+    std::fs::remove_file(setting.target()).unwrap();
+    setting.hub.state().replies.push_back(reply("/api/models", 1, 429, &[("retry-after", "3600")]));
+    let error = setting.pull().unwrap_err();
+    assert!(error.to_string().ends_with("it asks to wait 3600 s"), "{error}");
+    assert!(error.hint().unwrap().contains("HF_TOKEN"));
+}
+
+#[test]
+fn a_web_page_is_no_model() {
+    let setting = Setting::new("tiny1");
+    setting.hub.state().is_portal = true;
+    let error = setting.pull().unwrap_err();
+    let host = setting.settings.host();
+    assert_eq!(error.to_string(), format!("{host} answered with a web page instead of {ID}"));
+    assert!(error.hint().unwrap().contains("log in to this network"));
+    setting.hub.state().is_portal = false;
+    // A redirect to a page, as such networks do it.
+    let to = format!("{}/welcome", setting.settings.endpoint);
+    setting.hub.state().replies.push_back(reply("/api/models", 1, 302, &[("location", &to)]));
+    let page = Reply { body: "<html>".into(), ..reply("/welcome", 1, 200, &[("content-type", "text/html")]) };
+    setting.hub.state().replies.push_back(page);
+    assert!(matches!(setting.pull().unwrap_err(), HubError::Portal { .. }));
+    // In the middle of it.
+    let page = Reply { body: "<html>".into(), ..reply(WEIGHTS, 1, 200, &[("content-type", "text/html")]) };
+    setting.hub.state().replies.push_back(page);
+    let error = setting.pull().unwrap_err().to_string();
+    assert!(error.ends_with(&format!("instead of {WEIGHTS} of {ID}")), "{error}");
+}
+
+#[test]
+fn redirects_go_neither_on_for_ever_nor_out_of_tls() {
+    let setting = Setting::new("tiny1");
+    let to = format!("{}/api/models/again", setting.settings.endpoint);
+    setting.hub.state().replies.push_back(reply("/api/models", 100, 302, &[("location", &to)]));
+    let error = setting.pull().unwrap_err().to_string();
+    assert!(error.ends_with("redirects again and again"), "{error}");
+}
+
+#[test]
+fn lies_about_lengths_and_ranges_are_seen() {
+    let setting = Setting::new("tiny1");
+    let wrong = |headers: &[(&'static str, &str)], status: u16| {
+        setting.hub.state().replies.push_back(reply(&format!("{WEIGHTS}?signed"), 1, status, headers));
+        let error = setting.pull().unwrap_err().to_string();
+        assert!(!setting.target().exists());
+        error
+    };
+    let error = wrong(&[("content-range", "bytes 5-9/1486566")], 206);
+    assert!(error.ends_with(&format!("sends {WEIGHTS} from byte 5 instead of 0")), "{error}");
+    let error = wrong(&[("content-range", "bytes 0-9/10")], 206);
+    assert!(error.contains("with 10 bytes, and it has 1486566"), "{error}");
+    let error = wrong(&[], 206);
+    assert!(error.contains("does not tell which part"), "{error}");
+    let error = wrong(&[], 200);
+    assert!(error.contains("with 4 bytes, and it has"), "{error}");
+}
+
+#[test]
+fn what_is_damaged_on_its_way_gives_no_model() {
+    let setting = Setting::new("tiny1");
+    setting.hub.state().damage = vec![(WEIGHTS.to_owned(), 1_000_000)];
+    let error = setting.pull().unwrap_err().to_string();
+    assert!(error.starts_with("model.safetensors: what came has the SHA-256"), "{error}");
+    assert!(!setting.target().exists());
+    setting.hub.state().damage.clear();
+    setting.pull().unwrap();
+    setting.assert_pulled();
+    std::fs::remove_file(setting.target()).unwrap();
+    setting.hub.state().damage = vec![("tokenizer.json".to_owned(), 100)];
+    let error = setting.pull().unwrap_err().to_string();
+    assert!(error.starts_with("tokenizer.json: what came has the SHA-256"), "{error}");
+}
+
+/// Stops after so many bytes, and notes what the folder held at most.
+struct Stop<'a> {
+    after: u64,
+    come: AtomicU64,
+    stopped: AtomicBool,
+    folder: &'a Path,
+    most: AtomicU64,
+    resumed: AtomicU64,
+}
+
+impl<'a> Stop<'a> {
+    fn after(after: u64, folder: &'a Path) -> Self {
+        let (come, most, resumed) = Default::default();
+        Self { after, come, stopped: AtomicBool::new(false), folder, most, resumed }
+    }
+}
+
+impl Progress for Stop<'_> {
+    fn advance(&self, bytes: u64) {
+        self.most.fetch_max(size(self.folder), Ordering::SeqCst);
+        if self.come.fetch_add(bytes, Ordering::SeqCst) + bytes >= self.after {
+            self.stopped.store(true, Ordering::SeqCst);
+        }
+    }
+    fn resumed(&self, bytes: u64) {
+        self.resumed.store(bytes, Ordering::SeqCst);
+    }
+    fn cancelled(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// Bytes of all files below a folder.
+fn size(folder: &Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => size(&entry.path()),
+        _ => entry.metadata().map_or(0, |metadata| metadata.len()),
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(of).sum()
+}
+
+#[test]
+fn a_pull_goes_on_after_an_end_and_the_disk_holds_little_more_than_the_model() {
+    let setting = Setting::new("tiny1-sharded");
+    let stop = Stop::after(600_000, setting.dir.path());
+    let error = setting.pull_as(&wanted(ID), &stop).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error}");
+    assert!(setting.part().join("model").exists() && !setting.target().exists());
+    setting.hub.take_asked();
+    let rest = Stop::after(u64::MAX, setting.dir.path());
+    setting.pull_as(&wanted(ID), &rest).unwrap();
+    setting.assert_pulled();
+    assert!(rest.resumed.load(Ordering::SeqCst) > 0);
+    // The tokenizer and other small files, and the journal.
+    let small: u64 = size(setting.whole.path()) - weights(setting.whole.path());
+    let most = stop.most.load(Ordering::SeqCst).max(rest.most.load(Ordering::SeqCst));
+    let target = std::fs::metadata(setting.target()).unwrap().len();
+    assert!(most > target && most < target + small + 100_000, "{most} for {target}");
+    // What came before did not come again, but for headers.
+    let asked = setting.hub.take_asked();
+    let again: u64 = (1..=6)
+        .flat_map(|n| ranges(&asked, &format!("model-0000{n}")).split_off(1))
+        .map(|(start, end)| end + 1 - start)
+        .sum();
+    let all = weights(setting.whole.path());
+    assert!(again < all - 200_000, "{again} of {all}");
+}
+
+fn weights(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let weights = files.filter(|e| e.file_name().to_string_lossy().ends_with(".safetensors"));
+    weights.map(|e| e.metadata().unwrap().len()).sum()
+}
+
+#[test]
+fn a_revision_that_moves_keeps_what_is_the_same() {
+    let setting = Setting::new("tiny1");
+    let stop = Stop::after(700_000, setting.dir.path());
+    setting.pull_as(&wanted(ID), &stop).unwrap_err();
+    // Another commit with the same weights: a page was edited.
+    setting.hub.state().repos.get_mut(ID).unwrap().commit = "c".repeat(40);
+    let rest = Stop::after(u64::MAX, setting.dir.path());
+    let (_, notes) = setting.pull_as(&wanted(ID), &rest).unwrap();
+    assert_eq!(
+        notes,
+        [format!(
+            "{ID}@main was aaaaaaaa when this pull began, and is cccccccc now; weights that are the same are kept"
+        )]
+    );
+    assert!(rest.resumed.load(Ordering::SeqCst) > 0);
+    assert!(std::fs::read(setting.target()).unwrap() == setting.wanted_bytes(&options(), ID, 'c'));
+    std::fs::remove_file(setting.target()).unwrap();
+    // Other weights.
+    let stop = Stop::after(700_000, setting.dir.path());
+    setting.pull_as(&wanted(ID), &stop).unwrap_err();
+    let other = checkpoint("tiny1-f16");
+    setting.hub.add(ID, other.path(), 'd');
+    let rest = Stop::after(u64::MAX, setting.dir.path());
+    setting.pull_as(&wanted(ID), &rest).unwrap();
+    assert_eq!(rest.resumed.load(Ordering::SeqCst), 0);
+    let setting = Setting { whole: other, ..setting };
+    assert!(std::fs::read(setting.target()).unwrap() == setting.wanted_bytes(&options(), ID, 'd'));
+}
+
+#[test]
+fn adapters_come_from_folders_and_repositories() {
+    let setting = Setting::new("tiny1-f32");
+    let adapters = data().join("adapters");
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&adapters).unwrap().map(|e| e.unwrap().path()).collect();
+    names.retain(|path| path.join("adapter_config.json").exists());
+    names.sort();
+    let merges = |path: &&PathBuf| {
+        let options = Options { adapters: vec![Adapter::new(path.as_path())], ..options() };
+        convert(setting.whole.path(), &setting.dir.path().join("x.palm"), &options, &()).is_ok()
+    };
+    let adapter = names.iter().find(merges).unwrap();
+    let short = adapter.file_name().unwrap().to_str().unwrap();
+    setting.hub.add("me/lora", adapter, 'b');
+    // What it should give, which is no part of an adapter.
+    setting.hub.state().repos.get_mut("me/lora").unwrap().files.retain(|name, _| name.starts_with("adapter"));
+    let repository = AdapterSource::Repository(RepositoryName::parse("me/lora").unwrap(), 0.5);
+    let folder = AdapterSource::Folder(Adapter { path: adapter.clone(), scale: 0.5 });
+    for (source, name) in [(repository, "lora"), (folder, short)] {
+        let wanted = Wanted { adapters: vec![source], ..wanted(ID) };
+        setting.pull_as(&wanted, &()).unwrap();
+        let options = Options { adapters: vec![Adapter { path: adapter.clone(), scale: 0.5 }], ..options() };
+        let name = format!("{ID} + {name}=0.5");
+        assert!(
+            std::fs::read(setting.target()).unwrap() == setting.wanted_bytes(&options, &name, 'a'),
+            "{name}"
+        );
+    }
+    let error = setting.pull_as(&wanted("me/lora"), &()).unwrap_err().to_string();
+    assert!(error.starts_with("me/lora: holds an adapter"), "{error}");
+}
+
+#[test]
+fn the_hubs_cache_is_used_and_offline_means_offline() {
+    let mut setting = Setting::new("tiny1");
+    setting.settings.offline = Some("HF_HUB_OFFLINE");
+    let error = setting.pull().unwrap_err();
+    assert!(error.to_string().contains("HF_HUB_OFFLINE forbids"), "{error}");
+    let repository = setting.settings.cache.join("models--google--paligemma-test");
+    let snapshot = repository.join("snapshots").join("a".repeat(40));
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), "a".repeat(40)).unwrap();
+    for entry in std::fs::read_dir(setting.whole.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, snapshot.join(path.file_name().unwrap())).unwrap();
+    }
+    setting.hub.take_asked();
+    for name in [ID.to_owned(), format!("{ID}@{}", "a".repeat(40)), format!("{ID}@aaaaaaaa")] {
+        let (pulled, notes) = setting.pull_as(&wanted(&name), &()).unwrap();
+        assert!(matches!(pulled, Pulled::Converted { .. }));
+        assert_eq!(notes, [format!("{ID} is in the hub's cache: commit aaaaaaaa is converted from there")]);
+        setting.assert_pulled();
+    }
+    assert!(setting.hub.take_asked().is_empty(), "the network was not used");
+    // Half a checkpoint is none.
+    std::fs::remove_file(snapshot.join(WEIGHTS)).unwrap();
+    assert!(matches!(setting.pull().unwrap_err(), HubError::Offline { .. }));
+    setting.settings.offline = None;
+    setting.pull().unwrap();
+    setting.assert_pulled();
+}
+
+#[test]
+fn repositories_without_weights_say_what_they_have() {
+    let setting = Setting::new("tiny1");
+    for (file, says) in [
+        ("model.npz", "as .npz"),
+        ("model.gguf", "holds GGUF"),
+        ("pytorch_model.bin", "pickle format"),
+        ("README.md", "neither a .palm file nor weights"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(file), "x").unwrap();
+        setting.hub.add("me/other", folder.path(), 'b');
+        let error = setting.pull_as(&wanted("me/other"), &()).unwrap_err().to_string();
+        assert!(error.starts_with("me/other: ") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_hub_that_is_not_there_is_named() {
+    let mut setting = Setting::new("tiny1");
+    setting.settings.endpoint = "http://127.0.0.1:1".into();
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let after_a_while = cancelled.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        after_a_while.store(true, Ordering::SeqCst);
+    });
+    let follower = Follower {
+        progress: &(),
+        note: &|_| {},
+        cancelled: Arc::new(move || cancelled.load(Ordering::SeqCst)),
+    };
+    // Tries again and again, until it is told to stop.
+    let error = pull(&setting.settings, &wanted(ID), &setting.target(), &follower).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error}");
+    assert!(!setting.part().exists());
+}
