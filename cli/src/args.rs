@@ -26,7 +26,8 @@ use crate::watch::args::WatchArgs;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// Print more to stderr: timings of every picture, and the library's log (twice: all of it)
+    /// Print more to stderr: timings of every picture, and the library's log (twice: all of it); with --version, what
+    /// this program is made of
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// Print only errors to stderr
@@ -79,6 +80,13 @@ pub enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    Man {
+        /// A folder that is there
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
     },
 }
 

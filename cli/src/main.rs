@@ -25,11 +25,14 @@ mod serve;
 mod service;
 mod synthetic;
 mod trace;
+mod version;
 mod watch;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::builder::Resettable;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
@@ -68,6 +71,11 @@ fn read_arguments() -> Cli {
     };
     let matches = Cli::command().mut_subcommands(ignore_empty_variables).try_get_matches();
     matches.and_then(|matches| Cli::from_arg_matches(&matches)).unwrap_or_else(|error| {
+        if error.kind() == ErrorKind::DisplayVersion && version::is_verbose(std::env::args_os()) {
+            // A closed pipe is no failure, as for clap's own line.
+            let _ = Stdout::new().write_all(version::lines().as_bytes());
+            std::process::exit(0);
+        }
         // What the user typed is in it, or whatever made the command line: control characters stay visible.
         let text = error.to_string();
         if visible(&text) != text {
@@ -104,6 +112,11 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "palmtop", &mut script);
             Stdout::new().write_all(&script)?;
+            Ok(Outcome::Done)
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder)
+                .with_context(|| format!("cannot write manual pages into {}", folder.display()))?;
             Ok(Outcome::Done)
         }
     }

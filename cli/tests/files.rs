@@ -33,7 +33,29 @@ fn every_command_explains_itself() {
         let help = succeed([command, "--help"]).stdout;
         assert_says(&help, &["Usage: palmtop", command]);
     }
-    assert!(succeed(["--version"]).stdout.starts_with("palmtop "));
+}
+
+#[test]
+fn the_version_says_what_the_program_is_made_of() {
+    let number = env!("CARGO_PKG_VERSION");
+    for flag in ["--version", "-V"] {
+        assert_eq!(succeed([flag]).stdout, format!("palmtop {number}\n"));
+    }
+    let said = succeed(["--version", "--verbose"]).stdout;
+    for args in [&["-V", "-v"][..], &["-v", "-V"], &["-vV"], &["-Vv"], &["--verbose", "--version"]] {
+        assert_eq!(succeed(args).stdout, said, "{args:?}");
+    }
+    let facts: Vec<(&str, &str)> = said.lines().map(|line| line.split_once(": ").expect(line)).collect();
+    let names = ["version", "commit", "target", "features", "model files", "instruction sets", "of this CPU"];
+    assert!(facts.iter().map(|(name, _)| name).eq(&names), "{said}");
+    let [version, _, target, features, files, compiled, available] = facts.try_into().unwrap();
+    assert_eq!((version.1, features.1, files.1), (number, "none", "version 1"));
+    assert!(target.1.starts_with(std::env::consts::ARCH), "{said}");
+    // What `doctor` finds here is what this CPU has, and nothing is had that was not compiled.
+    let doctor = &succeed(["doctor", "--json", "--threads", "1"]).json()[0]["isas"];
+    let found = doctor.as_array().unwrap().iter().filter(|isa| isa["available"] == true);
+    assert!(found.map(|isa| isa["name"].as_str().unwrap()).eq(available.1.split(", ")), "{said}");
+    assert!(available.1.split(", ").all(|name| compiled.1.split(", ").any(|had| had == name)), "{said}");
 }
 
 #[test]

@@ -139,6 +139,16 @@ pub fn set_default_isa(isa: Isa) -> Result<(), IsaError> {
 }
 
 impl Isa {
+    /// True if this build has kernels for it, as it has for every set of its architecture. Whether the CPU can run them
+    /// is another question: [`Isa::is_available`].
+    pub const fn is_compiled(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::Neon | Self::NeonDotprod | Self::NeonI8mm => cfg!(target_arch = "aarch64"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Amx => cfg!(target_arch = "x86_64"),
+        }
+    }
+
     /// Those that this CPU can run, slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|isa| isa.is_available())

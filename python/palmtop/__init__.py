@@ -2,7 +2,7 @@
 
     import palmtop
 
-    model = palmtop.Model("model.palm")
+    model = palmtop.Model("model.palm")                     # or palmtop.Model.demo(), a small one that is inside
     session = model.session()
     features = session.encode(PIL.Image.open("cat.jpg"))   # or a numpy array, a path, the bytes of a file
     print(session.answer(features, "caption en").text)
@@ -23,7 +23,7 @@ import os
 import queue
 import threading
 from dataclasses import dataclass, field
-from typing import Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -65,9 +65,26 @@ class Model:
     of this process instead, and what happens to it afterwards does not matter.
     """
 
+    image_side: int  #: pictures are resized to a square of so many pixels a side
+    image_tokens: int  #: tokens of a picture
+    vocabulary: int  #: tokens that the model knows
+    generation: int  #: 1 or 2, of PaliGemma
+    has_mask_decoder: bool  #: segment() gives masks
+
     def __init__(self, path: Union[str, os.PathLike], *, map: bool = True):
-        self._native = _palmtop.Model(os.fspath(path), map)
-        info = self._native.info()
+        self._take(_palmtop.Model(os.fspath(path), map))
+
+    @classmethod
+    def demo(cls) -> "Model":
+        """The model that is part of the package, to try it with. It knows a small world of emoji and words, and nothing
+        else."""
+        model = cls.__new__(cls)
+        model._take(_palmtop.Model.demo())
+        return model
+
+    def _take(self, native: _palmtop.Model) -> None:
+        self._native = native
+        info = native.info()
         self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
 
     def preload(self) -> None:
@@ -119,7 +136,7 @@ class Features:
     """The output of the image encoder for one picture. Encode a picture once, then ask about it as often as you
     like."""
 
-    def __init__(self, native):
+    def __init__(self, native: _palmtop.Features):
         self._native = native
 
     @property
@@ -148,7 +165,7 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
-    def to_supervision(self, classes: Sequence[str] = ()):
+    def to_supervision(self, classes: Sequence[str] = ()) -> Any:
         """Converts the objects to supervision.Detections. The class id of a label is its index in `classes`, so that it
         is the same for every picture; other labels follow in order of appearance. data["class_name"] has the names."""
         import supervision
@@ -164,7 +181,7 @@ class Answer:
         )
 
 
-def _answer(raw, picture_size) -> Answer:
+def _answer(raw: _palmtop.Answered, picture_size: Tuple[int, int]) -> Answer:
     text, tokens, probabilities, stop, prompt_tokens, likelihood, objects = raw
     width, height = picture_size
     masks = None
@@ -193,11 +210,11 @@ def _answer(raw, picture_size) -> Answer:
 class Session:
     """The memory and the threads that compute answers, for one call at a time."""
 
-    def __init__(self, model: Model, native):
+    def __init__(self, model: Model, native: _palmtop.Session):
         self.model = model
         self._native = native
 
-    def encode(self, picture, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
+    def encode(self, picture: Any, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
         """Encodes a picture: a PIL image, a path, the bytes of a JPEG, PNG, WebP, BMP, GIF or TIFF file, or an array of uint8.
 
         Arrays are [height, width, 3] (rgb, or format="bgr" as in OpenCV), [height, width, 4] (rgba or bgra), [height,
@@ -223,7 +240,7 @@ class Session:
         seed: int = 0,
         choices: Optional[Sequence[str]] = None,
         timeout: Optional[float] = None,
-        on_piece=None,
+        on_piece: Optional[Callable[[int, str], Any]] = None,
     ) -> Answer:
         """Answers a prompt. If you pass `choices`, the answer is one of them. `on_piece(prompt, text)` receives the
         answer piece by piece as it is generated; return True from it to end the answer. If the call is cancelled or
@@ -235,8 +252,18 @@ class Session:
         )[0]
 
     def answers(
-        self, features: Features, prompts: Sequence[str], *, max_new_tokens=None, temperature=0.0, top_k=0, top_p=0.0,
-        seed=0, choices=None, timeout=None, on_piece=None,
+        self,
+        features: Features,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: Optional[int] = None,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 0.0,
+        seed: int = 0,
+        choices: Optional[Sequence[str]] = None,
+        timeout: Optional[float] = None,
+        on_piece: Optional[Callable[[int, str], Any]] = None,
     ) -> List[Answer]:
         """Answers up to `batch` prompts about a picture together; each answer is the same as if asked alone. See
         answer()."""
@@ -248,15 +275,15 @@ class Session:
         size = features.picture_size
         return [_answer(one, size) for one in raw]
 
-    def detect(self, features: Features, *labels: str, **options) -> Answer:
+    def detect(self, features: Features, *labels: str, **options: Any) -> Answer:
         """Asks for the boxes of objects."""
         return self.answer(features, _palmtop.object_prompt(False, list(labels)), **options)
 
-    def segment(self, features: Features, *labels: str, **options) -> Answer:
+    def segment(self, features: Features, *labels: str, **options: Any) -> Answer:
         """Asks for the boxes and masks of objects."""
         return self.answer(features, _palmtop.object_prompt(True, list(labels)), **options)
 
-    def stream(self, features: Features, prompt: str, **options) -> Iterator[str]:
+    def stream(self, features: Features, prompt: str, **options: Any) -> Iterator[str]:
         """Yields the answer piece by piece. A thread of its own computes it; closing the generator ends it."""
         pieces: queue.SimpleQueue = queue.SimpleQueue()
         over = threading.Event()

@@ -135,7 +135,7 @@ class Watch:
 
     def frame(
         self,
-        picture,
+        picture: Any,
         camera: int = 0,
         *,
         time: Optional[float] = None,
@@ -195,11 +195,11 @@ class Watch:
     def __enter__(self) -> "Watch":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _record(raw) -> Union[AnswerRecord, EventRecord]:
+def _record(raw: _palmtop.Given) -> Union[AnswerRecord, EventRecord]:
     common, answer, event, objects = raw
     camera, question, picture, unix_time, since_start, latency, text, (width, height), json = common
     masks = None

@@ -61,6 +61,12 @@ fn of_image(error: ImageError) -> PyErr {
     to_python(error.into())
 }
 
+/// As a model in memory must lie.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+static DEMO: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/demo.palm"));
+
 #[pyclass(frozen)]
 struct Model(Arc<palmtop::Model>);
 
@@ -71,6 +77,13 @@ impl Model {
         let _mode = DefaultFloatMode::enter();
         let open = if map { palmtop::Model::open } else { palmtop::Model::read };
         py.detach(|| open(&path)).map(Self).map_err(to_python)
+    }
+
+    /// The model that is part of this package.
+    #[staticmethod]
+    fn demo() -> PyResult<Self> {
+        let _mode = DefaultFloatMode::enter();
+        palmtop::Model::from_static(&DEMO.0).map(Self).map_err(to_python)
     }
 
     fn preload(&self, py: Python<'_>) {

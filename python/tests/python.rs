@@ -77,8 +77,14 @@ fn python_hears_what_the_rust_library_says() {
         python.env("PYTHONPATH", folder.path());
         python
     };
+    test_stubs(from_here());
     test(from_here(), false);
     test_watch(from_here(), folder.path(), false);
+}
+
+fn test_stubs(mut python: Command) {
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_stubs.py"));
+    check(&python.arg(here().join("palmtop/_palmtop.pyi")).output().unwrap());
 }
 
 fn skips(output: &Output, all: bool) {
@@ -168,6 +174,7 @@ fn pip_installs_it_beside_pillow_and_supervision() {
     check(&python().args(["-m", "venv"]).arg(&venv).output().unwrap());
     let package = format!("{}[pictures,supervision]", here().display());
     check(&Command::new(venv.join("bin/pip")).args(["install", &package]).output().unwrap());
+    test_stubs(Command::new(venv.join("bin/python")));
     test(Command::new(venv.join("bin/python")), true);
     test_watch(Command::new(venv.join("bin/python")), folder.path(), true);
 }

@@ -1,0 +1,113 @@
+"""The native half of the package, as `python/src` writes it. What is for users is in `palmtop`."""
+
+from typing import Callable, List, Optional, Sequence, Tuple
+
+__version__: str
+
+class Error(RuntimeError): ...
+class Busy(Error): ...
+class Cancelled(Error): ...
+class DeadlinePassed(Error): ...
+
+# batch, prompt_tokens, new_tokens, image_side, kv, threads, isa and lazy_memory of a session
+Wanted = Tuple[int, int, int, int, str, Optional[int], Optional[str], bool]
+# temperature, top_k, top_p, seed
+Sampling = Tuple[float, int, float, int]
+# a mask's x, y, width, height and pixels
+MaskBytes = Tuple[int, int, int, int, bytes]
+Box = Tuple[float, float, float, float]
+# label, score, box, locations, and mask
+Object = Tuple[str, Optional[float], Box, List[int], Optional[MaskBytes]]
+# text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects
+Answered = Tuple[str, List[int], List[float], str, int, float, List[Object]]
+
+class Model:
+    def __new__(cls, path: str, map: bool) -> Model: ...
+    @staticmethod
+    def demo() -> Model: ...
+    def preload(self) -> None: ...
+    def lock(self) -> None: ...
+    # side of pictures, image tokens, vocabulary, generation, and whether masks are decoded
+    def info(self) -> Tuple[int, int, int, int, bool]: ...
+    # bytes of a session and of the weights
+    def plan(self, wanted: Wanted) -> Tuple[int, int]: ...
+
+class Features:
+    def picture_size(self) -> Tuple[int, int]: ...
+
+class Session:
+    def __new__(cls, model: Model, wanted: Wanted, cores: Sequence[int], nice: Optional[int]) -> Session: ...
+    def encode_file(self, file: bytes, timeout: Optional[float]) -> Features: ...
+    def encode_pixels(
+        self,
+        pixels: bytes,
+        format: str,
+        width: int,
+        height: int,
+        stride: int,
+        rotation: int,
+        timeout: Optional[float],
+    ) -> Features: ...
+    def answer(
+        self,
+        features: Features,
+        prompts: Sequence[str],
+        max_new_tokens: Optional[int],
+        sampling: Sampling,
+        choices: Optional[Sequence[str]],
+        timeout: Optional[float],
+        on_piece: Optional[Callable[[int, str], object]],
+    ) -> List[Answered]: ...
+    def cancel(self) -> None: ...
+    def reset_cancel(self) -> None: ...
+    # seconds of encoding, prefill and decoding, and decoding steps
+    def timings(self) -> Tuple[float, float, float, int]: ...
+
+# camera, question, number of the picture, seconds since 1970, since the start and of latency, text, the picture's size, JSON
+Common = Tuple[str, str, int, float, float, float, str, Tuple[int, int], str]
+# whether it changes what is believed, and the likelihood of a choice
+OfAnswer = Tuple[bool, Optional[float]]
+# name, phase, rule, seconds that it lasted, track, label
+OfEvent = Tuple[str, str, str, Optional[float], Optional[int], Optional[str]]
+# label, score, box, track, and mask
+Found = Tuple[str, Optional[float], Box, Optional[int], Optional[MaskBytes]]
+Given = Tuple[Common, Optional[OfAnswer], Optional[OfEvent], List[Found]]
+# counts, then percentiles 50, 95, 99 and the longest of latencies in seconds
+Numbers = Tuple[List[int], Optional[float], Optional[float], Optional[float], Optional[float]]
+
+class Watch:
+    def __new__(
+        cls,
+        model: Model,
+        toml: str,
+        wanted: Wanted,
+        cores: Sequence[int],
+        nice: Optional[int],
+        all_answers: bool,
+        recording: bool,
+    ) -> Watch: ...
+    @property
+    def recording(self) -> bool: ...
+    # bytes of the session, and of the gates
+    def plan(self) -> Tuple[int, int]: ...
+    def frame_file(self, camera: int, file: bytes, ago: Optional[float]) -> List[Given]: ...
+    def frame_pixels(
+        self,
+        camera: int,
+        pixels: bytes,
+        format: str,
+        width: int,
+        height: int,
+        stride: int,
+        rotation: int,
+        ago: Optional[float],
+    ) -> List[Given]: ...
+    def end(self) -> List[Given]: ...
+    def close(self) -> List[Given]: ...
+    def command(self, line: str) -> None: ...
+    def set_prompt(self, question: str, prompt: str) -> None: ...
+    def cancel(self) -> None: ...
+    def reset_cancel(self) -> None: ...
+    def counts(self) -> Numbers: ...
+
+def object_prompt(masks: bool, labels: Sequence[str]) -> str: ...
