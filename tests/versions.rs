@@ -29,7 +29,8 @@ const ALL_STORAGES: [&str; 6] =
 /// The folders of releases, by their numbers.
 fn releases() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(data().join("format")).expect("files of releases are kept");
-    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<_> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     folders.sort();
     folders
 }
@@ -134,7 +135,11 @@ fn vocabulary() -> Vocabulary {
 #[ignore = "writes the files of this release"]
 fn write_files_of_this_release() {
     let folder = data().join("format").join(env!("CARGO_PKG_VERSION"));
-    assert!(!folder.join("answers.json").exists(), "{} is there: it stays as it was released", folder.display());
+    assert!(
+        !folder.join("answers.json").exists(),
+        "{} is there: it stays as it was released",
+        folder.display()
+    );
     std::fs::create_dir_all(&folder).unwrap();
     let mut answers = BTreeMap::new();
     for (name, config, recipe) in models() {

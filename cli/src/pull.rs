@@ -8,8 +8,8 @@ use palmtop::format::PalmFile;
 use palmtop::session::CancelToken;
 use palmtop_convert::{Adapter, ConvertError, Options};
 use palmtop_hub::{
-    AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, published, pull,
-    short,
+    AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, model_name,
+    published, pull, short,
 };
 use palmtop_present::plain::human_bytes;
 use serde::Serialize;
@@ -41,11 +41,15 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     let asks = &args.recipe;
     let convert = !adapters.is_empty() || asks.weights.is_some() || asks.recipe.is_some();
     let library = Library::from_environment();
+    let usual_name = || {
+        let weights = args.recipe.weights.map(|weights| weights.name());
+        model_name(&name, weights, args.recipe.recipe.is_some(), &args.adapters)
+    };
     let target = match &args.output {
         Some(path) => path.clone(),
         None => {
             let library = library.as_ref().map_err(|e| anyhow!("{e}")).hint("name a file with -o")?;
-            let named = args.name_as.clone().unwrap_or_else(|| default_name(&name, args));
+            let named = args.name_as.clone().unwrap_or_else(usual_name);
             library.path_of(&named).map_err(|e| UsageError(e.to_string()))?
         }
     };
@@ -123,25 +127,6 @@ fn adapter(text: &str) -> anyhow::Result<AdapterSource> {
             Err(UsageError(format!("--adapter: there is no folder '{path}', and it is no ORG/NAME")).into())
         }
     }
-}
-
-/// What a model is called that nobody has given a name.
-fn default_name(name: &RepositoryName, args: &PullArgs) -> String {
-    let file =
-        name.file.as_deref().and_then(|file| Path::new(file).file_stem()).and_then(|stem| stem.to_str());
-    let mut out = file.unwrap_or(name.name()).to_owned();
-    if let Some(weights) = args.recipe.weights.filter(|weights| weights.name() != "int8") {
-        out += &format!("-{}", weights.name());
-    }
-    if args.recipe.recipe.is_some() {
-        out += "-recipe";
-    }
-    for adapter in &args.adapters {
-        let end = adapter.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-        out += &format!("+{}", end.chars().map(plain).collect::<String>());
-    }
-    out
 }
 
 fn there_already(

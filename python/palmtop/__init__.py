@@ -30,11 +30,12 @@ import numpy as np
 from . import _palmtop
 from ._palmtop import Busy, Cancelled, DeadlinePassed, Error, __version__
 from ._pixels import pixels_or_file
+from ._pull import pull
 from ._watch import AnswerRecord, Counts, EventRecord, Record, Watch
 
 __all__ = [
     "Answer", "AnswerRecord", "Busy", "Cancelled", "Counts", "DeadlinePassed", "Error", "EventRecord", "Features", "Model",
-    "Plan", "Record", "Session", "Timings", "Watch", "__version__",
+    "Plan", "Record", "Session", "Timings", "Watch", "__version__", "pull",
 ]
 
 

@@ -111,3 +111,15 @@ class Watch:
     def counts(self) -> Numbers: ...
 
 def object_prompt(masks: bool, labels: Sequence[str]) -> str: ...
+# bytes that have come, bytes in all, and notes since the last call
+Follow = Callable[[int, int, List[str]], None]
+
+def pull(
+    name: str,
+    path: str,
+    weights: Optional[str],
+    recipe: Optional[str],
+    adapters: Sequence[str],
+    follow: Follow,
+) -> None: ...
+def usual_path(name: str, weights: Optional[str], has_recipe: bool, adapters: Sequence[str]) -> str: ...

@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, reason = "the Python side has them")]
 
+mod pull;
 mod watch;
 
 use std::ops::ControlFlow;
@@ -396,6 +397,8 @@ fn _palmtop(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Features>()?;
     m.add_class::<watch::Watch>()?;
     m.add_function(wrap_pyfunction!(object_prompt, m)?)?;
+    m.add_function(wrap_pyfunction!(pull::pull, m)?)?;
+    m.add_function(wrap_pyfunction!(pull::usual_path, m)?)?;
     m.add("Error", m.py().get_type::<Error>())?;
     m.add("Busy", m.py().get_type::<Busy>())?;
     m.add("Cancelled", m.py().get_type::<Cancelled>())?;

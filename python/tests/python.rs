@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::{CancelToken, Limits, Model, ThreadHints};
 use palmtop_convert::Options;
+use palmtop_tests::hub::Hub;
 use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, caption, checkpoint, data};
 use palmtop_watch::frames::{FrameOptions, FrameWatch, PreparedFrames};
@@ -78,8 +79,30 @@ fn python_hears_what_the_rust_library_says() {
         python
     };
     test_stubs(from_here());
+    test_pull(from_here());
     test(from_here(), false);
     test_watch(from_here(), folder.path(), false);
+}
+
+/// What `palmtop.pull` gets of a hub of our own is what a conversion of the whole checkpoint gives.
+fn test_pull(mut python: Command) {
+    let (hub, whole, models) = (Hub::new(), checkpoint("tiny1"), tempfile::tempdir().unwrap());
+    hub.add("google/paligemma-test", whole.path(), 'a');
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_pull.py"));
+    for variable in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+        python.env_remove(variable);
+    }
+    python.env("HF_ENDPOINT", &hub.endpoint).env("PALMTOP_MODELS", models.path());
+    let pulled = check(&python.env("HF_HOME", models.path().join("home")).output().unwrap());
+    let wanted = models.path().join("wanted");
+    let options = Options {
+        recipe: "int4".parse().unwrap(),
+        name: Some("google/paligemma-test".into()),
+        revision: Some("a".repeat(40)),
+        ..Options::default()
+    };
+    palmtop_convert::convert(whole.path(), &wanted, &options, &()).unwrap();
+    assert!(std::fs::read(pulled).unwrap() == std::fs::read(wanted).unwrap(), "the bytes are others");
 }
 
 fn test_stubs(mut python: Command) {

@@ -51,8 +51,11 @@ assert compared > 20, "the stub says nothing"
 for name in palmtop.__all__:
     thing = getattr(palmtop, name)
     for method, function in vars(thing).items() if inspect.isclass(thing) else ():
+        # Those that dataclasses bring have none.
+        if method.startswith("__") and method != "__init__":
+            continue
         function = getattr(function, "__func__", getattr(function, "fget", function))
-        if inspect.isfunction(function) and function.__module__.startswith("palmtop") and method != "__replace__":
+        if inspect.isfunction(function) and function.__module__.startswith("palmtop"):
             missing = set(inspect.signature(function).parameters) - {"self", "cls"} - set(function.__annotations__)
             assert not missing, (name, method, missing)
-            assert method == "__init__" or method.startswith("__") or "return" in function.__annotations__, (name, method)
+            assert method == "__init__" or "return" in function.__annotations__, (name, method)

@@ -34,7 +34,8 @@ impl Work {
             + v.layers as u64 * attention(patches, v.hidden);
 
         let prefix = prefix_tokens as u64;
-        let behind_attention = |layer: &TextLayer| macs(&layer.out) + macs(&layer.gate_up) + macs(&layer.down);
+        let behind_attention =
+            |layer: &TextLayer| macs(&layer.out) + macs(&layer.gate_up) + macs(&layer.down);
         let spared = prefix.saturating_sub(1) * weights.text.last().map_or(0, behind_attention);
         let prefill_macs = prefix * weights.decoder_matrices().map(macs).sum::<u64>() - spared
             + t.layers as u64 * attention(prefix, t.heads * t.head_dim)
