@@ -332,8 +332,8 @@ pub struct MaskArgs {
     goes on with the same command. docs/models.md tells all.\n\n\
     PaliGemma's weights come under the Gemma Terms of Use; so does a file made from them.")]
 pub struct PullArgs {
-    /// ORG/NAME on the hub, or a short name of `palmtop models`; @ and a branch, tag or commit may follow. A .palm file in
-    /// a repository is fetched as it is (ORG/NAME/FILE.palm names one of several)
+    /// ORG/NAME on the hub, or a short name of `palmtop models`; @ and a branch, tag or commit may follow. A .palm file
+    /// in a repository is fetched as it is (ORG/NAME/FILE.palm names one of several)
     #[arg(value_name = "NAME", value_hint = ValueHint::Other)]
     pub name: String,
     /// Write this file, instead of one in the folder of `palmtop models`
@@ -345,8 +345,8 @@ pub struct PullArgs {
     /// Pull it though it is here already
     #[arg(long)]
     pub again: bool,
-    /// An adapter to merge into the weights: a folder as PEFT saves it, or ORG/NAME on the hub. =0.5 behind it scales what
-    /// it adds; several are merged one after the other
+    /// An adapter to merge into the weights: a folder as PEFT saves it, or ORG/NAME on the hub. =0.5 behind it scales
+    /// what it adds; several are merged one after the other
     #[arg(long = "adapter", value_name = "ADAPTER[=SCALE]", value_hint = ValueHint::DirPath)]
     pub adapters: Vec<String>,
     #[command(flatten)]

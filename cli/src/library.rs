@@ -129,7 +129,7 @@ fn list(library: &Library, json: bool) -> anyhow::Result<Outcome> {
     text +=
         "\nPublished by Google; what they take here, at best by this machine's limits (--weights int4):\n";
     text += &format!(
-        "  {:27} {:>15}  {:>9}  {:>13}  {:>15}  for\n",
+        "  {:27} {:>19}  {:>9}  {:>13}  {:>15}  for\n",
         "", "file", "memory", "first token", "tokens/s"
     );
     for line in &published {
@@ -139,7 +139,7 @@ fn list(library: &Library, json: bool) -> anyhow::Result<Outcome> {
         };
         let memory = line.int8.map_or("unknown".to_owned(), |needs| human_bytes(needs.session_bytes));
         text += &format!(
-            "  {:27} {:>15}  {:>9}  {:>13}  {:>15}  {}\n",
+            "  {:27} {:>19}  {:>9}  {:>13}  {:>15}  {}\n",
             line.name,
             pair(&|needs| human_bytes(needs.file_bytes)),
             memory,

@@ -44,8 +44,8 @@ pub fn choose(named: Option<&Path>, console: Console) -> anyhow::Result<Chosen> 
     file(named).map(Chosen::File)
 }
 
-/// The file that a name stands for: one that is there, or else a model in the folder of `palmtop models`. What looks like
-/// a path is one.
+/// The file that a name stands for: one that is there, or else a model in the folder of `palmtop models`. What looks
+/// like a path is one.
 pub fn file(named: &Path) -> anyhow::Result<PathBuf> {
     let text = named.to_str().filter(|text| !text.contains(['/', '\\']));
     let (Some(name), false) = (text, named.exists()) else { return Ok(named.to_owned()) };

@@ -54,16 +54,17 @@ impl Needs {
     }
 }
 
-/// A model of these sizes whose weights are nowhere: only its plan and its work can be asked for. The bytes are those of
-/// its file.
+/// A model of these sizes whose weights are nowhere: only its plan and its work can be asked for. The bytes are those
+/// of its file.
 fn imagined(name: &str, format: WeightFormat) -> Option<(Arc<Model>, u64)> {
     let config = preset(name)?;
     let options = Options { recipe: format.name().parse().ok()?, ..Options::default() };
-    let (parts, length) = outline(&config, synthetic::tokenizer().ok()?, &options).ok()?;
+    let outline = outline(&config, synthetic::tokenizer().ok()?, &options).ok()?;
     // Addresses without memory behind them, but for the pages of head and tokenizer.
-    let mut map = MmapOptions::new().len(usize::try_from(length).ok()?).no_reserve_swap().map_anon().ok()?;
-    for (offset, bytes) in parts {
+    let mut map =
+        MmapOptions::new().len(usize::try_from(outline.bytes).ok()?).no_reserve_swap().map_anon().ok()?;
+    for (offset, bytes) in outline.pieces {
         map[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
     }
-    Some((Model::from_memory(map).ok()?, length))
+    Some((Model::from_memory(map).ok()?, outline.bytes))
 }

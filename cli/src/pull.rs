@@ -11,7 +11,7 @@ use palmtop_hub::{
     AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, model_name,
     published, pull, short,
 };
-use palmtop_present::plain::human_bytes;
+use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
 
 use crate::args::PullArgs;
@@ -20,9 +20,6 @@ use crate::errors::{UsageError, WithHint};
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
 use crate::{Outcome, files, interrupt};
-
-/// The licence that a checkpoint has if nobody says another.
-const GEMMA: &str = "gemma";
 
 pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     let name = repository(&args.name)?;
@@ -62,8 +59,6 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     files::folder_for(&target)?;
     let settings = Settings::from_environment()?;
     let wanted = Wanted { name: name.clone(), options, adapters, convert };
-    let license = args.reading.license.as_deref().unwrap_or(GEMMA);
-    show_license(license, library.as_ref().ok(), console);
 
     let cancel = interrupt::listen()?;
     let bar = Bar::new(console, "pulling", Some(cancel.clone()));
@@ -78,6 +73,7 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
         Err(error) => return explained(error, &name, args),
         Ok(pulled) => pulled,
     };
+    show_notice(&target, library.as_ref().ok(), console);
     if let Ok(library) = &library {
         library.note_used(&target);
     }
@@ -148,14 +144,17 @@ fn there_already(
     print(&Line::new(name, target, &commit, bytes), args)
 }
 
-/// Shows the notice of a licence once, and remembers that it was shown.
-fn show_license(license: &str, library: Option<&Library>, console: Console) {
-    let is_new = library.is_none_or(|library| library.create().is_err() || library.is_new_license(license));
-    if is_new && license == GEMMA {
-        console.note(
-            "note: Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms; \
-             a model made from it comes under them, too",
-        );
+/// Shows the notice that goes with a model once for each licence, and remembers that it was shown.
+fn show_notice(model: &Path, library: Option<&Library>, console: Console) {
+    let Ok(file) = PalmFile::open(model) else { return };
+    let text = |key: &str| file.metadata().text(key).ok();
+    let (Some(license), Some(notice)) = (text("general.license"), text("general.license_notice")) else {
+        return;
+    };
+    if !console.quiet
+        && library.is_none_or(|library| library.create().is_err() || library.is_new_license(&license))
+    {
+        console.note(format_args!("note: {}; so is this file", printable(&notice)));
     }
 }
 
@@ -244,6 +243,9 @@ fn explained(error: HubError, name: &RepositoryName, args: &PullArgs) -> anyhow:
         }
         HubError::Convert(ConvertError::WrongHash { .. }) => {
             "it was damaged on its way: pull again; everything else is kept".to_owned()
+        }
+        HubError::Convert(ConvertError::NoRoom { .. }) => {
+            "make room, or name another place with -o or PALMTOP_MODELS; --weights int4 takes less".to_owned()
         }
         HubError::Convert(ConvertError::Tensors(_)) => {
             "--ignore-extra leaves out what PaliGemma has no use for".to_owned()

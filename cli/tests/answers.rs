@@ -296,7 +296,10 @@ fn an_empty_variable_is_one_that_is_not_set() {
     let ran = common::Ran::from(command.output().unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_says(&ran.stderr, &["no model was named"]);
-    assert_says(&fail(2, ["caption", text(&scene), "-m", ""]), &["a value is required for '--model <FILE>'"]);
+    assert_says(
+        &fail(2, ["caption", text(&scene), "-m", ""]),
+        &["a value is required for '--model <MODEL>'"],
+    );
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ran, assert_says, interrupt, lay_out_checkpoint, palmtop, scene, text};
-use palmtop_tests::hub::Hub;
+use palmtop_tests::hub::{Hub, Proxy};
+use palmtop_tests::skip;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -268,4 +269,46 @@ fn a_quiet_pull_says_nothing() {
     let setting = Setting::new("tiny2");
     let ran = setting.succeed(&["pull", NAME, "--quiet"]);
     assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn a_proxy_is_used_and_the_token_goes_to_the_hub_alone() {
+    let setting = Setting::new("tiny1");
+    let proxy = Proxy::new("hub.example", &setting.hub);
+    setting.hub.state().token = Some("hf_right".into());
+    let mut command = setting.command(&["pull", NAME]);
+    command.env("HF_ENDPOINT", "http://hub.example").env("HF_TOKEN", "hf_right");
+    let ran: Ran = command.env("http_proxy", &proxy.address).output().unwrap().into();
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(proxy.asked().iter().any(|host| host.starts_with("hub.example")), "{:?}", proxy.asked());
+    for asked in setting.hub.take_asked() {
+        assert_eq!(asked.authorization.is_some(), !asked.is_cdn, "{}", asked.path);
+    }
+    assert!(
+        std::fs::read(setting.models().join(format!("{NAME}.palm"))).unwrap() == setting.converted("int8")
+    );
+}
+
+#[test]
+fn a_disk_that_is_too_small_is_known_beforehand() {
+    let setting = Setting::new("tiny1");
+    let script = "mount -t tmpfs -o size=900k none \"$PALMTOP_MODELS\" && exec \"$@\"";
+    std::fs::create_dir(setting.models()).unwrap();
+    let palmtop = setting.command(&["pull", NAME]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command.arg(palmtop.get_program()).args(palmtop.get_args());
+    for (name, value) in palmtop.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let Ok(output) = command.output() else { return };
+    let ran = Ran::from(output);
+    if ran.stderr.contains("unshare") || ran.stderr.contains("mount") {
+        return skip::skipped("a small disk", "this machine lets nobody mount a small file system");
+    }
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_says(&ran.stderr, &["the model needs ", " bytes more, and the disk has ", "hint: make room"]);
 }

@@ -220,6 +220,16 @@ pub enum ConvertError {
         /// Of what was to come.
         wanted: String,
     },
+    /// The disk is too small.
+    #[error("{}: the model needs {missing} bytes more, and the disk has {free}", path.display())]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// Bytes that are missing of the model.
+        missing: u64,
+        /// Bytes that can be written.
+        free: u64,
+    },
     /// Another process makes the same target.
     #[error("{}: is being made by another palmtop{}", path.display(), by(process))]
     Busy {

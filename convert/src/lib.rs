@@ -277,22 +277,25 @@ pub fn convert_source(
     Ok(report(target, config, options, written, start))
 }
 
-/// What a file of an architecture would have before its weights are there: pieces of it with their places, which are its
-/// head and its tokenizer, and how long it would be.
+/// What a file has before its weights are there.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// Its head and its tokenizer, with their places.
+    pub pieces: Vec<(u64, Vec<u8>)>,
+    /// How long it will be.
+    pub bytes: u64,
+}
+
+/// The outline of the file that an architecture would become.
 ///
 /// # Errors
 /// For sizes that do not fit each other, and formats of matrices that are not there.
-pub fn outline(
-    config: &Config,
-    tokenizer: Vec<u8>,
-    options: &Options,
-) -> Result<(Vec<(u64, Vec<u8>)>, u64), ConvertError> {
+pub fn outline(config: &Config, tokenizer: Vec<u8>, options: &Options) -> Result<Outline, ConvertError> {
     let nothing = synthetic::Synthetic::new(config.clone(), 0);
     let contents = contents(&nothing, config, tokenizer.clone(), options)?;
     let mut head = write::head(&contents);
-    let length = head.place();
-    let pieces = vec![(head.tensors[0].offset, tokenizer), (0, head.encode())];
-    Ok((pieces, length))
+    let bytes = head.place();
+    Ok(Outline { pieces: vec![(head.tensors[0].offset, tokenizer), (0, head.encode())], bytes })
 }
 
 /// What a file of this source will have.

@@ -104,7 +104,22 @@ impl Part {
         File::open(&model).and_then(|file| file.sync_all()).map_err(ConvertError::io(&model))?;
         std::fs::rename(&model, &self.target).map_err(ConvertError::io(&self.target))?;
         sync_folder(folder_of(&self.target));
-        self.remove()
+        // The target is there: what is left of its folder, where an open file cannot be removed, is no failure.
+        let _ = self.remove();
+        Ok(())
+    }
+
+    /// An error if the disk has no room for what is missing of a model of so many bytes.
+    ///
+    /// # Errors
+    /// [`NoRoom`](ConvertError::NoRoom).
+    pub fn check_room(&self, bytes: u64) -> Result<(), ConvertError> {
+        let (Some(free), has) = (free(&self.folder), allocated(&self.model())) else { return Ok(()) };
+        let missing = bytes.saturating_sub(has);
+        match missing <= free {
+            true => Ok(()),
+            false => Err(ConvertError::NoRoom { path: folder_of(&self.target).to_owned(), missing, free }),
+        }
     }
 
     /// Removes what was made so far.
@@ -114,6 +129,31 @@ impl Part {
     pub fn remove(self) -> Result<(), ConvertError> {
         std::fs::remove_dir_all(&self.folder).map_err(ConvertError::io(&self.folder))
     }
+}
+
+/// Bytes of the disk that a user may still write, if the system tells.
+fn free(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
+/// Bytes of the disk that a file has, without what was never written.
+fn allocated(file: &Path) -> u64 {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().map_or(0, |metadata| metadata.blocks() * 512)
+    }
+    #[cfg(not(unix))]
+    file.metadata().map_or(0, |metadata| metadata.len())
 }
 
 impl Drop for Part {

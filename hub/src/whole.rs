@@ -98,6 +98,7 @@ pub fn model(
         open.read(true).write(true).create(true).truncate(false).open(&model).map_err(io(&model))?;
     // What is there is hashed again: no state of a hash must be kept, and what the disk has lost is seen.
     let (mut sum, mut at, mut buffer) = (Sum::default(), 0, vec![0; 1 << 18]);
+    part.check_room(file.bytes)?;
     progress.start(file.bytes);
     loop {
         let n = target.read(&mut buffer).map_err(io(&model))?;

@@ -274,3 +274,58 @@ fn send(mut stream: &TcpStream, status: u16, headers: &[(&str, &str)], body: &[u
     stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
     stream.write_all(body).ok()
 }
+
+/// A proxy, and the hosts that it was asked for. It alone knows that `name` is the hub.
+pub struct Proxy {
+    /// Its address.
+    pub address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    /// One that runs until the program ends.
+    pub fn new(name: &str, hub: &Hub) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let (name, hub, hosts) = (name.to_owned(), hub.endpoint.clone(), asked.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (name, hub, hosts) = (name.clone(), hub.clone(), hosts.clone());
+                std::thread::spawn(move || pass_on(&stream, &name, &hub, &hosts));
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The hosts that it was asked for, in order.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+}
+
+fn pass_on(mut stream: &TcpStream, name: &str, hub: &str, asked: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        (reader.read_line(&mut head).ok()? > 0).then_some(())?;
+    }
+    let (method, rest) = head.split_once(' ')?;
+    let (target, rest) = rest.split_once(' ')?;
+    let target = target.strip_prefix("http://").unwrap_or(target);
+    let (host, path) = target.split_once('/').unwrap_or((target, ""));
+    asked.lock().unwrap_or_else(|e| e.into_inner()).push(host.to_owned());
+    let to = if host.split(':').next() == Some(name) { hub.strip_prefix("http://")? } else { host };
+    let mut other = TcpStream::connect(to).ok()?;
+    match method {
+        "CONNECT" => stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?,
+        _ => other.write_all(format!("{method} /{path} {rest}").as_bytes()).ok()?,
+    }
+    let mut back = other.try_clone().ok()?;
+    let mut down = stream.try_clone().ok()?;
+    let up = std::thread::spawn(move || std::io::copy(&mut reader, &mut other));
+    std::io::copy(&mut back, &mut down).ok()?;
+    let _ = stream.shutdown(std::net::Shutdown::Both);
+    let _ = up.join();
+    Some(())
+}

@@ -47,6 +47,14 @@ pub struct Checkpoint {
     notes: Vec<String>,
 }
 
+/// What is known of a weight file that is elsewhere.
+pub(crate) struct Header {
+    /// The JSON.
+    pub json: Vec<u8>,
+    /// The length of the whole file.
+    pub bytes: u64,
+}
+
 /// A tensor, and how its values lie in the file.
 struct Stored {
     tensor: Tensor,
@@ -87,20 +95,19 @@ impl Checkpoint {
     }
 
     /// Reads the headers of weight files that are elsewhere, of a checkpoint that has files of these names; the small
-    /// ones are in `dir`. `header` gives the JSON of a file's header, and how long the file is; `origin` is what the
-    /// checkpoint is called in errors.
+    /// ones are in `dir`. `origin` is what the checkpoint is called in errors.
     pub(crate) fn elsewhere(
         dir: &Path,
         names: &[String],
         origin: &str,
-        header: &mut dyn FnMut(&str) -> Result<(Vec<u8>, u64), ConvertError>,
+        header: &mut dyn FnMut(&str) -> Result<Header, ConvertError>,
     ) -> Result<Self, ConvertError> {
         let found = find::weight_files_among(dir, names)?;
         let mut shards = Shards::default();
         let mut all = Vec::new();
         for file in &found.files {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let (json, bytes) = header(&name)?;
+            let Header { json, bytes } = header(&name)?;
             all.extend(shards.add_elsewhere(Path::new(origin).join(&*name), &json, bytes)?);
         }
         let out = Self::of(dir, found, shards, all)?;

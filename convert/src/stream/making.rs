@@ -332,11 +332,10 @@ impl<'a> Making<'a> {
         journal.write(self.journal)
     }
 
-    /// What is known of each of the target's tensors, in their order, once all have come.
-    pub fn into_finished(self) -> Vec<Finished> {
+    /// What is known of each of the target's tensors, in their order; none if there is one that is not whole.
+    pub fn into_finished(self) -> Option<Vec<Finished>> {
         let finished = self.finished.into_inner().unwrap_or_else(|e| e.into_inner());
-        assert_eq!(finished.len(), self.routes.targets.len(), "all pieces have come");
-        finished.into_values().collect()
+        (finished.len() == self.routes.targets.len()).then(|| finished.into_values().collect())
     }
 }
 

@@ -5,8 +5,8 @@
 //! at a time, and written to their place ([`route`] has the plan, [`making`] follows it, [`shard`] reads). What is
 //! made of several tensors is made when the last of them is there.
 //!
-//! Memory: for each connection, pieces of 2 MiB (or of sixteen rows, if those are more): one in work and three read
-//! ahead, and one of the target; and small tensors that wait for others, at most 256 MiB and mostly far less.
+//! Memory: for each connection, pieces of 2 MiB (or of 64 rows, if those are more): one in work and three read ahead, and
+//! one of the target; and small tensors that wait for others, at most 256 MiB and mostly far less.
 //!
 //! The target grows in a [`Part`]. A [`journal`] beside it tells how far each weight file has come, with the state of its
 //! SHA-256, so that another process goes on from there and still knows the hash of the whole file. The target has its
@@ -32,7 +32,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::adapter::{self, Merger};
 use crate::checkpoint::shards::{HEADER_BYTES_MAX, LENGTH_BYTES};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, Header};
 use crate::part::Part;
 use crate::write::{self, Contents, Output};
 use crate::{ConvertError, OfAdapters, Options, Prepared, Progress, Report, TensorReport, pool};
@@ -46,8 +46,8 @@ const HEADER_BYTES: u64 = 128 << 10;
 
 /// Gives the bytes of files.
 pub trait ByteSource: Send + Sync {
-    /// Reads a file from byte `start` up to byte `end`, or a little beyond. The reader gives all of these bytes in order, whatever happens
-    /// to connections meanwhile, or an error, which ends the conversion.
+    /// Reads a file from byte `start` up to byte `end`. The reader gives all of these bytes in order, whatever happens to
+    /// connections meanwhile, or an error, which ends the conversion.
     ///
     /// # Errors
     /// If the file cannot be had.
@@ -115,7 +115,7 @@ pub fn convert_as_it_comes(
         let file = remote.files.iter().find(|file| file.name == name);
         let missing = || ConvertError::Fetch(format!("{name}: the origin does not name its SHA-256").into());
         let file = file.ok_or_else(missing)?;
-        Ok((header(remote, file)?, file.bytes))
+        Ok(Header { json: header(remote, file)?, bytes: file.bytes })
     })?;
     let by_name = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -154,6 +154,7 @@ pub fn convert_as_it_comes(
     let is_new = left.is_none();
     let left = left.unwrap_or_else(|| Journal::new(plan, own_head, &files));
 
+    part.check_room(length)?;
     let mut open = OpenOptions::new();
     let file = open.read(true).write(true).create(true).truncate(false).open(&model);
     let file = file.map_err(ConvertError::io(&model))?;
@@ -175,7 +176,11 @@ pub fn convert_as_it_comes(
     }
     fetch_all(&making, remote, connections, progress, &stop)?;
     progress.message("syncing");
-    let finished = making.into_finished();
+    let Some(finished) = making.into_finished() else {
+        // The journal said that more was done than there is.
+        part.remove()?;
+        return Err(ConvertError::Fetch("what an earlier run left was damaged, and is removed".into()));
+    };
     let tensors = write_rest(&out(), &contents, &mut head, &finished)?;
     let target = part.target().to_owned();
     part.finish()?;

@@ -12,8 +12,10 @@ use crate::checkpoint::Checkpoint;
 use crate::write::Matrix;
 use crate::{ConvertError, Formats};
 
-/// A piece has about so many bytes, and at least sixteen rows.
+/// A piece has about so many bytes, and at least [`STRIPES_MIN`] stripes.
 const PIECE_BYTES: u64 = 2 << 20;
+/// So that several threads have something to do with wide matrices.
+const STRIPES_MIN: usize = 4;
 /// Tensors that are put together from whole ones are not larger: norms, biases and tables of positions, and matrices
 /// whose parts do not begin with a stripe.
 const GATHERED_BYTES_MAX: u64 = 64 << 20;
@@ -126,7 +128,7 @@ impl<'a> Routes<'a> {
                 at = start + bytes;
                 let row_bytes = bytes / rows as u64;
                 let step = (PIECE_BYTES / row_bytes) as usize / LANES * LANES;
-                let step = if rows == 1 { 1 } else { step.max(LANES) };
+                let step = if rows == 1 { 1 } else { step.max(STRIPES_MIN * LANES) };
                 for first in (0..rows).step_by(step) {
                     let count = step.min(rows - first);
                     let begin = start + first as u64 * row_bytes;
