@@ -52,7 +52,7 @@ cat > "$root/DEBIAN/control" <<CONTROL
 Package: palmtop
 Version: $version
 Architecture: $architecture
-Maintainer: palmtop <palmtop@localhost>
+Maintainer: ${PALMTOP_MAINTAINER:-the authors of palmtop <palmtop@palmtop.example>}
 Installed-Size: $size
 Pre-Depends: passwd
 Suggests: ffmpeg, rpicam-apps

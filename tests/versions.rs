@@ -75,7 +75,7 @@ fn files_of_earlier_releases_answer_as_they_did() {
 fn there_are_files_of_the_version_that_is_written() {
     let has = |folder: &PathBuf| {
         let mut files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut head = |path: PathBuf| std::fs::read(path).unwrap()[8..12].to_owned();
+        let head = |path: PathBuf| std::fs::read(path).unwrap()[8..12].to_owned();
         let any = files.find(|path| path.extension().is_some_and(|ending| ending == "palm"));
         any.is_some_and(|path| head(path) == VERSION.to_le_bytes())
     };
