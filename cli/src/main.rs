@@ -18,7 +18,6 @@ mod models;
 mod output;
 mod plan;
 mod progress;
-mod published;
 mod pull;
 mod save;
 mod serve;

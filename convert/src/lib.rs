@@ -28,6 +28,7 @@ pub mod stream;
 pub mod synthetic;
 pub mod temporary;
 pub mod tokenizer;
+mod vocabulary;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +42,6 @@ use palmtop::image::Filter;
 use palmtop::model::config::Config;
 use palmtop::model::tensors::TensorSpec;
 use palmtop::model::{Model, TOKENIZER};
-use palmtop::tokenizer::TokenizerLayout;
 use palmtop_kernels::layout::WeightFormat;
 
 pub use adapter::{Adapter, AdapterReport, MatchReport, check_adapter};
@@ -59,7 +59,7 @@ pub use source::{WeightSource, needed};
 
 use adapter::{Adapters, Merger, Plan};
 use calibrate::{Calibrator, Runner};
-use tokenizer::{BuildError, Vocabulary};
+use vocabulary::{tokenizer_table, vocabulary};
 use write::{Contents, Verbatim};
 
 /// The notice that the Gemma Terms of Use ask to go with every copy of the weights.
@@ -431,55 +431,4 @@ fn in_pool<T: Send>(
 fn pool(threads: Option<usize>) -> Result<rayon::ThreadPool, ConvertError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0).min(THREADS_MAX)).build();
     pool.map_err(|e| ConvertError::io("threads")(std::io::Error::other(e)))
-}
-
-/// Stands for one image token in prompts of transformers.
-const IMAGE: &str = "<image>";
-
-/// The tokenizer of a folder, or the one that the options name.
-fn vocabulary(folder: &Path, options: &Options) -> Result<Vocabulary, ConvertError> {
-    let (path, read) = match &options.tokenizer {
-        Some(file) => (file.as_path(), tokenizer::vocabulary_in(file)),
-        None => (folder, tokenizer::vocabulary_of(folder)),
-    };
-    read.map_err(|error| {
-        let (path, what) = match error {
-            BuildError::Io { path, source } => (path, source.to_string()),
-            BuildError::StandIn { path, what } => (path, format!("is {what}")),
-            BuildError::NotFound { dir } => (
-                dir,
-                "has neither tokenizer.json nor tokenizer.model: download one with the checkpoint".to_owned(),
-            ),
-            other => (path.to_owned(), other.to_string()),
-        };
-        ConvertError::Tokenizer { path, what }
-    })
-}
-
-/// The table of the checkpoint's tokenizer, whose every piece but the picture's must have a row in the embedding.
-fn tokenizer_table(
-    vocabulary: &Vocabulary,
-    checkpoint: &Path,
-    config: &mut Config,
-) -> Result<Vec<u8>, ConvertError> {
-    let wrong = |what: String| ConvertError::Tokenizer { path: checkpoint.to_owned(), what };
-    let table = vocabulary.to_table().map_err(|e| wrong(e.to_string()))?;
-    let layout = TokenizerLayout::parse(&table).map_err(|e| wrong(e.to_string()))?;
-    let tokenizer = layout.bind(&table);
-    let (pieces, rows) = (tokenizer.piece_count() as usize, config.text.vocab);
-    if !config.has_rows_for(pieces) {
-        return Err(wrong(format!(
-            "the tokenizer has {pieces} pieces and the embedding {rows} rows; after adding tokens, resize the model's \
-             embedding (resize_token_embeddings), and save it again"
-        )));
-    }
-    // The processor of transformers begins prompts with the tokenizer's own token.
-    config.tokens.bos = tokenizer.bos_id().unwrap_or(config.tokens.bos);
-    if let Some(id) = tokenizer.id_of(IMAGE).filter(|&id| id != config.tokens.image) {
-        let image = config.tokens.image;
-        return Err(wrong(format!(
-            "'{IMAGE}' has the id {id}, and config.json's image_token_index is {image}"
-        )));
-    }
-    Ok(table)
 }

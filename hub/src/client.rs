@@ -1,10 +1,12 @@
 //! Requests to the hub: redirects that leave the token behind, answers that are errors, and pauses before the next try.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::Response;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use crate::error::HubError;
@@ -74,8 +76,16 @@ impl Request<'_> {
 
 impl Client {
     /// Nothing is connected to yet.
-    pub fn new(settings: Settings, cancelled: Cancelled) -> Self {
+    ///
+    /// # Errors
+    /// If certificates are named that cannot be read.
+    pub fn new(settings: Settings, cancelled: Cancelled) -> Result<Self, HubError> {
+        let mut tls = TlsConfig::builder();
+        if let Some((path, variable)) = &settings.certificates {
+            tls = tls.root_certs(certificates(path, variable)?);
+        }
         let agent = Agent::config_builder()
+            .tls_config(tls.build())
             .http_status_as_error(false)
             // Each is looked at, so that the token stays with the hub.
             .max_redirects(0)
@@ -87,7 +97,7 @@ impl Client {
             .timeout_per_read(Some(SILENCE))
             .build()
             .new_agent();
-        Self { agent, settings, cancelled }
+        Ok(Self { agent, settings, cancelled })
     }
 
     /// Waits before the next try, or gives the error if it was the last.
@@ -249,6 +259,25 @@ impl Client {
     pub fn unreachable(&self, error: &dyn std::fmt::Display) -> Failure {
         let host = self.settings.host().to_owned();
         Failure::Passing(HubError::Unreachable { host, cause: error.to_string() }, None)
+    }
+}
+
+/// The certificates of a file.
+fn certificates(path: &Path, variable: &str) -> Result<RootCerts, HubError> {
+    let wrong = |what: String| HubError::Setting {
+        name: variable.to_owned(),
+        what: format!("{}: {what}", path.display()),
+    };
+    let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    let mut roots = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|e| wrong(e.to_string()))? {
+            roots.push(certificate);
+        }
+    }
+    match roots.is_empty() {
+        true => Err(wrong("there is no certificate in it".to_owned())),
+        false => Ok(RootCerts::Specific(Arc::new(roots))),
     }
 }
 

@@ -93,7 +93,7 @@ pub fn pull(
     follower: &Follower<'_>,
 ) -> Result<Pulled, HubError> {
     let part = Part::open(target)?;
-    let client = Arc::new(Client::new(settings.clone(), follower.cancelled.clone()));
+    let client = Arc::new(Client::new(settings.clone(), follower.cancelled.clone())?);
     let cached = cache::find(&settings.cache, &wanted.name).filter(|_| wanted.name.file.is_none());
     if let Some(cached) = cached {
         (follower.note)(&format!(

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::error::HubError;
 
 const ENDPOINT: &str = "https://huggingface.co";
+/// Name certificates to trust, for OpenSSL and for Python's clients.
+const CERTIFICATES: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"];
 /// No token is longer.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
@@ -57,6 +59,9 @@ pub struct Settings {
     pub offline: Option<&'static str>,
     /// The cache of other programs.
     pub cache: PathBuf,
+    /// Certificates to trust instead of those that come with the program, such as those of a company's proxy: a file
+    /// in PEM, and the variable that names it.
+    pub certificates: Option<(PathBuf, &'static str)>,
 }
 
 impl Settings {
@@ -105,6 +110,7 @@ impl Settings {
             token,
             offline: ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().find(is_on).copied(),
             cache: cache.unwrap_or_else(|| hf_home.join("hub")),
+            certificates: CERTIFICATES.iter().find_map(|name| Some((path(name)?, *name))),
         })
     }
 

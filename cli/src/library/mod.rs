@@ -1,5 +1,8 @@
 //! `palmtop models`: what is here, and what can be pulled.
 
+pub mod args;
+mod needs;
+
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,10 +14,10 @@ use palmtop_kernels::layout::WeightFormat;
 use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
 
-use crate::args::{ModelsArgs, ModelsCommand};
 use crate::output::{Console, Stdout};
-use crate::published::{Needs, needs};
 use crate::{Outcome, models};
+use args::{ModelsArgs, ModelsCommand};
+use needs::{Needs, needs};
 
 pub fn run(args: &ModelsArgs, console: Console) -> anyhow::Result<Outcome> {
     let library = Library::from_environment()?;

@@ -1,5 +1,7 @@
 //! `palmtop pull`: gets a model from the hub.
 
+pub mod args;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,12 +16,12 @@ use palmtop_hub::{
 use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
 
-use crate::args::PullArgs;
 use crate::convert::{formats, reading, shell_word};
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
 use crate::{Outcome, files, interrupt};
+use args::PullArgs;
 
 pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     let name = repository(&args.name)?;
