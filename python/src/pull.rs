@@ -1,5 +1,6 @@
 //! `palmtop.pull`: a model of the hub.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -160,9 +161,10 @@ pub fn usual_path(
     weights: Option<&str>,
     has_recipe: bool,
     adapters: Vec<String>,
-) -> PyResult<PathBuf> {
+) -> PyResult<OsString> {
     let wrong = |error: palmtop_hub::LibraryError| Error::new_err(error.to_string());
     let library = Library::from_environment().map_err(wrong)?;
     library.create().map_err(wrong)?;
-    library.path_of(&model_name(&repository(name)?, weights, has_recipe, &adapters)).map_err(wrong)
+    let path = library.path_of(&model_name(&repository(name)?, weights, has_recipe, &adapters));
+    path.map(PathBuf::into_os_string).map_err(wrong)
 }
