@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts here share. To be sourced from the root of the sources.
 
 set -euo pipefail
