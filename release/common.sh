@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the scripts here share. To be sourced from the root of the sources.
 
 set -euo pipefail
@@ -91,7 +92,7 @@ pack() {
 debian_arch() { case $1 in x86_64) echo amd64 ;; aarch64) echo arm64 ;; esac; }
 
 # The program for an architecture, which `release/program.sh` has built.
-program_of() { echo "$target/$1/palmtop"; }
+program_of() { echo "$target/$1-unknown-linux-musl/dist/palmtop"; }
 
 # runner ARCH: what runs its programs here: nothing, or an emulator.
 runner() { [ "$1" = "$(uname -m)" ] || command -v "qemu-$1-static" || command -v "qemu-$1"; }

@@ -19,10 +19,3 @@ flags+=" -C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr -C link-arg=-O
 export "CARGO_TARGET_${upper}_RUSTFLAGS=$flags $(remaps)"
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET CARGO_INCREMENTAL
 cargo build --locked --profile dist -p palmtop-cli --target "$triple" --target-dir "$target"
-
-# Cargo's `strip` leaves the table of symbols where it is lld that links for musl: by Rust's own tool, then.
-mkdir -p "$target/$arch"
-sysroot=$(rustc --print sysroot)
-host=$(rustc -vV | sed -n 's/^host: //p')
-LD_LIBRARY_PATH=$sysroot/lib "$sysroot/lib/rustlib/$host/bin/rust-objcopy" --strip-all \
-    "$target/$triple/dist/palmtop" "$(program_of "$arch")"

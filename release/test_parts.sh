@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # The parts of release/test.
 
 # Most bytes of a program, which docs/releasing.md states.

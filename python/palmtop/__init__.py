@@ -182,7 +182,7 @@ class Answer:
         )
 
 
-def _answer(raw: _palmtop.Answered, picture_size: Tuple[int, int]) -> Answer:
+def _answer(raw: _palmtop._Answered, picture_size: Tuple[int, int]) -> Answer:
     text, tokens, probabilities, stop, prompt_tokens, likelihood, objects = raw
     width, height = picture_size
     masks = None

@@ -10,16 +10,16 @@ class Cancelled(Error): ...
 class DeadlinePassed(Error): ...
 
 # batch, prompt_tokens, new_tokens, image_side, kv, threads, isa and lazy_memory of a session
-Wanted = Tuple[int, int, int, int, str, Optional[int], Optional[str], bool]
+_Wanted = Tuple[int, int, int, int, str, Optional[int], Optional[str], bool]
 # temperature, top_k, top_p, seed
-Sampling = Tuple[float, int, float, int]
+_Sampling = Tuple[float, int, float, int]
 # a mask's x, y, width, height and pixels
-MaskBytes = Tuple[int, int, int, int, bytes]
-Box = Tuple[float, float, float, float]
+_MaskBytes = Tuple[int, int, int, int, bytes]
+_Box = Tuple[float, float, float, float]
 # label, score, box, locations, and mask
-Object = Tuple[str, Optional[float], Box, List[int], Optional[MaskBytes]]
+_Object = Tuple[str, Optional[float], _Box, List[int], Optional[_MaskBytes]]
 # text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects
-Answered = Tuple[str, List[int], List[float], str, int, float, List[Object]]
+_Answered = Tuple[str, List[int], List[float], str, int, float, List[_Object]]
 
 class Model:
     def __new__(cls, path: str, map: bool) -> Model: ...
@@ -30,13 +30,13 @@ class Model:
     # side of pictures, image tokens, vocabulary, generation, and whether masks are decoded
     def info(self) -> Tuple[int, int, int, int, bool]: ...
     # bytes of a session and of the weights
-    def plan(self, wanted: Wanted) -> Tuple[int, int]: ...
+    def plan(self, wanted: _Wanted) -> Tuple[int, int]: ...
 
 class Features:
     def picture_size(self) -> Tuple[int, int]: ...
 
 class Session:
-    def __new__(cls, model: Model, wanted: Wanted, cores: Sequence[int], nice: Optional[int]) -> Session: ...
+    def __new__(cls, model: Model, wanted: _Wanted, cores: Sequence[int], nice: Optional[int]) -> Session: ...
     def encode_file(self, file: bytes, timeout: Optional[float]) -> Features: ...
     def encode_pixels(
         self,
@@ -53,34 +53,34 @@ class Session:
         features: Features,
         prompts: Sequence[str],
         max_new_tokens: Optional[int],
-        sampling: Sampling,
+        sampling: _Sampling,
         choices: Optional[Sequence[str]],
         timeout: Optional[float],
         on_piece: Optional[Callable[[int, str], object]],
-    ) -> List[Answered]: ...
+    ) -> List[_Answered]: ...
     def cancel(self) -> None: ...
     def reset_cancel(self) -> None: ...
     # seconds of encoding, prefill and decoding, and decoding steps
     def timings(self) -> Tuple[float, float, float, int]: ...
 
 # camera, question, number of the picture, seconds since 1970, since the start and of latency, text, the picture's size, JSON
-Common = Tuple[str, str, int, float, float, float, str, Tuple[int, int], str]
+_Common = Tuple[str, str, int, float, float, float, str, Tuple[int, int], str]
 # whether it changes what is believed, and the likelihood of a choice
-OfAnswer = Tuple[bool, Optional[float]]
+_OfAnswer = Tuple[bool, Optional[float]]
 # name, phase, rule, seconds that it lasted, track, label
-OfEvent = Tuple[str, str, str, Optional[float], Optional[int], Optional[str]]
+_OfEvent = Tuple[str, str, str, Optional[float], Optional[int], Optional[str]]
 # label, score, box, track, and mask
-Found = Tuple[str, Optional[float], Box, Optional[int], Optional[MaskBytes]]
-Given = Tuple[Common, Optional[OfAnswer], Optional[OfEvent], List[Found]]
+_Found = Tuple[str, Optional[float], _Box, Optional[int], Optional[_MaskBytes]]
+_Given = Tuple[_Common, Optional[_OfAnswer], Optional[_OfEvent], List[_Found]]
 # counts, then percentiles 50, 95, 99 and the longest of latencies in seconds
-Numbers = Tuple[List[int], Optional[float], Optional[float], Optional[float], Optional[float]]
+_Numbers = Tuple[List[int], Optional[float], Optional[float], Optional[float], Optional[float]]
 
 class Watch:
     def __new__(
         cls,
         model: Model,
         toml: str,
-        wanted: Wanted,
+        wanted: _Wanted,
         cores: Sequence[int],
         nice: Optional[int],
         all_answers: bool,
@@ -90,7 +90,7 @@ class Watch:
     def recording(self) -> bool: ...
     # bytes of the session, and of the gates
     def plan(self) -> Tuple[int, int]: ...
-    def frame_file(self, camera: int, file: bytes, ago: Optional[float]) -> List[Given]: ...
+    def frame_file(self, camera: int, file: bytes, ago: Optional[float]) -> List[_Given]: ...
     def frame_pixels(
         self,
         camera: int,
@@ -101,18 +101,18 @@ class Watch:
         stride: int,
         rotation: int,
         ago: Optional[float],
-    ) -> List[Given]: ...
-    def end(self) -> List[Given]: ...
-    def close(self) -> List[Given]: ...
+    ) -> List[_Given]: ...
+    def end(self) -> List[_Given]: ...
+    def close(self) -> List[_Given]: ...
     def command(self, line: str) -> None: ...
     def set_prompt(self, question: str, prompt: str) -> None: ...
     def cancel(self) -> None: ...
     def reset_cancel(self) -> None: ...
-    def counts(self) -> Numbers: ...
+    def counts(self) -> _Numbers: ...
 
 def object_prompt(masks: bool, labels: Sequence[str]) -> str: ...
 # bytes that have come, bytes in all, and notes since the last call
-Follow = Callable[[int, int, List[str]], None]
+_Follow = Callable[[int, int, List[str]], None]
 
 def pull(
     name: str,
@@ -120,6 +120,6 @@ def pull(
     weights: Optional[str],
     recipe: Optional[str],
     adapters: Sequence[str],
-    follow: Follow,
+    follow: _Follow,
 ) -> None: ...
 def usual_path(name: str, weights: Optional[str], has_recipe: bool, adapters: Sequence[str]) -> str: ...

@@ -199,7 +199,7 @@ class Watch:
         self.close()
 
 
-def _record(raw: _palmtop.Given) -> Union[AnswerRecord, EventRecord]:
+def _record(raw: _palmtop._Given) -> Union[AnswerRecord, EventRecord]:
     common, answer, event, objects = raw
     camera, question, picture, unix_time, since_start, latency, text, (width, height), json = common
     masks = None
