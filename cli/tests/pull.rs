@@ -135,6 +135,7 @@ fn a_pulled_model_is_what_convert_makes_and_answers_from_then_on() {
     assert_eq!(listed["installed"][0]["default"], true);
     assert_eq!(listed["installed"][1]["source"], ID);
     assert_eq!(listed["installed"][1]["license"], "gemma");
+    assert_eq!(listed["installed"][1]["pulled_from"], format!("{ID}@{}", "a".repeat(40)));
     let needs = &listed["published"].as_array().unwrap().iter().find(|m| m["name"] == NAME).unwrap()["int8"];
     let file = needs["file_bytes"].as_f64().unwrap();
     assert!((3.0e9..3.4e9).contains(&file), "{file}");

@@ -1,9 +1,9 @@
 //! Checkpoints in, `.palm` files out.
 //!
-//! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any
-//! [`WeightSource`], such as the random ones of [`synthetic`]; [`stream`] converts a checkpoint that is elsewhere, as it
-//! comes. Memory use stays small for a model of any size: input
-//! is mapped, and output is written in windows. `docs/quantization.md` describes how weights are stored, and why.
+//! [`convert`] reads a Hugging Face checkpoint folder; [`convert_source`] writes the weights of any [`WeightSource`],
+//! such as the random ones of [`synthetic`]; [`stream`] converts a checkpoint that is elsewhere, as it comes. Memory
+//! use stays small for a model of any size: input is mapped, and output is written in windows. `docs/quantization.md`
+//! describes how weights are stored, and why.
 
 mod adapter;
 mod calibrate;
@@ -150,8 +150,8 @@ struct Prepared {
     notes: Vec<String>,
 }
 
-/// Reads the small files of a checkpoint, and compares them with its weights. `has_own_head` says whether a head that is
-/// there differs from the embedding.
+/// Reads the small files of a checkpoint, and compares them with its weights. `has_own_head` says whether a head that
+/// is there differs from the embedding.
 fn prepare(
     folder: &Path,
     mut weights: Checkpoint,

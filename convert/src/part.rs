@@ -1,4 +1,5 @@
-//! The folder `TARGET.part`, in which a target is made that takes long: another process can go on with what one has left.
+//! The folder `TARGET.part`, in which a target is made that takes long: another process can go on with what one has
+//! left.
 //!
 //! A lock of the operating system keeps a second process out for as long as the first one lives. What was made stays
 //! there when a process ends, however that is, until the target has its name.

@@ -8,6 +8,14 @@ use palmtop_convert::ConvertError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
+    /// A name that is none of those that are published.
+    #[error("'{name}' is no short name of a model")]
+    NoShortName {
+        /// The name.
+        name: String,
+        /// Names that are like it.
+        nearest: Vec<String>,
+    },
     /// A name that is no repository's.
     #[error("'{name}' is no name of a repository: {what}")]
     Name {
@@ -159,6 +167,10 @@ impl HubError {
                 "visit {page} with that account and accept the terms there; a fine-grained token must also be allowed to \
                  read gated repositories"
             )),
+            Self::NoShortName { nearest, .. } => Some(match &nearest[..] {
+                [] => "`palmtop models` lists the short names; others are ORG/NAME".to_owned(),
+                near => format!("there is {}; models of others are ORG/NAME", near.join(", ")),
+            }),
             Self::Token { .. } => Some(TOKEN.to_owned()),
             Self::NoRepository { known: false, .. } => Some(format!(
                 "look at the name; `palmtop models` lists what Google has published. If it is private, {TOKEN}"

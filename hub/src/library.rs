@@ -65,6 +65,8 @@ pub struct Installed {
     pub bytes: u64,
     /// When it was used last.
     pub used: Option<SystemTime>,
+    /// The repository that it was pulled from, with the commit: `ORG/NAME@COMMIT`.
+    pub pulled: Option<String>,
     /// What it was made of, as the file says; none if the file cannot be read.
     pub origin: Option<Origin>,
 }
@@ -87,6 +89,9 @@ struct State {
     /// Seconds of Unix time.
     #[serde(default)]
     used: BTreeMap<String, u64>,
+    /// `ORG/NAME@COMMIT`.
+    #[serde(default)]
+    pulled: BTreeMap<String, String>,
     /// Licences whose notice was shown.
     #[serde(default)]
     notices: BTreeSet<String>,
@@ -177,7 +182,8 @@ impl Library {
             let path = self.path_of(&name).ok()?;
             let used = state.used.get(&name).map(|&seconds| UNIX_EPOCH + Duration::from_secs(seconds));
             let bytes = path.metadata().ok()?.len();
-            Some(Installed { origin: origin(&path), bytes, used, path, name })
+            let pulled = state.pulled.get(&name).cloned();
+            Some(Installed { origin: origin(&path), bytes, used, pulled, path, name })
         };
         self.names().into_iter().filter_map(of).collect()
     }
@@ -203,6 +209,14 @@ impl Library {
         self.remember(&state);
     }
 
+    /// Remembers where a model of the folder was pulled from: a repository and a commit.
+    pub fn note_pulled(&self, path: &Path, repository: &str, commit: &str) {
+        let Some(name) = self.name_of(path) else { return };
+        let mut state = self.state();
+        state.pulled.insert(name, format!("{repository}@{commit}"));
+        self.remember(&state);
+    }
+
     /// The name of a file of the folder.
     pub fn name_of(&self, path: &Path) -> Option<String> {
         let folder = path.canonicalize().ok()?.parent()?.to_owned();
@@ -217,8 +231,9 @@ impl Library {
     pub fn remove(&self, name: &str) -> Result<PathBuf, LibraryError> {
         let path = self.find(name)?;
         std::fs::remove_file(&path).map_err(io(&path))?;
-        let mut state = self.state();
-        if state.used.remove(name.strip_suffix(EXTENSION).unwrap_or(name)).is_some() {
+        let (mut state, name) = (self.state(), name.strip_suffix(EXTENSION).unwrap_or(name));
+        let (was_used, was_pulled) = (state.used.remove(name), state.pulled.remove(name));
+        if was_used.is_some() || was_pulled.is_some() {
             self.remember(&state);
         }
         Ok(path)
@@ -315,6 +330,8 @@ mod tests {
         let small = library.find("small").unwrap();
         assert_eq!(library.find("small.palm").unwrap(), small);
         library.note_used(&small);
+        library.note_pulled(&small, "me/mine", "0123");
+        assert_eq!(library.installed()[1].pulled.as_deref(), Some("me/mine@0123"));
         library.note_used(&library.find("big").unwrap());
         assert_eq!(library.last_used().unwrap().0, "big");
         library.note_used(&small);

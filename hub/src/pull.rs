@@ -52,24 +52,22 @@ pub struct Follower<'a> {
     pub cancelled: Cancelled,
 }
 
-/// How a model came.
+/// A model that came.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Pulled {
-    /// Converted as it came, or from the hub's cache.
-    Converted {
-        /// The commit.
-        commit: String,
-        /// What the conversion has to tell.
-        report: Box<Report>,
-    },
-    /// Fetched as it is.
-    Fetched {
-        /// The commit.
-        commit: String,
-        /// Bytes of the file.
-        bytes: u64,
-    },
+pub struct Pulled {
+    /// The commit that it is from.
+    pub commit: String,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// What the conversion has to tell; none of a file that was fetched as it is.
+    pub report: Option<Box<Report>>,
+}
+
+impl Pulled {
+    fn converted(commit: String, report: Report) -> Self {
+        Self { commit, bytes: report.bytes, report: Some(Box::new(report)) }
+    }
 }
 
 /// What a part was begun for.
@@ -108,7 +106,7 @@ pub fn pull(
             convert(&cached.folder, &part.model(), &options, follower.progress).map_err(error)?;
         report.target = target.to_owned();
         part.finish()?;
-        return Ok(Pulled::Converted { commit: cached.commit, report: Box::new(report) });
+        return Ok(Pulled::converted(cached.commit, report));
     }
     is_allowed(&client, &wanted.name)?;
     follower.progress.message("asking the hub");
@@ -120,7 +118,7 @@ pub fn pull(
         PalmFile::open(&part.model()).map_err(|e| unusable(&repository, &format!("{}: {e}", file.path)))?;
         let bytes = file.bytes;
         part.finish()?;
-        return Ok(Pulled::Fetched { commit: repository.commit.clone(), bytes });
+        return Ok(Pulled { commit: repository.commit.clone(), bytes, report: None });
     }
     let folder = part.subfolder("checkpoint")?;
     let has_adapter = repository.file("adapter_config.json").is_some();
@@ -147,7 +145,7 @@ pub fn pull(
     };
     let report =
         convert_as_it_comes(&remote, part, &options, CONNECTIONS, follower.progress).map_err(error)?;
-    Ok(Pulled::Converted { commit: repository.commit.clone(), report: Box::new(report) })
+    Ok(Pulled::converted(repository.commit.clone(), report))
 }
 
 /// The first digits of a commit.

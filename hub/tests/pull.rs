@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{ID, Setting, WEIGHTS, options, ranges, wanted};
 use palmtop_convert::{Adapter, Options, Progress, Recipe, convert};
-use palmtop_hub::{AdapterSource, HubError, Pulled, RepositoryName, Wanted};
+use palmtop_hub::{AdapterSource, HubError, RepositoryName, Wanted};
 use palmtop_tests::{checkpoint, convert_to, data};
 
 #[test]
@@ -16,12 +16,8 @@ fn a_checkpoint_is_converted_as_it_comes_and_the_token_stays_with_the_hub() {
         let mut setting = Setting::new(name);
         setting.set_token();
         setting.hub.state().repos.get_mut(ID).unwrap().gated = true;
-        match setting.pull().unwrap() {
-            Pulled::Converted { commit, report } => {
-                assert_eq!((commit, report.target), ("a".repeat(40), setting.target()));
-            }
-            other => panic!("{other:?}"),
-        }
+        let pulled = setting.pull().unwrap();
+        assert_eq!((pulled.commit, pulled.report.unwrap().target), ("a".repeat(40), setting.target()));
         setting.assert_pulled();
         let asked = setting.hub.take_asked();
         assert!(asked.iter().any(|a| a.is_cdn) && asked.iter().any(|a| !a.is_cdn));
@@ -76,12 +72,9 @@ fn model_files_are_fetched_as_they_are() {
     setting.hub.state().cuts = vec![("small.palm".to_owned(), 300_000)];
     let bytes = std::fs::read(&model).unwrap();
     for name in ["me/models", "me/models/small.palm", "me/models/small.palm@main"] {
-        match setting.pull_as(&wanted(name), &()).unwrap().0 {
-            Pulled::Fetched { commit, bytes: length } => {
-                assert_eq!((commit, length), ("b".repeat(40), bytes.len() as u64));
-            }
-            other => panic!("{other:?}"),
-        }
+        let (pulled, _) = setting.pull_as(&wanted(name), &()).unwrap();
+        assert_eq!((pulled.commit, pulled.bytes), ("b".repeat(40), bytes.len() as u64));
+        assert!(pulled.report.is_none());
         assert!(std::fs::read(setting.target()).unwrap() == bytes);
         std::fs::remove_file(setting.target()).unwrap();
     }
@@ -289,7 +282,7 @@ fn the_hubs_cache_is_used_and_offline_means_offline() {
     setting.hub.take_asked();
     for name in [ID.to_owned(), format!("{ID}@{}", "a".repeat(40)), format!("{ID}@aaaaaaaa")] {
         let (pulled, notes) = setting.pull_as(&wanted(&name), &()).unwrap();
-        assert!(matches!(pulled, Pulled::Converted { .. }));
+        assert!(pulled.report.is_some());
         assert_eq!(notes, [format!("{ID} is in the hub's cache: commit aaaaaaaa is converted from there")]);
         setting.assert_pulled();
     }

@@ -7,10 +7,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use palmtop_convert::{Adapter, Formats, Options, Progress, Recipe};
-use palmtop_hub::{
-    AdapterSource, Follower, HubError, Library, RepositoryName, Settings, Wanted, model_name, published,
-};
+use palmtop_convert::{Formats, Options, Progress, Recipe};
+use palmtop_hub::{AdapterSource, Follower, HubError, Library, RepositoryName, Settings, Wanted, model_name};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -57,7 +55,9 @@ fn to_python(error: HubError) -> PyErr {
         message = format!("{message}; {hint}");
     }
     match error {
-        HubError::Name { .. } | HubError::Setting { .. } => PyValueError::new_err(message),
+        HubError::Name { .. } | HubError::NoShortName { .. } | HubError::Setting { .. } => {
+            PyValueError::new_err(message)
+        }
         HubError::Cancelled => Cancelled::new_err("the pull was ended; what has come is kept"),
         _ => Error::new_err(message),
     }
@@ -65,28 +65,6 @@ fn to_python(error: HubError) -> PyErr {
 
 fn wrong_value(error: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(error.to_string())
-}
-
-/// A repository, or the short name of what is published.
-fn repository(name: &str) -> PyResult<RepositoryName> {
-    let (short, revision) = name.split_once('@').map_or((name, None), |(short, of)| (short, Some(of)));
-    match published::by_name(short) {
-        Some(published) => Ok(RepositoryName {
-            id: published.repository(),
-            revision: revision.map(str::to_owned),
-            file: None,
-        }),
-        None => RepositoryName::parse(name).map_err(to_python),
-    }
-}
-
-/// A folder if there is one, or else a repository.
-fn adapter(text: &str) -> PyResult<AdapterSource> {
-    let path = PathBuf::from(text);
-    if path.exists() {
-        return Ok(AdapterSource::Folder(Adapter { path, scale: 1.0 }));
-    }
-    Ok(AdapterSource::Repository(RepositoryName::parse(text).map_err(to_python)?, 1.0))
 }
 
 /// Gives the model's path. `follow` is called with the bytes that have come and those that will, and the notes since
@@ -105,9 +83,12 @@ pub fn pull(
     let of_all = weights.unwrap_or("int8").parse().map_err(wrong_value)?;
     let formats = Formats::from(Recipe::preset(of_all)).apply(recipe.unwrap_or("")).map_err(wrong_value)?;
     let wanted = Wanted {
-        name: repository(name)?,
+        name: RepositoryName::from_argument(name).map_err(to_python)?,
         options: Options { recipe: formats.recipe, exceptions: formats.exceptions, ..Options::default() },
-        adapters: adapters.iter().map(|text| adapter(text)).collect::<PyResult<_>>()?,
+        adapters: adapters
+            .iter()
+            .map(|text| AdapterSource::from_argument(text).map_err(to_python))
+            .collect::<PyResult<_>>()?,
         convert,
     };
     let settings = Settings::from_environment().map_err(to_python)?;
@@ -165,6 +146,7 @@ pub fn usual_path(
     let wrong = |error: palmtop_hub::LibraryError| Error::new_err(error.to_string());
     let library = Library::from_environment().map_err(wrong)?;
     library.create().map_err(wrong)?;
-    let path = library.path_of(&model_name(&repository(name)?, weights, has_recipe, &adapters));
+    let repository = RepositoryName::from_argument(name).map_err(to_python)?;
+    let path = library.path_of(&model_name(&repository, weights, has_recipe, &adapters));
     path.map(PathBuf::into_os_string).map_err(wrong)
 }

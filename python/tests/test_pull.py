@@ -32,7 +32,8 @@ def enough(done, total):
 
 
 # What is no name, or no format.
-assert "no name of a repository" in refused(ValueError, lambda: palmtop.pull("nothing"))
+assert "no short name of a model" in refused(ValueError, lambda: palmtop.pull("nothing"))
+assert "no name of a repository" in refused(ValueError, lambda: palmtop.pull("a/../b"))
 refused(ValueError, lambda: palmtop.pull(ID, weights="int5"))
 refused(ValueError, lambda: palmtop.pull(ID, recipe="text=int5"))
 assert "HF_TOKEN" in refused(palmtop.Error, lambda: palmtop.pull("nobody/nothing"))

@@ -51,6 +51,7 @@ struct InstalledJson {
     commit: Option<String>,
     license: Option<String>,
     recipe: Option<String>,
+    pulled_from: Option<String>,
     /// Seconds of Unix time.
     used: Option<u64>,
     default: bool,
@@ -176,6 +177,7 @@ impl InstalledJson {
             commit: origin.as_ref().and_then(|o| o.revision.clone()),
             license: origin.as_ref().and_then(|o| o.license.clone()),
             recipe: origin.and_then(|o| o.recipe),
+            pulled_from: model.pulled.clone(),
             used: model.used.map(since),
             default: default == Some(&*model.name),
         }
@@ -220,6 +222,7 @@ fn show(library: &Library, name: &str) -> anyhow::Result<Outcome> {
         line("file", &model.path.to_string_lossy());
         line("size", &human_bytes(model.bytes));
         line("made from", &from(model));
+        line("pulled from", model.pulled.as_deref().unwrap_or("nowhere"));
         let origin = model.origin.clone().unwrap_or_default();
         line("licence", origin.license.as_deref().unwrap_or("unknown"));
         line("weights", origin.recipe.as_deref().unwrap_or("unknown"));

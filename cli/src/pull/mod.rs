@@ -8,10 +8,10 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use palmtop::format::PalmFile;
 use palmtop::session::CancelToken;
-use palmtop_convert::{Adapter, ConvertError, Options};
+use palmtop_convert::{ConvertError, Options};
 use palmtop_hub::{
-    AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, model_name,
-    published, pull, short,
+    AdapterSource, Follower, HubError, Library, Pulled, RepositoryName, Settings, Wanted, model_name, pull,
+    short,
 };
 use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::{Outcome, files, interrupt};
 use args::PullArgs;
 
 pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
-    let name = repository(&args.name)?;
+    let name = RepositoryName::from_argument(&args.name)?;
     let (formats, auto) = formats(&args.recipe, None)?;
     if auto.is_some() {
         return Err(ConvertError::NeedsWhole { what: "--recipe auto".to_owned() })
@@ -36,13 +36,16 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
         threads: args.threads.map(|n| n as usize),
         ..reading(&args.reading)
     };
-    let adapters = args.adapters.iter().map(|text| adapter(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let adapters =
+        args.adapters.iter().map(|text| AdapterSource::from_argument(text)).collect::<Result<Vec<_>, _>>()?;
     let asks = &args.recipe;
-    let convert = !adapters.is_empty() || asks.weights.is_some() || asks.recipe.is_some();
+    let parts = [asks.head, asks.embeddings, asks.vision, asks.text];
+    let has_recipe = asks.recipe.is_some() || parts.iter().any(Option::is_some);
+    let convert = !adapters.is_empty() || asks.weights.is_some() || has_recipe;
     let library = Library::from_environment();
     let usual_name = || {
         let weights = args.recipe.weights.map(|weights| weights.name());
-        model_name(&name, weights, args.recipe.recipe.is_some(), &args.adapters)
+        model_name(&name, weights, has_recipe, &args.adapters)
     };
     let target = match &args.output {
         Some(path) => path.clone(),
@@ -77,6 +80,7 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     };
     show_notice(&target, library.as_ref().ok(), console);
     if let Ok(library) = &library {
+        library.note_pulled(&target, &name.id, &pulled.commit);
         library.note_used(&target);
     }
     report(&name, &target, &pulled, args, console)
@@ -84,47 +88,6 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
 
 fn cancelled(token: CancelToken) -> palmtop_hub::Cancelled {
     Arc::new(move || token.is_cancelled())
-}
-
-/// The repository that a user means: `ORG/NAME`, or a short name of what is published.
-fn repository(text: &str) -> anyhow::Result<RepositoryName> {
-    if text.contains('/') {
-        return Ok(RepositoryName::parse(text)?);
-    }
-    let (short, revision) = match text.split_once('@') {
-        Some((short, revision)) => (short, Some(revision.to_owned())),
-        None => (text, None),
-    };
-    if let Some(published) = published::by_name(short) {
-        return Ok(RepositoryName { id: published.repository(), revision, file: None });
-    }
-    let near = published::nearest(short);
-    let hint = match &near[..] {
-        [] => "`palmtop models` lists the short names; others are ORG/NAME".to_owned(),
-        near => format!("there is {}; models of others are ORG/NAME", near.join(", ")),
-    };
-    Err(UsageError(format!("'{short}' is no short name of a model"))).hint(hint)
-}
-
-/// A folder if there is one, or else a repository.
-fn adapter(text: &str) -> anyhow::Result<AdapterSource> {
-    let (path, scale) = match text.rsplit_once('=') {
-        Some((path, scale)) if !Path::new(text).exists() => {
-            let number = scale.trim().parse::<f64>().ok().filter(|scale| scale.is_finite());
-            let wrong = || UsageError(format!("--adapter: '{scale}' is not a number to scale '{path}' by"));
-            (path, number.ok_or_else(wrong)?)
-        }
-        _ => (text, 1.0),
-    };
-    if Path::new(path).exists() {
-        return Ok(AdapterSource::Folder(Adapter { path: path.into(), scale }));
-    }
-    match RepositoryName::parse(path) {
-        Ok(name) => Ok(AdapterSource::Repository(name, scale)),
-        Err(_) => {
-            Err(UsageError(format!("--adapter: there is no folder '{path}', and it is no ORG/NAME")).into())
-        }
-    }
 }
 
 fn there_already(
@@ -190,18 +153,13 @@ fn report(
     args: &PullArgs,
     console: Console,
 ) -> anyhow::Result<Outcome> {
-    let (commit, bytes) = match pulled {
-        Pulled::Converted { commit, report } => {
-            report.notes.iter().for_each(|note| console.note(format_args!("note: {note}")));
-            if console.verbose {
-                console.note(report);
-            }
-            (commit, report.bytes)
+    if let Some(report) = &pulled.report {
+        report.notes.iter().for_each(|note| console.note(format_args!("note: {note}")));
+        if console.verbose {
+            console.note(report);
         }
-        Pulled::Fetched { commit, bytes } => (commit, *bytes),
-        _ => return Err(anyhow!("this model came in an unknown way")),
-    };
-    let line = Line::new(name, target, commit, bytes);
+    }
+    let line = Line::new(name, target, &pulled.commit, pulled.bytes);
     if !args.json {
         let with = match &line.name {
             Some(_) => "it answers now: palmtop caption PICTURE".to_owned(),

@@ -1,16 +1,17 @@
 //! Converts a checkpoint that is elsewhere while it comes, and keeps nothing of it: the disk holds the target alone.
 //!
-//! The headers of all weight files are read first. They say where every tensor lies, and sizes and recipe say which bytes
-//! of the target are made of it; so each weight file is read front to back, its rows are quantized as they come, sixteen
-//! at a time, and written to their place ([`route`] has the plan, [`making`] follows it, [`shard`] reads). What is
-//! made of several tensors is made when the last of them is there.
+//! The headers of all weight files are read first. They say where every tensor lies, and sizes and recipe say which
+//! bytes of the target are made of it; so each weight file is read front to back, its rows are quantized as they
+//! come, sixteen at a time, and written to their place ([`route`] has the plan, [`making`] follows it, [`shard`]
+//! reads). What is made of several tensors is made when the last of them is there.
 //!
-//! Memory: for each connection, pieces of 2 MiB (or of 64 rows, if those are more): one in work and three read ahead, and
-//! one of the target; and small tensors that wait for others, at most 256 MiB and mostly far less.
+//! Memory: for each connection, pieces of 2 MiB (or of 64 rows, if those are more): one in work and three read ahead,
+//! and one of the target; and small tensors that wait for others, at most 256 MiB and mostly far less.
 //!
-//! The target grows in a [`Part`]. A [`journal`] beside it tells how far each weight file has come, with the state of its
-//! SHA-256, so that another process goes on from there and still knows the hash of the whole file. The target has its
-//! name once all hashes are those that the origin names. Its bytes are those that [`convert`](crate::convert) writes.
+//! The target grows in a [`Part`]. A [`journal`] beside it tells how far each weight file has come, with the state of
+//! its SHA-256, so that another process goes on from there and still knows the hash of the whole file. The target has
+//! its name once all hashes are those that the origin names. Its bytes are those that [`convert`](crate::convert)
+//! writes.
 
 mod journal;
 mod making;
