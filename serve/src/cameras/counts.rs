@@ -6,8 +6,10 @@ use palmtop_watch::watcher::Counts;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
-/// Name, help and number of what is shown.
-const SHOWN: [(&str, &str, fn(&Counts) -> u64); 11] = [
+/// Name and help of what is shown, and its number.
+type Shown = (&'static str, &'static str, fn(&Counts) -> u64);
+
+const SHOWN: [Shown; 11] = [
     ("pictures", "Pictures that came to the loop", |counts| counts.pictures),
     ("pictures_broken", "Pictures that could not be decoded", |counts| counts.broken),
     ("pictures_still", "Pictures that the pixel gate stayed shut for", |counts| counts.still),
