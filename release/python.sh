@@ -49,6 +49,8 @@ sdist)
     (cd "$sources/python" && maturin sdist --quiet --out "$unpacked")
     (cd "$unpacked" && tar -xf "palmtop-$version.tar.gz")
     install -D -m 644 demo/demo.palm "$unpacked/palmtop-$version/demo/demo.palm"
+    # Of the tests only the manifest is needed, since cargo reads those of all members.
+    rm -rf "$unpacked/palmtop-$version/tests/data"
     (cd "$unpacked" && pack "$out/palmtop-$version.tar.gz" "palmtop-$version")
     ;;
 *)

@@ -471,3 +471,23 @@ fn what_was_cancelled_goes_on() {
     assert!(asked[1].1 > model.bytes() / 4, "{asked:?}");
     assert!(std::fs::read(&target).unwrap() == model.wanted(&recipe("int8")));
 }
+
+#[test]
+fn a_journal_that_claims_too_much_is_found_out() {
+    let model = Elsewhere::new(checkpoint("tiny1"));
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("model.palm");
+    let source = Files::new(model.whole.path(), (128 << 10) + model.bytes() / 2);
+    model.run(&target, &recipe("int8"), &source, 1).unwrap_err();
+    let path = dir.path().join("model.palm.part/journal.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(!journal["finished"].as_object().unwrap().is_empty());
+    journal["finished"] = json!({});
+    std::fs::write(&path, journal.to_string()).unwrap();
+    source.left.store(u64::MAX, Ordering::SeqCst);
+    let error = model.run(&target, &recipe("int8"), &source, 1).unwrap_err().to_string();
+    assert_eq!(error, "what an earlier run left was damaged, and is removed");
+    assert_eq!(names(dir.path()), [""; 0]);
+    model.run(&target, &recipe("int8"), &source, 1).unwrap();
+    assert!(std::fs::read(&target).unwrap() == model.wanted(&recipe("int8")));
+}
