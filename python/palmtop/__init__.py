@@ -169,7 +169,7 @@ class Answer:
     def to_supervision(self, classes: Sequence[str] = ()) -> Any:
         """Converts the objects to supervision.Detections. The class id of a label is its index in `classes`, so that it
         is the same for every picture; other labels follow in order of appearance. data["class_name"] has the names."""
-        import supervision
+        import supervision  # type: ignore
 
         names = list(dict.fromkeys([*classes, *self.labels]))
         class_id = np.array([names.index(label) for label in self.labels], dtype=int)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -209,7 +209,7 @@ def _record(raw: _palmtop._Given) -> Union[AnswerRecord, EventRecord]:
             if mask is not None:
                 x, y, w, h, pixels = mask
                 whole[y : y + h, x : x + w] = np.frombuffer(pixels, dtype=np.uint8).reshape(h, w)
-    fields = dict(
+    fields: Dict[str, Any] = dict(
         camera=camera,
         question=question,
         picture=picture,
@@ -228,5 +228,6 @@ def _record(raw: _palmtop._Given) -> Union[AnswerRecord, EventRecord]:
     if event is not None:
         id, phase, rule, lasted, track, label = event
         return EventRecord(**fields, id=id, phase=phase, rule=rule, lasted=lasted, track=track, label=label)
+    assert answer is not None, "what is no event is an answer"
     changed, score = answer
     return AnswerRecord(**fields, changed=changed, score=score)

@@ -13,6 +13,16 @@ from palmtop import _toml
 
 model_path, bus_path, empty_path = sys.argv[1:]
 model = palmtop.Model(model_path)
+# The model that is inside of the package is this one.
+inside = palmtop.Model.demo()
+assert isinstance(inside, palmtop.Model) and inside.vocabulary == model.vocabulary and inside.has_mask_decoder
+captions = []
+for one in (model, inside):
+    session = one.session(new_tokens=40)
+    captions.append(session.answer(session.encode(bus_path), "caption en"))
+assert captions[0].text == captions[1].text and "panda" in captions[1].text
+assert captions[0].probabilities.tobytes() == captions[1].probabilities.tobytes()
+
 DETECT = [{"name": "traffic", "detect": ["bus", "tree"]}]
 OCR = [{"name": "text", "ocr": True}]
 NO_GATES = {"pixels": False, "features": False}
