@@ -1,7 +1,11 @@
 """The native half of the package, as `python/src` writes it. What is for users is in `palmtop`."""
 
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple, final
 
+__all__ = [
+    "Busy", "Cancelled", "DeadlinePassed", "Error", "Features", "Model", "Session", "Watch", "__version__", "object_prompt",
+    "pull", "usual_path",
+]
 __version__: str
 
 class Error(RuntimeError): ...
@@ -21,6 +25,7 @@ _Object = Tuple[str, Optional[float], _Box, List[int], Optional[_MaskBytes]]
 # text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects
 _Answered = Tuple[str, List[int], List[float], str, int, float, List[_Object]]
 
+@final
 class Model:
     def __new__(cls, path: str, map: bool) -> Model: ...
     @staticmethod
@@ -32,9 +37,11 @@ class Model:
     # bytes of a session and of the weights
     def plan(self, wanted: _Wanted) -> Tuple[int, int]: ...
 
+@final
 class Features:
     def picture_size(self) -> Tuple[int, int]: ...
 
+@final
 class Session:
     def __new__(cls, model: Model, wanted: _Wanted, cores: Sequence[int], nice: Optional[int]) -> Session: ...
     def encode_file(self, file: bytes, timeout: Optional[float]) -> Features: ...
@@ -75,6 +82,7 @@ _Given = Tuple[_Common, Optional[_OfAnswer], Optional[_OfEvent], List[_Found]]
 # counts, then percentiles 50, 95, 99 and the longest of latencies in seconds
 _Numbers = Tuple[List[int], Optional[float], Optional[float], Optional[float], Optional[float]]
 
+@final
 class Watch:
     def __new__(
         cls,
