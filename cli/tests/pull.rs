@@ -251,6 +251,9 @@ fn a_pull_that_is_killed_goes_on_where_it_was() {
             assert_says(&says, &["interrupted; what has come is kept, and the same command goes on with it"]);
         }
         assert!(!setting.models().join(format!("{NAME}.palm")).exists());
+        let listed = setting.succeed(&["models", "--json"]).json().remove(0);
+        assert_eq!(listed["unfinished"][0]["name"], NAME);
+        assert_eq!(listed["unfinished"][0]["repository"], ID);
         setting.hub.state().stalls.clear();
         setting.hub.take_asked();
         let ran = setting.succeed(&["pull", NAME]);

@@ -132,6 +132,16 @@ impl Part {
     }
 }
 
+/// Bytes of the disk that a part's folder takes, without what was never written.
+pub fn bytes_of_part(folder: &Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => bytes_of_part(&entry.path()),
+        Ok(kind) if kind.is_file() => allocated(&entry.path()),
+        _ => 0,
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(of).sum()
+}
+
 /// Bytes of the disk that a user may still write, if the system tells.
 fn free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]

@@ -7,12 +7,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 use palmtop::format::PalmFile;
+use palmtop_convert::ConvertError;
+use palmtop_convert::part::{Part, bytes_of_part};
 use palmtop_convert::temporary::Temporary;
 use serde::{Deserialize, Serialize};
+
+use crate::pull::begun_for;
 
 /// Names the folder instead of the platform's convention.
 pub const FOLDER_VARIABLE: &str = "PALMTOP_MODELS";
 const EXTENSION: &str = ".palm";
+/// Behind the extension, of the folder of a pull that has not come to its end.
+const PART: &str = "palm.part";
+const EXTENSION_OF_PART: &str = ".palm.part";
 /// What is remembered; it begins with a dot, as no model's name does.
 const STATE: &str = ".state.json";
 
@@ -36,6 +43,9 @@ pub enum LibraryError {
         /// Names that are like it.
         nearest: Vec<String>,
     },
+    /// A pull is at work.
+    #[error(transparent)]
+    Busy(ConvertError),
     /// The system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -69,6 +79,18 @@ pub struct Installed {
     pub pulled: Option<String>,
     /// What it was made of, as the file says; none if the file cannot be read.
     pub origin: Option<Origin>,
+}
+
+/// A pull that has not come to its end.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// What the model will be called.
+    pub name: String,
+    /// The repository, if it is known.
+    pub repository: Option<String>,
+    /// Bytes that it has on the disk.
+    pub bytes: u64,
 }
 
 /// What a model file says of itself.
@@ -188,6 +210,20 @@ impl Library {
         self.names().into_iter().filter_map(of).collect()
     }
 
+    /// All pulls that have not come to their end, sorted.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let of = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            let name = name.strip_suffix(EXTENSION_OF_PART)?.to_owned();
+            let path = Some(entry.path()).filter(|path| path.is_dir() && self.path_of(&name).is_ok())?;
+            Some(Unfinished { name, repository: begun_for(&path), bytes: bytes_of_part(&path) })
+        };
+        let mut unfinished: Vec<Unfinished> = entries.filter_map(of).collect();
+        unfinished.sort_by(|one, other| one.name.cmp(&other.name));
+        unfinished
+    }
+
     /// The model that was used last, of those that are there.
     pub fn last_used(&self) -> Option<(String, PathBuf)> {
         let state = self.state();
@@ -224,19 +260,33 @@ impl Library {
         (self.folder.canonicalize().ok()? == folder && self.path_of(&name).is_ok()).then_some(name)
     }
 
-    /// Removes a model.
+    /// Removes a model, or what an unfinished pull has left of it; both if there are both. Gives what was removed.
     ///
     /// # Errors
-    /// [`Unknown`](LibraryError::Unknown), or what the system says.
-    pub fn remove(&self, name: &str) -> Result<PathBuf, LibraryError> {
-        let path = self.find(name)?;
-        std::fs::remove_file(&path).map_err(io(&path))?;
+    /// [`Unknown`](LibraryError::Unknown), [`Busy`](LibraryError::Busy), or what the system says.
+    pub fn remove(&self, name: &str) -> Result<Vec<PathBuf>, LibraryError> {
+        let found = self.find(name);
+        let part = self.path_of(name).ok().filter(|path| path.with_extension(PART).is_dir());
+        let mut removed = Vec::new();
+        if let Some(path) = part {
+            let part = Part::open(&path).map_err(LibraryError::Busy)?;
+            removed.push(part.folder().to_owned());
+            part.remove().map_err(LibraryError::Busy)?;
+        }
+        match found {
+            Ok(path) => {
+                std::fs::remove_file(&path).map_err(io(&path))?;
+                removed.push(path);
+            }
+            Err(error) if removed.is_empty() => return Err(error),
+            Err(_) => {}
+        }
         let (mut state, name) = (self.state(), name.strip_suffix(EXTENSION).unwrap_or(name));
         let (was_used, was_pulled) = (state.used.remove(name), state.pulled.remove(name));
         if was_used.is_some() || was_pulled.is_some() {
             self.remember(&state);
         }
-        Ok(path)
+        Ok(removed)
     }
 
     /// True the first time that it is asked about a licence: its notice is to be shown then.
@@ -341,7 +391,17 @@ mod tests {
         std::fs::write(&elsewhere, "x").unwrap();
         library.note_used(&elsewhere);
         assert_eq!(library.last_used().unwrap().0, "small");
-        library.remove("small").unwrap();
+        std::fs::create_dir(library.folder().join("small.palm.part")).unwrap();
+        std::fs::write(library.folder().join("small.palm.part/model"), [1; 10_000]).unwrap();
+        let unfinished = library.unfinished();
+        assert_eq!(unfinished.iter().map(|u| &*u.name).collect::<Vec<_>>(), ["half", "small"]);
+        assert!(unfinished[0].bytes < 10_000 && unfinished[1].bytes >= 10_000, "{unfinished:?}");
+        // Somebody is at work.
+        let busy = Part::open(&library.folder().join("half.palm")).unwrap();
+        assert!(matches!(library.remove("half"), Err(LibraryError::Busy(_))));
+        drop(busy);
+        let removed = library.remove("small").unwrap();
+        assert_eq!(removed, [library.folder().join("small.palm.part"), small]);
         assert_eq!(library.last_used().unwrap().0, "big");
         let gone = library.find("bgi").unwrap_err().to_string();
         assert!(gone.ends_with("models; there is big"), "{gone}");

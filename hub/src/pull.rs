@@ -17,6 +17,8 @@ use crate::repository::{Repository, RepositoryFile, RepositoryName};
 use crate::settings::Settings;
 use crate::whole;
 
+/// In a part: what it was begun for.
+const ORIGIN: &str = "origin.json";
 /// Weight files that are read at once: a hub gives each connection a part of what the line can carry.
 const CONNECTIONS: usize = 4;
 
@@ -179,9 +181,15 @@ fn is_allowed(client: &Client, name: &RepositoryName) -> Result<(), HubError> {
     }
 }
 
+/// The repository that a part was begun for.
+pub(crate) fn begun_for(part: &Path) -> Option<String> {
+    let bytes = std::fs::read(part.join(ORIGIN)).ok()?;
+    Some(serde_json::from_slice::<Begun>(&bytes).ok()?.repository)
+}
+
 /// Tells if a revision stands for another commit than when the part was begun. Weights that are equal in both are kept.
 fn note_moved(repository: &Repository, part: &Part, follower: &Follower<'_>) -> Result<(), HubError> {
-    let path = part.folder().join("origin.json");
+    let path = part.folder().join(ORIGIN);
     let now = Begun {
         repository: repository.name.id.clone(),
         revision: repository.name.revision().to_owned(),

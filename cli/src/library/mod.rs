@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use palmtop::Limits;
 use palmtop::system::machine::MachineLimits;
 use palmtop_hub::published::{self, Published};
-use palmtop_hub::{Installed, Library, LibraryError, short};
+use palmtop_hub::{Installed, Library, LibraryError, Unfinished, short};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
@@ -26,8 +26,9 @@ pub fn run(args: &ModelsArgs, console: Console) -> anyhow::Result<Outcome> {
         Some(ModelsCommand::Show { name }) => show(&library, name),
         Some(ModelsCommand::Remove { names }) => {
             for name in names {
-                let path = library.remove(name)?;
-                console.note(format_args!("removed {}", path.display()));
+                for path in library.remove(name)? {
+                    console.note(format_args!("removed {}", path.display()));
+                }
             }
             Ok(Outcome::Done)
         }
@@ -39,6 +40,7 @@ pub fn run(args: &ModelsArgs, console: Console) -> anyhow::Result<Outcome> {
 struct Listing {
     folder: String,
     installed: Vec<InstalledJson>,
+    unfinished: Vec<UnfinishedJson>,
     published: Vec<PublishedJson>,
 }
 
@@ -55,6 +57,19 @@ struct InstalledJson {
     /// Seconds of Unix time.
     used: Option<u64>,
     default: bool,
+}
+
+#[derive(Serialize)]
+struct UnfinishedJson {
+    name: String,
+    repository: Option<String>,
+    bytes: u64,
+}
+
+impl From<Unfinished> for UnfinishedJson {
+    fn from(pull: Unfinished) -> Self {
+        Self { name: pull.name, repository: pull.repository, bytes: pull.bytes }
+    }
 }
 
 #[derive(Serialize)]
@@ -107,7 +122,8 @@ fn list(library: &Library, json: bool) -> anyhow::Result<Outcome> {
     if json {
         let installed = installed.iter().map(|model| InstalledJson::new(model, default.as_deref())).collect();
         let folder = library.folder().display().to_string();
-        out.print_json(&Listing { folder, installed, published })?;
+        let unfinished = library.unfinished().into_iter().map(UnfinishedJson::from).collect();
+        out.print_json(&Listing { folder, installed, unfinished, published })?;
         return Ok(Outcome::Done);
     }
     let mut text = format!("In {}:\n", printable(&library.folder().to_string_lossy()));
@@ -125,6 +141,15 @@ fn list(library: &Library, json: bool) -> anyhow::Result<Outcome> {
             model.origin.as_ref().and_then(|o| o.license.as_deref()).unwrap_or("-"),
             ago(model.used),
             from(model)
+        );
+    }
+    for pull in library.unfinished() {
+        let of = pull.repository.map_or(String::new(), |repository| format!(" of {repository}"));
+        text += &format!(
+            "  {:width$}  {:>7}  unfinished pull{}; the same command goes on, palmtop models remove gives up\n",
+            pull.name,
+            human_bytes(pull.bytes),
+            printable(&of)
         );
     }
     if default.is_some() {

@@ -47,8 +47,8 @@ const HEADER_BYTES: u64 = 128 << 10;
 
 /// Gives the bytes of files.
 pub trait ByteSource: Send + Sync {
-    /// Reads a file from byte `start` up to byte `end`. The reader gives all of these bytes in order, whatever happens to
-    /// connections meanwhile, or an error, which ends the conversion.
+    /// Reads a file from byte `start` up to byte `end`. The reader gives all of these bytes in order, whatever happens
+    /// to connections meanwhile, or an error, which ends the conversion.
     ///
     /// # Errors
     /// If the file cannot be had.

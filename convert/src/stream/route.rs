@@ -85,8 +85,8 @@ pub struct Routes<'a> {
 }
 
 impl<'a> Routes<'a> {
-    /// For a target with this table; `first_entry` is the place of the model's first tensor in it, and `lengths` are the
-    /// bytes of the weight files.
+    /// For a target with this table; `first_entry` is the place of the model's first tensor in it, and `lengths` are
+    /// the bytes of the weight files.
     pub fn new(
         specs: &'a [TensorSpec],
         formats: &Formats,

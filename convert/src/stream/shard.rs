@@ -70,8 +70,8 @@ pub fn fetch(error: std::io::Error) -> ConvertError {
     }
 }
 
-/// Reads pieces on a thread of its own, which ends with the next one that nobody takes: it may wait for the network, and
-/// whoever stops does not wait for it.
+/// Reads pieces on a thread of its own, which ends with the next one that nobody takes: it may wait for the network,
+/// and whoever stops does not wait for it.
 fn read_beside(
     pieces: Vec<Piece>,
     source: Arc<dyn ByteSource>,
