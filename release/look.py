@@ -56,7 +56,8 @@ def bill(name):
 def wheel(name):
     with zipfile.ZipFile(name) as packed:
         names = packed.namelist()
-        for ending in ("/licenses/LICENSE", "/licenses/THIRD-PARTY.txt", "palmtop/py.typed", "palmtop/_palmtop.pyi", "palmtop/_palmtop.abi3.so"):
+        for ending in ("/licenses/LICENSE", "/licenses/THIRD-PARTY.txt", "palmtop/py.typed", "palmtop/_palmtop.pyi", "palmtop/_palmtop.abi3.so",
+                       "/sboms/palmtop.cdx.json"):
             assert sum(entry.endswith(ending) for entry in names) == 1, f"{ending}: {names}"
         metadata = packed.read(next(entry for entry in names if entry.endswith(".dist-info/METADATA"))).decode()
         assert "License-Expression: Apache-2.0\n" in metadata and "Requires-Python: >=3.9\n" in metadata, metadata
