@@ -17,7 +17,7 @@ export PATH=$tools/venv/bin:$PATH
 sources=$target/python-sources
 rm -rf "$sources"
 mkdir -p "$sources" "$out"
-if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then
+if is_checkout; then
     git ls-files -z --cached | tar --null --files-from - -cf - | tar -xf - -C "$sources"
 else
     tar --exclude=./target --exclude=./shared -cf - . | tar -xf - -C "$sources"
