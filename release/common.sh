@@ -15,10 +15,13 @@ fail() { echo "error: $*" >&2; exit 1; }
 stage() { echo; echo "== $*"; }
 has() { command -v "$1" > /dev/null; }
 
+# Whether git knows this very folder, and not one that it lies in.
+is_checkout() { [ "$(git rev-parse --show-toplevel 2> /dev/null)" = "$(pwd -P)" ]; }
+
 # The commit that is built, and its time: what else would be the time of the build is this one, so that two builds give
 # the same bytes.
 name_commit() {
-    if [ "$(git rev-parse --show-toplevel 2> /dev/null)" = "$(pwd -P)" ]; then
+    if is_checkout; then
         : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
         if [ -z "${PALMTOP_COMMIT:-}" ]; then
             PALMTOP_COMMIT=$(git rev-parse --short=12 HEAD)

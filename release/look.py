@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Looks at what release/build has made, without running it.
 
-    look.py program FILE BYTES_MAX PATH...   static, position independent, stripped, no longer than that, none of the paths in it
+    look.py program FILE BYTES_MAX PATH...   static, stripped, no longer than that, none of the paths in it
     look.py bill FILE                        a bill of materials that names licences and sums
     look.py wheel FILE                       licences, stubs, one native module
 """
@@ -17,7 +17,8 @@ def program(name, bytes_max, *paths):
         data = file.read()
     assert data[:6] == b"\x7fELF\x02\x01", "no ELF of 64 bits"
     kind, machine = struct.unpack_from("<HH", data, 16)
-    assert kind == 3, "not position independent"
+    # Rust links programs for aarch64 and musl at fixed addresses.
+    assert kind == {62: 3, 183: 2}[machine], "not position independent"
     assert machine == {"x86_64": 62, "aarch64": 183}[name.split("/")[-2]], "of another architecture"
     offset, size, count = *struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54)
     kinds = [struct.unpack_from("<II", data, offset + size * index) for index in range(count)]
@@ -56,7 +57,8 @@ def bill(name):
 def wheel(name):
     with zipfile.ZipFile(name) as packed:
         names = packed.namelist()
-        for ending in ("/licenses/LICENSE", "/licenses/THIRD-PARTY.txt", "palmtop/py.typed", "palmtop/_palmtop.pyi", "palmtop/_palmtop.abi3.so"):
+        for ending in ("/licenses/LICENSE", "/licenses/THIRD-PARTY.txt", "palmtop/py.typed", "palmtop/_palmtop.pyi", "palmtop/_palmtop.abi3.so",
+                       "/sboms/palmtop.cdx.json"):
             assert sum(entry.endswith(ending) for entry in names) == 1, f"{ending}: {names}"
         metadata = packed.read(next(entry for entry in names if entry.endswith(".dist-info/METADATA"))).decode()
         assert "License-Expression: Apache-2.0\n" in metadata and "Requires-Python: >=3.9\n" in metadata, metadata

@@ -17,13 +17,13 @@ export PATH=$tools/venv/bin:$PATH
 sources=$target/python-sources
 rm -rf "$sources"
 mkdir -p "$sources" "$out"
-if git rev-parse --is-inside-work-tree > /dev/null 2>&1; then
+if is_checkout; then
     git ls-files -z --cached | tar --null --files-from - -cf - | tar -xf - -C "$sources"
 else
     tar --exclude=./target --exclude=./shared -cf - . | tar -xf - -C "$sources"
 fi
 cp LICENSE "$sources/python/LICENSE"
-release/notices.sh palmtop-python x86_64-unknown-linux-gnu "$sources/python/THIRD-PARTY.txt"
+release/notices.sh palmtop-python x86_64-unknown-linux-musl "$sources/python/THIRD-PARTY.txt"
 sed -i '/^license = /a license-files = ["LICENSE", "THIRD-PARTY.txt"]' "$sources/python/pyproject.toml"
 
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
@@ -31,12 +31,14 @@ wheel() {
     local triple=$1 compatibility=$2 flags
     need_std "$triple" || fail "Rust's standard library for $triple is missing: rustup target add $triple"
     flags="--remap-path-prefix=$sources=/palmtop $(remaps)"
-    [[ $triple == *-musl ]] && flags+=" -C target-feature=-crt-static"
+    [[ $triple != *-musl ]] || flags+=" -C target-feature=-crt-static"
+    release/notices.sh palmtop-python "$triple" /dev/null "$sources/python/palmtop.cdx.json"
     local upper=${triple//-/_}
     (
         export "CARGO_TARGET_${upper^^}_RUSTFLAGS=$flags" CARGO_TARGET_DIR=$target/python
         cd "$sources/python"
-        maturin build --quiet --locked --zig --target "$triple" --compatibility "$compatibility" --out "$out"
+        maturin build --quiet --locked --zig --target "$triple" --compatibility "$compatibility" --out "$out" \
+            --sbom-include palmtop.cdx.json
     )
 }
 

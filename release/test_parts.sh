@@ -131,7 +131,7 @@ print(session.answer(session.encode(sys.argv[1]), 'caption en').text)" "$picture
 
 test_wheel() {
     local name wheel venv=$work/venv emulator
-    for name in manylinux_2_17_x86_64.manylinux2014_x86_64 manylinux_2_17_aarch64.manylinux2014_aarch64 \
+    for name in manylinux2014_x86_64.manylinux_2_17_x86_64 manylinux2014_aarch64.manylinux_2_17_aarch64 \
         musllinux_1_2_x86_64 musllinux_1_2_aarch64; do
         wheel=$out/palmtop-$version-cp39-abi3-$name.whl
         [ -e "$wheel" ] || fail "$wheel is not there"
@@ -139,7 +139,7 @@ test_wheel() {
         ok "$name: $(stat -c %s "$wheel") bytes, licences, stubs, the symbols that it may use"
     done
     rm -rf "$venv" && python3 -m venv "$venv"
-    wheel=$out/palmtop-$version-cp39-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl
+    wheel=$out/palmtop-$version-cp39-abi3-manylinux2014_x86_64.manylinux_2_17_x86_64.whl
     check "$venv/bin/pip" install --quiet "$wheel" mypy auditwheel
     wheel_captions "$venv/bin/python3"
     check "$venv/bin/python3" python/tests/test_stubs.py "$venv"/lib/python3*/site-packages/palmtop/_palmtop.pyi
@@ -169,7 +169,7 @@ test_wheel() {
         touch "$root.done"
     fi
     rm -rf "$work/unzipped"
-    python3 -m zipfile -e "$out/palmtop-$version-cp39-abi3-manylinux_2_17_aarch64.manylinux2014_aarch64.whl" "$work/unzipped"
+    python3 -m zipfile -e "$out/palmtop-$version-cp39-abi3-manylinux2014_aarch64.manylinux_2_17_aarch64.whl" "$work/unzipped"
     PYTHONPATH=$work/unzipped wheel_captions "$emulator" -L "$root" "$root/usr/bin/python3"
     ok "aarch64: unpacked beside Debian's Python, captions"
 }
