@@ -48,7 +48,7 @@ sdist)
     unpacked=$target/python-sdist
     rm -rf "$unpacked"
     mkdir -p "$unpacked"
-    (cd "$sources/python" && maturin sdist --quiet --out "$unpacked")
+    (cd "$sources/python" && maturin sdist --out "$unpacked")
     (cd "$unpacked" && tar -xf "palmtop-$version.tar.gz")
     install -D -m 644 demo/demo.palm "$unpacked/palmtop-$version/demo/demo.palm"
     # Of the tests only the manifest is needed, since cargo reads those of all members.

@@ -146,11 +146,12 @@ test_wheel() {
     check "$venv/bin/stubtest" palmtop
     check "$venv/bin/mypy" --strict -c "import palmtop; print(palmtop.Model.demo().session().answers)"
     ok "x86_64: installed in a fresh environment, captions; mypy agrees with the stubs"
-    for name in "$out"/*.whl; do
+    # On Debian auditwheel cannot read what is linked with musl.
+    for name in "$out"/*manylinux*.whl; do
         check "$venv/bin/auditwheel" show "$name"
         grep -q "is consistent with" "$work/said" && grep -q "linux_" "$work/said" || { cat "$work/said"; fail "$name"; }
     done
-    ok "auditwheel agrees with the names"
+    ok "auditwheel agrees with the names of those for glibc"
     skip "running a wheel for musl: no Python of musl is at hand"
 
     if ! emulator=$(runner aarch64) || ! has debootstrap || ! is_root; then
