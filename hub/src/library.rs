@@ -1,4 +1,5 @@
-//! The folder in which models live, by the convention of the platform: `NAME.palm` each, and what is remembered of them.
+//! The folder in which models live, by the convention of the platform: `NAME.palm` each, and what is remembered of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
