@@ -38,7 +38,7 @@ pub fn choose(named: Option<&Path>, console: Console) -> anyhow::Result<Chosen> 
         console.note(format_args!("note: {name} answers, which was used last; -m names another"));
         return Ok(Chosen::File(path));
     };
-    if named.as_os_str() == DEMO && !named.exists() {
+    if named.as_os_str() == DEMO && !named.is_file() {
         return Ok(Chosen::Demo(true));
     }
     file(named).map(Chosen::File)
@@ -48,11 +48,12 @@ pub fn choose(named: Option<&Path>, console: Console) -> anyhow::Result<Chosen> 
 /// like a path is one.
 pub fn file(named: &Path) -> anyhow::Result<PathBuf> {
     let text = named.to_str().filter(|text| !text.contains(['/', '\\']));
-    let (Some(name), false) = (text, named.exists()) else { return Ok(named.to_owned()) };
-    match Library::from_environment()?.find(name) {
+    // A folder is no model: it may be the checkpoint that has the model's name.
+    let (Some(name), false) = (text, named.exists() && !named.is_dir()) else { return Ok(named.to_owned()) };
+    match Library::from_environment().and_then(|library| library.find(name)) {
         Ok(path) => Ok(path),
-        // A file was meant, and opening it says that it is not there.
-        Err(_) if name.ends_with(".palm") || name.is_empty() => Ok(named.to_owned()),
+        // A file was meant, and opening it says what is wrong.
+        Err(_) if name.ends_with(".palm") || name.is_empty() || named.exists() => Ok(named.to_owned()),
         Err(error) => Err(error.into()),
     }
 }

@@ -106,6 +106,9 @@ fn a_pulled_model_is_what_convert_makes_and_answers_from_then_on() {
     let by_name = answer(&["-m", NAME]);
     assert_eq!(by_name, answer(&["-m", text(&model)]));
     assert_eq!(by_name.1, "");
+    // The folder of a checkpoint with this name is no model.
+    std::fs::create_dir(setting.home.path().join(NAME)).unwrap();
+    assert_eq!(answer(&["-m", NAME]), by_name);
     // Now that one was used last.
     let last = answer(&[]);
     assert_eq!(last.0, by_name.0);

@@ -27,6 +27,14 @@ impl Part {
     /// [`Busy`](ConvertError::Busy) if another process has it; if the target must not be replaced; what the system says.
     pub fn open(target: &Path) -> Result<Self, ConvertError> {
         check_target(target)?;
+        Self::lock(target)
+    }
+
+    /// As [`open`](Self::open), whatever stands in the target's place: to remove what was left.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn lock(target: &Path) -> Result<Self, ConvertError> {
         let mut name = target.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let folder = target.with_file_name(name);

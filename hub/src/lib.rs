@@ -1,8 +1,8 @@
 //! Repositories of models, and how a model of one comes here.
 //!
-//! [`pull`] fetches a `.palm` file, or converts a checkpoint as it comes; [`Settings`] say where the hub is and who asks,
-//! by the variables and files that huggingface_hub knows. [`published`] lists what Google has published, and [`Library`]
-//! is the folder in which models live.
+//! [`pull`] fetches a `.palm` file, or converts a checkpoint as it comes; [`Settings`] say where the hub is and who
+//! asks, by the variables and files that huggingface_hub knows. [`published`] lists what Google has published, and
+//! [`Library`] is the folder in which models live.
 
 mod cache;
 mod client;

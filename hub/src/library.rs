@@ -1,4 +1,5 @@
-//! The folder in which models live, by the convention of the platform: `NAME.palm` each, and what is remembered of them.
+//! The folder in which models live, by the convention of the platform: `NAME.palm` each, and what is remembered of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -269,7 +270,7 @@ impl Library {
         let part = self.path_of(name).ok().filter(|path| path.with_extension(PART).is_dir());
         let mut removed = Vec::new();
         if let Some(path) = part {
-            let part = Part::open(&path).map_err(LibraryError::Busy)?;
+            let part = Part::lock(&path).map_err(LibraryError::Busy)?;
             removed.push(part.folder().to_owned());
             part.remove().map_err(LibraryError::Busy)?;
         }
@@ -403,7 +404,7 @@ mod tests {
         let removed = library.remove("small").unwrap();
         assert_eq!(removed, [library.folder().join("small.palm.part"), small]);
         assert_eq!(library.last_used().unwrap().0, "big");
-        let gone = library.find("bgi").unwrap_err().to_string();
+        let gone = library.find("bog").unwrap_err().to_string();
         assert!(gone.ends_with("models; there is big"), "{gone}");
         for wrong in ["", "../x", "a/b", ".x", "a b"] {
             assert!(matches!(library.path_of(wrong), Err(LibraryError::Name(_))), "{wrong}");

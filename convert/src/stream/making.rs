@@ -32,13 +32,19 @@ pub struct Point {
     pub sum: Sum,
 }
 
-/// The target, and what is known of it.
-pub struct Making<'a> {
+/// What the target is made of, and how.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
     pub checkpoint: &'a Checkpoint,
     pub merger: &'a Merger,
     pub formats: &'a Formats,
     pub routes: &'a Routes<'a>,
     pub files: &'a [RemoteFile],
+}
+
+/// The target, and what is known of it.
+pub struct Making<'a> {
+    pub given: Given<'a>,
     pub out: Output<'a>,
     /// Where the target is written, and where what is done of it.
     pub model: &'a Path,
@@ -109,13 +115,13 @@ impl WeightSource for Arrived<'_> {
 impl<'a> Making<'a> {
     /// Goes on behind what a journal says, which must be one of this plan.
     pub fn new(
-        parts: (&'a Checkpoint, &'a Merger, &'a Formats, &'a Routes<'a>, &'a [RemoteFile]),
+        given: Given<'a>,
         out: Output<'a>,
         (model, journal): (&'a Path, &'a Path),
         pool: ThreadPool,
         left: &Journal,
     ) -> Result<Self, ConvertError> {
-        let (checkpoint, merger, formats, routes, files) = parts;
+        let routes = given.routes;
         let point = |mark: &Mark| Point {
             position: mark.position,
             sum: Sum::from_state(&mark.state).unwrap_or_default(),
@@ -141,11 +147,7 @@ impl<'a> Making<'a> {
             }
         }
         let out = Self {
-            checkpoint,
-            merger,
-            formats,
-            routes,
-            files,
+            given,
             out,
             model,
             journal,
@@ -187,11 +189,11 @@ impl<'a> Making<'a> {
         behind: Point,
     ) -> Result<(), ConvertError> {
         if let Some(rows) = &piece.rows {
-            for &user in &self.routes.incoming[rows.incoming].users {
+            for &user in &self.given.routes.incoming[rows.incoming].users {
                 if self.is_finished(user.target) {
                     continue;
                 }
-                match self.routes.targets[user.target].matrix {
+                match self.given.routes.targets[user.target].matrix {
                     Some(_) => self.stripes(user, rows, bytes)?,
                     None => self.gather(user, rows, bytes, shard, &before)?,
                 }
@@ -202,14 +204,14 @@ impl<'a> Making<'a> {
     }
 
     fn stripes(&self, user: User, rows: &Rows, bytes: &[u8]) -> Result<(), ConvertError> {
-        let incoming = &self.routes.incoming[rows.incoming];
-        let matrix = self.routes.targets[user.target].matrix.as_ref().expect("it is a matrix");
-        let stripes: Vec<usize> = self.routes.stripes(user, rows).collect();
+        let incoming = &self.given.routes.incoming[rows.incoming];
+        let matrix = self.given.routes.targets[user.target].matrix.as_ref().expect("it is a matrix");
+        let stripes: Vec<usize> = self.given.routes.stripes(user, rows).collect();
         let tensors = HashMap::from([(&*incoming.name, (bytes, rows.first * incoming.values))]);
-        let arrived = Arrived { checkpoint: self.checkpoint, tensors };
+        let arrived = Arrived { checkpoint: self.given.checkpoint, tensors };
         let mut packed = vec![0; stripes.len() * matrix.layout.stripe_bytes()];
         let powers = self.pool.install(|| {
-            let source = self.merger.over(&arrived);
+            let source = self.given.merger.over(&arrived);
             self.out.stripes(matrix, &source, None, &|i| stripes[i], &mut packed)
         })?;
         let mut state = lock(&self.states[user.target]);
@@ -230,8 +232,8 @@ impl<'a> Making<'a> {
 
     fn finish_matrix(&self, target: usize) -> Result<(), ConvertError> {
         let mut state = std::mem::take(&mut *lock(&self.states[target]));
-        let entry = &self.routes.targets[target].entry;
-        let layout = &self.routes.targets[target].matrix.as_ref().expect("it is a matrix").layout;
+        let entry = &self.given.routes.targets[target].entry;
+        let layout = &self.given.routes.targets[target].matrix.as_ref().expect("it is a matrix").layout;
         let checksum = match state.out_of_order {
             false => state.sum.finish(),
             true => {
@@ -256,8 +258,8 @@ impl<'a> Making<'a> {
         shard: usize,
         from: &Point,
     ) -> Result<(), ConvertError> {
-        let target = &self.routes.targets[user.target];
-        let name = self.routes.incoming[rows.incoming].name.clone();
+        let target = &self.given.routes.targets[user.target];
+        let name = self.given.routes.incoming[rows.incoming].name.clone();
         let mut all = lock(&self.waiting);
         let others: usize = all.values().flat_map(|parts| parts.values()).map(|part| part.bytes.len()).sum();
         if others + bytes.len() > WAITING_BYTES_MAX {
@@ -266,17 +268,17 @@ impl<'a> Making<'a> {
         }
         let parts = all.entry(user.target).or_default();
         parts.insert(name, Waiting { bytes: bytes.to_vec(), shard, from: from.clone() });
-        let wanted = target.spec.source.parts.iter().map(|part| self.merger.origin(&part.name));
+        let wanted = target.spec.source.parts.iter().map(|part| self.given.merger.origin(&part.name));
         if !wanted.into_iter().all(|name| parts.contains_key(name)) {
             return Ok(());
         }
         // They stay where the journal sees them until the tensor is written.
         let mut entry = target.entry.clone();
         let tensors = parts.iter().map(|(name, part)| (&**name, (&*part.bytes, 0))).collect();
-        let arrived = Arrived { checkpoint: self.checkpoint, tensors };
+        let arrived = Arrived { checkpoint: self.given.checkpoint, tensors };
         let report = self.pool.install(|| {
-            let source = self.merger.over(&arrived);
-            self.out.tensor(&source, self.formats, target.spec, None, &mut entry)
+            let source = self.given.merger.over(&arrived);
+            self.out.tensor(&source, self.given.formats, target.spec, None, &mut entry)
         })?;
         let finished = Finished { checksum: entry.checksum, relative_error: report.relative_error };
         lock(&self.finished).insert(user.target, finished);
@@ -308,8 +310,8 @@ impl<'a> Making<'a> {
         let mut finished = lock(&self.finished).clone();
         if let Some(shard) = wrong {
             points[shard] = Point::default();
-            for rows in self.routes.pieces[shard].iter().filter_map(|piece| piece.rows.as_ref()) {
-                self.routes.incoming[rows.incoming].users.iter().for_each(|user| {
+            for rows in self.given.routes.pieces[shard].iter().filter_map(|piece| piece.rows.as_ref()) {
+                self.given.routes.incoming[rows.incoming].users.iter().for_each(|user| {
                     finished.remove(&user.target);
                 });
             }
@@ -321,12 +323,13 @@ impl<'a> Making<'a> {
             position: point.position,
             state: point.sum.state(),
         };
-        let named =
-            |(target, finished): (usize, Finished)| (self.routes.targets[target].spec.name.clone(), finished);
+        let named = |(target, finished): (usize, Finished)| {
+            (self.given.routes.targets[target].spec.name.clone(), finished)
+        };
         let journal = Journal {
             plan: self.plan.clone(),
             own_head: self.own_head,
-            shards: self.files.iter().zip(points).map(mark).collect(),
+            shards: self.given.files.iter().zip(points).map(mark).collect(),
             finished: finished.into_iter().map(named).collect(),
         };
         journal.write(self.journal)
@@ -335,7 +338,7 @@ impl<'a> Making<'a> {
     /// What is known of each of the target's tensors, in their order; none if there is one that is not whole.
     pub fn into_finished(self) -> Option<Vec<Finished>> {
         let finished = self.finished.into_inner().unwrap_or_else(|e| e.into_inner());
-        (finished.len() == self.routes.targets.len()).then(|| finished.into_values().collect())
+        (finished.len() == self.given.routes.targets.len()).then(|| finished.into_values().collect())
     }
 }
 

@@ -38,7 +38,7 @@ use crate::part::Part;
 use crate::write::{self, Contents, Output};
 use crate::{ConvertError, OfAdapters, Options, Prepared, Progress, Report, TensorReport, pool};
 use journal::{Finished, Journal, Mark};
-use making::{Arrived, Making};
+use making::{Arrived, Given, Making};
 use route::Routes;
 use sum::{Sum, hex};
 
@@ -168,8 +168,14 @@ pub fn convert_as_it_comes(
     let quiet = Quiet { progress, stop: &stop };
     let out = || Output { file: &file, target: part.target(), progress: &quiet };
     let journal = part.journal();
-    let parts = (&weights, &merger, &contents.formats, &routes, &*files);
-    let making = Making::new(parts, out(), (&model, &journal), pool, &left)?;
+    let given = Given {
+        checkpoint: &weights,
+        merger: &merger,
+        formats: &contents.formats,
+        routes: &routes,
+        files: &files,
+    };
+    let making = Making::new(given, out(), (&model, &journal), pool, &left)?;
     let had: u64 = left.shards.iter().map(|mark| mark.position).sum();
     progress.start(lengths.iter().sum::<u64>() - had);
     if had > 0 {
@@ -203,7 +209,7 @@ fn fetch_all(
     let work = || {
         loop {
             let shard = next.fetch_add(1, Ordering::Relaxed);
-            if shard >= making.files.len() {
+            if shard >= making.given.files.len() {
                 return Ok(());
             }
             let result = shard::run(shard, making, &remote.source, progress);
@@ -214,7 +220,7 @@ fn fetch_all(
         }
     };
     let results: Vec<Result<(), ConvertError>> = std::thread::scope(|scope| {
-        let count = connections.clamp(1, making.files.len());
+        let count = connections.clamp(1, making.given.files.len());
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         threads
             .into_iter()

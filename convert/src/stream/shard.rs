@@ -27,9 +27,12 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<(), ConvertError> {
     let mut point = making.point(shard);
-    let file = &making.files[shard];
-    let pieces: Vec<Piece> =
-        making.routes.pieces[shard].iter().filter(|piece| piece.start >= point.position).cloned().collect();
+    let file = &making.given.files[shard];
+    let pieces: Vec<Piece> = making.given.routes.pieces[shard]
+        .iter()
+        .filter(|piece| piece.start >= point.position)
+        .cloned()
+        .collect();
     let mut left = pieces.len();
     if left > 0 {
         let arrivals = read_beside(pieces, source.clone(), file.clone(), point.clone());
