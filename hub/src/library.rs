@@ -12,6 +12,7 @@ use palmtop_convert::ConvertError;
 use palmtop_convert::part::{Part, bytes_of_part};
 use palmtop_convert::temporary::Temporary;
 use serde::{Deserialize, Serialize};
+use strsim::levenshtein;
 
 use crate::pull::begun_for;
 
@@ -340,27 +341,12 @@ pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<Stri
     let name = name.to_ascii_lowercase();
     let far = |other: &str| {
         let is_part = !name.is_empty() && (other.contains(&*name) || name.contains(other));
-        if is_part { 0 } else { distance(&name, other) }
+        if is_part { 0 } else { levenshtein(&name, other) }
     };
     let mut near: Vec<(usize, &str)> = names.map(|other| (far(&other.to_ascii_lowercase()), other)).collect();
     near.retain(|(far, other)| *far <= other.len().max(name.len()) / 3);
     near.sort();
     near.into_iter().take(SHOWN).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// How many letters are to be put in, taken out or changed.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let changed = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -438,6 +424,5 @@ mod tests {
         assert_eq!(nearest("paligemma2-3b-mix-244", names.into_iter())[0], names[0]);
         assert_eq!(nearest("receipt", names.into_iter()), ["receipts"]);
         assert!(nearest("llama", names.into_iter()).is_empty());
-        assert_eq!((distance("abc", "abc"), distance("abc", "acb"), distance("", "abc")), (0, 2, 3));
     }
 }
