@@ -137,12 +137,7 @@ impl Progress for Bar {
     }
 
     fn resumed(&self, bytes: u64) {
-        let text = format!("going on: {} have come before\n", human_bytes(bytes));
-        match &self.shown {
-            Output::Nothing => {}
-            Output::Bar(bar) => bar.suspend(|| say(text)),
-            Output::Lines(_) => say(text),
-        }
+        self.note(&format!("going on: {} have come before", human_bytes(bytes)));
     }
 
     fn calibrated(&self, done: u64, total: u64) {

@@ -117,7 +117,7 @@ pub fn pull(
     let files = Files { client: client.clone(), repository: repository.clone() };
     if let Some(file) = model_file(&repository, wanted)? {
         whole::model(&files, file, &part, follower.progress)?;
-        PalmFile::open(&part.model()).map_err(|e| unusable(&repository, &format!("{}: {e}", file.path)))?;
+        PalmFile::open(&part.model()).map_err(|e| repository.unusable(&format!("{}: {e}", file.path)))?;
         let bytes = file.bytes;
         part.finish()?;
         return Ok(Pulled { commit: repository.commit.clone(), bytes, report: None });
@@ -130,10 +130,10 @@ pub fn pull(
     let weights: Vec<RemoteFile> = repository.files.iter().filter_map(weights).collect();
     let unnamed = repository.files.iter().find(|file| is_weights(&file.path) && file.sha256.is_none());
     if let Some(file) = unnamed {
-        return Err(unusable(&repository, &format!("the hub names no SHA-256 for {}", file.path)));
+        return Err(repository.unusable(&format!("the hub names no SHA-256 for {}", file.path)));
     }
     if weights.is_empty() && !has_adapter {
-        return Err(unusable(&repository, &without_weights(&repository)));
+        return Err(repository.unusable(&without_weights(&repository)));
     }
     whole::forget(&part);
     let adapters = adapters(&client, wanted, &part)?;
@@ -165,10 +165,6 @@ fn error(error: ConvertError) -> HubError {
         },
         other => other.into(),
     }
-}
-
-fn unusable(repository: &Repository, what: &str) -> HubError {
-    HubError::Unusable { repo: repository.name.id.clone(), what: what.to_owned() }
 }
 
 fn is_allowed(client: &Client, name: &RepositoryName) -> Result<(), HubError> {
@@ -229,7 +225,7 @@ fn model_file<'a>(
         _ => {
             let names: Vec<String> =
                 models.iter().map(|file| format!("{}/{}", repository.name.id, file.path)).collect();
-            Err(unusable(repository, &format!("has several model files; name one: {}", names.join(", "))))
+            Err(repository.unusable(&format!("has several model files; name one: {}", names.join(", "))))
         }
     }
 }
@@ -288,7 +284,7 @@ fn fetch_adapter(
     is_allowed(client, name)?;
     let repository = Arc::new(Repository::ask(client, name)?);
     if repository.file("adapter_config.json").is_none() {
-        return Err(unusable(&repository, "has no adapter_config.json, so it is no adapter of PEFT's"));
+        return Err(repository.unusable("has no adapter_config.json, so it is no adapter of PEFT's"));
     }
     let folder = part.subfolder(&format!("adapters/{number}/{}", name.name()))?;
     let files = Files { client: client.clone(), repository: repository.clone() };

@@ -132,6 +132,11 @@ struct Lfs {
 }
 
 impl Repository {
+    /// An error: there is nothing in it that can be used.
+    pub(crate) fn unusable(&self, what: &str) -> HubError {
+        HubError::Unusable { repo: self.name.id.clone(), what: what.to_owned() }
+    }
+
     /// Asks the hub what is in a revision.
     ///
     /// # Errors

@@ -35,35 +35,33 @@ pub fn small(files: &Files, file: &RepositoryFile, folder: &Path) -> Result<(), 
     if file.bytes > SMALL_BYTES_MAX {
         let what =
             format!("{name} is larger than {} MiB, so it cannot be the right file", SMALL_BYTES_MAX >> 20);
-        return Err(HubError::Unusable { repo: files.repository.name.id.clone(), what });
+        return Err(files.repository.unusable(&what));
     }
-    let is_right = |bytes: &[u8]| {
-        file.sha256.is_none_or(|wanted| {
-            let mut sum = Sum::default();
-            sum.update(bytes);
-            sum.finish() == wanted
-        })
-    };
     // What the hub knows the hash of need not come again.
-    if file.sha256.is_some() && std::fs::read(&target).is_ok_and(|bytes| is_right(&bytes)) {
+    if let Some(wanted) = file.sha256
+        && std::fs::read(&target).is_ok_and(|bytes| hash_of(&bytes) == wanted)
+    {
         return Ok(());
     }
     let bytes = files.read(&file.path, 0, file.bytes)?.read_all()?;
-    if !is_right(&bytes) {
-        return Err(wrong_hash(file, &bytes_hash(&bytes)));
+    if let Some(wanted) = file.sha256 {
+        let found = hash_of(&bytes);
+        if found != wanted {
+            return Err(wrong_hash(file, found, wanted));
+        }
     }
     std::fs::write(&target, bytes).map_err(io(&target))
 }
 
-fn bytes_hash(bytes: &[u8]) -> [u8; 32] {
+fn hash_of(bytes: &[u8]) -> [u8; 32] {
     let mut sum = Sum::default();
     sum.update(bytes);
     sum.finish()
 }
 
-fn wrong_hash(file: &RepositoryFile, found: &[u8; 32]) -> HubError {
-    let wanted = hex(&file.sha256.unwrap_or_default());
-    ConvertError::WrongHash { name: file.path.clone(), found: hex(found), wanted }.into()
+fn wrong_hash(file: &RepositoryFile, found: [u8; 32], wanted: [u8; 32]) -> HubError {
+    let (found, wanted) = (hex(&found), hex(&wanted));
+    ConvertError::WrongHash { name: file.path.clone(), found, wanted }.into()
 }
 
 /// What is in a part is no longer a file that is fetched as it is.
@@ -84,7 +82,7 @@ pub fn model(
 ) -> Result<(), HubError> {
     let Some(wanted) = file.sha256 else {
         let what = format!("the hub names no SHA-256 for {}", file.path);
-        return Err(HubError::Unusable { repo: files.repository.name.id.clone(), what });
+        return Err(files.repository.unusable(&what));
     };
     let (model, begun) = (part.model(), begun_in(part));
     let now = Begun { path: file.path.clone(), sha256: hex(&wanted) };
@@ -125,5 +123,5 @@ pub fn model(
         return Ok(());
     }
     let _ = std::fs::remove_file(&model);
-    Err(wrong_hash(file, &found))
+    Err(wrong_hash(file, found, wanted))
 }

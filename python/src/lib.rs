@@ -32,15 +32,7 @@ create_exception!(palmtop, Cancelled, Error, "The call was cancelled.");
 create_exception!(palmtop, DeadlinePassed, Error, "The time for the call was up.");
 
 fn to_python(error: palmtop::Error) -> PyErr {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        let cause_says = cause.to_string();
-        if !message.contains(&cause_says) {
-            message = format!("{message}: {cause_says}");
-        }
-        source = cause.source();
-    }
+    let message = with_causes(&error);
     match error {
         palmtop::Error::Usage(_)
         | palmtop::Error::Isa(_)
@@ -56,6 +48,20 @@ fn to_python(error: palmtop::Error) -> PyErr {
         palmtop::Error::Io { .. } | palmtop::Error::Lock { .. } => PyOSError::new_err(message),
         _ => Error::new_err(message),
     }
+}
+
+/// What an error and its causes say, none of it twice.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_says = cause.to_string();
+        if !message.contains(&cause_says) {
+            message = format!("{message}: {cause_says}");
+        }
+        source = cause.source();
+    }
+    message
 }
 
 fn of_image(error: ImageError) -> PyErr {

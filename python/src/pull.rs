@@ -12,7 +12,7 @@ use palmtop_hub::{AdapterSource, Follower, HubError, Library, RepositoryName, Se
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::{Cancelled, Error};
+use crate::{Cancelled, Error, with_causes};
 
 /// So often Python hears how far it is, and may say that it wants to end it.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -44,14 +44,8 @@ impl Progress for Far {
 }
 
 fn to_python(error: HubError) -> PyErr {
-    let hint = error.hint();
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        message = format!("{message}: {cause}");
-        source = cause.source();
-    }
-    if let Some(hint) = hint {
+    let mut message = with_causes(&error);
+    if let Some(hint) = error.hint() {
         message = format!("{message}; {hint}");
     }
     match error {

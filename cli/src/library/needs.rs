@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use memmap2::MmapOptions;
+use palmtop::Limits;
 use palmtop::model::Model;
 use palmtop::system::machine::MachineLimits;
-use palmtop::{KvFormat, Limits};
 use palmtop_convert::synthetic::preset;
 use palmtop_convert::{Options, outline};
 use palmtop_kernels::layout::WeightFormat;
@@ -31,27 +31,15 @@ pub struct Needs {
 
 /// What a published architecture needs on a machine with these limits; `None` if this system cannot tell.
 pub fn needs(name: &str, format: WeightFormat, limits: &Limits, machine: &MachineLimits) -> Option<Needs> {
-    let (model, bytes) = imagined(name, format)?;
+    let (model, file_bytes) = imagined(name, format)?;
     let plan = model.plan(limits).ok()?;
-    let rows = model.config().image_rows();
-    Some(Needs::of(&model, bytes, plan.session_bytes() as u64, rows, limits.kv, machine))
-}
-
-impl Needs {
-    /// Of a model that is there, or imagined.
-    pub fn of(
-        model: &Model,
-        file_bytes: u64,
-        session_bytes: u64,
-        image_rows: usize,
-        kv: KvFormat,
-        machine: &MachineLimits,
-    ) -> Self {
-        let work = model.work(image_rows + PROMPT_TOKENS, kv);
-        let first = (work.encode_macs + work.prefill_macs) as f64 / machine.int8_macs_per_s;
-        let token = work.token_bytes as f64 / machine.read_bytes_per_s;
-        Self { file_bytes, session_bytes, first_token_s: first, tokens_per_s: 1.0 / token }
-    }
+    let work = model.work(model.config().image_rows() + PROMPT_TOKENS, limits.kv);
+    Some(Needs {
+        file_bytes,
+        session_bytes: plan.session_bytes() as u64,
+        first_token_s: (work.encode_macs + work.prefill_macs) as f64 / machine.int8_macs_per_s,
+        tokens_per_s: machine.read_bytes_per_s / work.token_bytes as f64,
+    })
 }
 
 /// A model of these sizes whose weights are nowhere: only its plan and its work can be asked for. The bytes are those

@@ -28,7 +28,7 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     let (formats, auto) = formats(&args.recipe, None)?;
     if auto.is_some() {
         return Err(ConvertError::NeedsWhole { what: "--recipe auto".to_owned() })
-            .hint(by_hand(&name, "--recipe auto --calibrate examples.jsonl"));
+            .hint(by_hand(&name, " --recipe auto --calibrate examples.jsonl"));
     }
     let options = Options {
         recipe: formats.recipe,
@@ -58,7 +58,7 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
     if args.output.is_none() {
         library.as_ref().map_err(|e| anyhow!("{e}"))?.create()?;
         if target.is_file() && !args.again {
-            return there_already(&name, &target, args, console);
+            return there_already(&name, &target, library.as_ref().ok(), args, console);
         }
     }
     files::folder_for(&target)?;
@@ -83,7 +83,7 @@ pub fn run(args: &PullArgs, console: Console) -> anyhow::Result<Outcome> {
         library.note_pulled(&target, &name.id, &pulled.commit);
         library.note_used(&target);
     }
-    report(&name, &target, &pulled, args, console)
+    report(&name, &target, &pulled, library.as_ref().ok(), args, console)
 }
 
 fn cancelled(token: CancelToken) -> palmtop_hub::Cancelled {
@@ -93,6 +93,7 @@ fn cancelled(token: CancelToken) -> palmtop_hub::Cancelled {
 fn there_already(
     name: &RepositoryName,
     target: &Path,
+    library: Option<&Library>,
     args: &PullArgs,
     console: Console,
 ) -> anyhow::Result<Outcome> {
@@ -100,13 +101,13 @@ fn there_already(
         "{} is here already; --again pulls it again, --as NAME beside it",
         target.file_stem().unwrap_or_default().display()
     ));
-    if let Ok(library) = Library::from_environment() {
+    if let Some(library) = library {
         library.note_used(target);
     }
     let text = |key: &str| PalmFile::open(target).ok()?.metadata().text(key).ok();
     let commit = text("general.revision").unwrap_or_default();
     let bytes = target.metadata().map_or(0, |metadata| metadata.len());
-    print(&Line::new(name, target, &commit, bytes), args)
+    print(&Line::new(name, target, library, &commit, bytes), args)
 }
 
 /// Shows the notice that goes with a model once for each licence, and remembers that it was shown.
@@ -134,10 +135,15 @@ struct Line {
 }
 
 impl Line {
-    fn new(name: &RepositoryName, target: &Path, commit: &str, bytes: u64) -> Self {
-        let named = Library::from_environment().ok().and_then(|library| library.name_of(target));
+    fn new(
+        name: &RepositoryName,
+        target: &Path,
+        library: Option<&Library>,
+        commit: &str,
+        bytes: u64,
+    ) -> Self {
         Self {
-            name: named,
+            name: library.and_then(|library| library.name_of(target)),
             path: target.to_owned(),
             bytes,
             repository: name.id.clone(),
@@ -150,6 +156,7 @@ fn report(
     name: &RepositoryName,
     target: &Path,
     pulled: &Pulled,
+    library: Option<&Library>,
     args: &PullArgs,
     console: Console,
 ) -> anyhow::Result<Outcome> {
@@ -159,7 +166,7 @@ fn report(
             console.note(report);
         }
     }
-    let line = Line::new(name, target, &pulled.commit, pulled.bytes);
+    let line = Line::new(name, target, library, &pulled.commit, pulled.bytes);
     if !args.json {
         let with = match &line.name {
             Some(_) => "it answers now: palmtop caption PICTURE".to_owned(),
@@ -183,12 +190,12 @@ fn print(line: &Line, args: &PullArgs) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// How to do it with the whole checkpoint.
-fn by_hand(name: &RepositoryName, rest: &str) -> String {
+/// How to do it with the whole checkpoint; each option begins with a blank.
+fn by_hand(name: &RepositoryName, options: &str) -> String {
     let folder = shell_word(name.name());
     let revision = name.revision.as_ref().map_or(String::new(), |r| format!(" --revision {}", shell_word(r)));
     format!(
-        "fetch all of it, and convert that: hf download {}{revision} --local-dir {folder} && palmtop convert {folder} {rest} \
+        "fetch all of it, and convert that: hf download {}{revision} --local-dir {folder} && palmtop convert {folder}{options} \
          -o model.palm",
         name.id
     )
@@ -196,7 +203,7 @@ fn by_hand(name: &RepositoryName, rest: &str) -> String {
 
 fn explained(error: HubError, name: &RepositoryName, args: &PullArgs) -> anyhow::Result<Outcome> {
     let hint = match &error {
-        HubError::Convert(ConvertError::NeedsWhole { .. }) => by_hand(name, "").replace("  -o", " -o"),
+        HubError::Convert(ConvertError::NeedsWhole { .. }) => by_hand(name, ""),
         HubError::Convert(ConvertError::OnlyAdapter { base, .. }) => {
             let base = base.as_deref().filter(|base| RepositoryName::parse(base).is_ok()).unwrap_or("BASE");
             format!("pull its model with it: palmtop pull {base} --adapter {}", shell_word(&args.name))
