@@ -10,6 +10,7 @@ use palmtop_convert::Adapter;
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 
+use crate::answer::TogetherArgs;
 use crate::library::args::ModelsArgs;
 use crate::pull::args::PullArgs;
 use crate::serve::args::ServeArgs;
@@ -95,7 +96,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop caption photo.jpg -m model.palm\n  \
-    palmtop caption photos/ --style describe --lang de -m model.palm --json")]
+    palmtop caption photos/ --style describe --lang de -m model.palm --json\n  \
+    palmtop caption --together left.jpg right.jpg -m model.palm\n  \
+    palmtop caption clip.mp4 --frames 16 -m model.palm")]
 pub struct CaptionArgs {
     /// The kind of caption
     #[arg(long, value_enum, default_value_t)]
@@ -103,6 +106,8 @@ pub struct CaptionArgs {
     /// Language of the caption, such as en, de or zh-TW
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub lang: Language,
+    #[command(flatten)]
+    pub together: TogetherArgs,
     #[command(flatten)]
     pub common: AnswerArgs,
 }
@@ -123,7 +128,8 @@ pub enum Style {
 #[command(after_help = "Examples:\n  \
     palmtop ask photo.jpg -q \"what is on the table?\" -m model.palm\n  \
     palmtop ask photo.jpg -q \"what is it?\" -q \"what colour is it?\" -m model.palm\n  \
-    palmtop ask photo.jpg -q \"is the door open?\" --choose \"yes;no;unknown\" -m model.palm\n\n\
+    palmtop ask photo.jpg -q \"is the door open?\" --choose \"yes;no;unknown\" -m model.palm\n  \
+    palmtop ask clip.mp4 --frames 16 --stride 9 -q \"what is the man doing?\" -m model.palm\n\n\
     Several questions look at the picture once and are answered together.")]
 pub struct AskArgs {
     /// The question; repeat the option to ask more
@@ -135,6 +141,8 @@ pub struct AskArgs {
     /// Language of question and answer, such as en, de or zh-TW
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub lang: Language,
+    #[command(flatten)]
+    pub together: TogetherArgs,
     #[command(flatten)]
     pub common: AnswerArgs,
 }
@@ -185,6 +193,8 @@ pub struct RunArgs {
     pub save: SaveArgs,
     #[command(flatten)]
     pub masks: MaskArgs,
+    #[command(flatten)]
+    pub together: TogetherArgs,
     #[command(flatten)]
     pub common: AnswerArgs,
 }
@@ -467,6 +477,9 @@ pub struct PlanArgs {
     /// Tokens of an answer at most
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = count(1, 8192))]
     pub max_new_tokens: u64,
+    /// Pictures of a prompt at most
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = count(1, 1024))]
+    pub pictures: u64,
     /// Pixels of the longer side of a picture at most
     #[arg(long, default_value_t = 16384, value_name = "N", value_parser = count(1, 16384))]
     pub image_side: u64,

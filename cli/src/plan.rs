@@ -12,6 +12,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<Outcome> {
     limits.batch = args.batch as usize;
     limits.prompt_tokens = args.prompt_tokens as usize;
     limits.new_tokens = args.max_new_tokens as usize;
+    limits.pictures = args.pictures as usize;
     limits.image_side = args.image_side as usize;
     let plan = model.plan(&limits)?;
     let mut out = Stdout::new();

@@ -1,5 +1,7 @@
 //! An answer, with all that is shown of it.
 
+use std::time::Duration;
+
 use palmtop::Answer;
 use palmtop::tasks::Detection;
 
@@ -18,6 +20,19 @@ impl From<Detection> for Found {
     fn from(detection: Detection) -> Self {
         Self { detection, mask_file: None }
     }
+}
+
+/// One of several pictures of a prompt.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The picture's name, or the film's.
+    pub source: String,
+    /// Which frame of the film, from 0 on, and how long after the first one.
+    pub frame: Option<(u64, Duration)>,
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// Whether its file ends too early.
+    pub is_truncated: bool,
 }
 
 /// An answer and all that is known about it.
@@ -39,6 +54,8 @@ pub struct Answered<'a> {
     pub picture: (u32, u32),
     /// Whether the picture's file ends too early, so that some of the pixels are not its own.
     pub is_truncated: bool,
+    /// The pictures of the prompt, in its order, if there are several; `picture` is then the size of the first.
+    pub together: &'a [Part],
     /// How long it took.
     pub timings: &'a Timings,
 }

@@ -19,5 +19,5 @@ mod passed_over;
 pub mod plain;
 pub mod sources;
 
-pub use found::{Answered, Found};
+pub use found::{Answered, Found, Part};
 pub use passed_over::PassedOver;

@@ -47,6 +47,7 @@ pub fn to_json(
         found,
         picture: finished.sizes.first().copied().unwrap_or((1, 1)),
         is_truncated: false,
+        together: &[],
         timings: &json::Timings::new(Duration::ZERO, &timings, answer.tokens.len(), times.batch.max(1)),
     };
     let mut value = serde_json::to_value(json::Answer::new(&answered)).unwrap_or_default();

@@ -7,7 +7,7 @@ use palmtop::tasks::BoundingBox;
 use palmtop::{StopReason, session};
 use serde::Serialize;
 
-use crate::found::{Answered, Found};
+use crate::found::{Answered, Found, Part};
 
 /// An answer.
 #[derive(Debug, Serialize)]
@@ -24,6 +24,21 @@ pub struct Answer<'a> {
     image: Size,
     timings: &'a Timings,
     objects: Vec<Object<'a>>,
+    /// The pictures of the prompt, if there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    together: Vec<TogetherPart<'a>>,
+}
+
+/// One of several pictures of a prompt.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+struct TogetherPart<'a> {
+    source: &'a str,
+    /// Which frame of a film, from 0 on.
+    frame: Option<u64>,
+    /// How long after its first frame.
+    seconds: Option<f64>,
+    image: Size,
 }
 
 #[derive(Debug, Serialize)]
@@ -121,6 +136,19 @@ impl<'a> Answer<'a> {
             image: Size { width, height, truncated: answered.is_truncated },
             timings: answered.timings,
             objects: answered.found.iter().map(Object::new).collect(),
+            together: answered.together.iter().map(TogetherPart::new).collect(),
+        }
+    }
+}
+
+impl<'a> TogetherPart<'a> {
+    fn new(part: &'a Part) -> Self {
+        let (width, height) = part.size;
+        Self {
+            source: &part.source,
+            frame: part.frame.map(|(number, _)| number),
+            seconds: part.frame.map(|(_, time)| (time.as_secs_f64() * 1e3).round() / 1e3),
+            image: Size { width, height, truncated: part.is_truncated },
         }
     }
 }
@@ -211,6 +239,7 @@ mod tests {
                 found,
                 picture: (4, 4),
                 is_truncated: false,
+                together: &[],
                 timings: &timings,
             };
             serde_json::to_string(&super::Answer::new(&answered)).unwrap()

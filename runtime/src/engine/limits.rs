@@ -5,6 +5,7 @@ use palmtop_kernels::Isa;
 use palmtop_kernels::set_default_isa;
 
 use crate::error::{Result, UsageError};
+use crate::image::Filter;
 use crate::model::config::Config;
 use crate::model::kv_format::KvFormat;
 use crate::system::machine;
@@ -26,6 +27,9 @@ pub struct Limits {
     pub draft_tokens: usize,
     /// Pixels of the longer side of a picture.
     pub image_side: usize,
+    /// How pictures are resized; `None` as the model's file says. Fine-tunes on videos and pairs of pictures were
+    /// trained with [`Filter::BilinearAliased`], which files made of their checkpoints need not know.
+    pub filter: Option<Filter>,
     /// How keys and values are kept.
     pub kv: KvFormat,
     /// Threads that compute; `None` for one per physical core, slow ones of big.LITTLE left out.
@@ -49,6 +53,7 @@ impl Default for Limits {
             pictures: 1,
             draft_tokens: 0,
             image_side: 16384,
+            filter: None,
             kv: KvFormat::Auto,
             threads: None,
             touch_memory: true,

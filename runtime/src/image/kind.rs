@@ -104,6 +104,11 @@ impl FileKind {
         }
     }
 
+    /// True for a video, of which frames can be taken.
+    pub fn is_video(self) -> bool {
+        self == Self::OtherPicture(VIDEO)
+    }
+
     /// Its name, if it has one.
     pub fn name(self) -> Option<&'static str> {
         match self {
@@ -148,7 +153,7 @@ const WEB_PAGE: &str = "a web page";
 const JSON: &str = "JSON";
 const APPLE_DOUBLE: &str = "a Mac's AppleDouble file";
 
-const PICTURES: [(&[u8], &str); 14] = [
+const PICTURES: [(&[u8], &str); 16] = [
     (b"<svg", "SVG"),
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -163,6 +168,8 @@ const PICTURES: [(&[u8], &str); 14] = [
     (b"P6\n", "PPM"),
     (b"\x1aE\xdf\xa3", VIDEO),
     (b"\0\0\x01\xba", VIDEO),
+    (b"FLV\x01", VIDEO),
+    (b"YUV4MPEG2 ", VIDEO),
 ];
 
 const OTHERS: [(&[u8], &str); 8] = [

@@ -90,7 +90,7 @@ impl Memory {
         let preprocessor = Preprocessor {
             resizer: Resizer::reserved(
                 reserve,
-                config.image.filter,
+                limits.filter.unwrap_or(config.image.filter),
                 side as u32,
                 side as u32,
                 limits.image_side as u32,

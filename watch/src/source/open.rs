@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use palmtop::image::FileKind;
+
 use super::address::{Address, Kind, PixelLayout};
 use super::bell::Bell;
 use super::bytes::{ByteFeed, Readable};
@@ -247,19 +249,17 @@ fn of_bytes(
     Ok(Opened { pace, ends, ..Opened::live(feed) })
 }
 
-/// True for a file that is compressed video by its first bytes.
+/// True for a file of several pictures that only `ffmpeg` reads, by its first bytes.
 fn is_video(path: &Path) -> bool {
-    let mut start = [0; 12];
-    if File::open(path).and_then(|mut f| f.read_exact(&mut start)).is_err() {
+    let mut start = Vec::new();
+    let most = FileKind::BYTES as u64;
+    if File::open(path).and_then(|file| file.take(most).read_to_end(&mut start)).is_err() {
         return false;
     }
-    let [.., b'f', b't', b'y', b'p', _, _, _, _] = start else {
-        // Matroska and WebM, RIFF (AVI), MPEG's program and transport streams, Flash.
-        return [&[0x1a, 0x45, 0xdf, 0xa3][..], b"RIFF", &[0, 0, 1, 0xba], b"\x47\x40", b"FLV"]
-            .iter()
-            .any(|magic| start.starts_with(magic));
-    };
-    true
+    // MPEG's transport stream begins with a packet of its tables; YUV4MPEG2 is read here.
+    const OTHERS: [&[u8]; 2] = [b"\x47\x40", b"GIF8"];
+    (FileKind::of(&start).is_video() && !start.starts_with(b"YUV4MPEG2 "))
+        || OTHERS.iter().any(|magic| start.starts_with(magic))
 }
 
 #[cfg(all(test, not(feature = "ros2")))]
