@@ -107,9 +107,9 @@ pub struct CaptionArgs {
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub lang: Language,
     #[command(flatten)]
-    pub together: TogetherArgs,
-    #[command(flatten)]
     pub common: AnswerArgs,
+    #[command(flatten)]
+    pub together: TogetherArgs,
 }
 
 /// The kinds of captions.
@@ -142,9 +142,9 @@ pub struct AskArgs {
     #[arg(long, default_value = "en", value_name = "CODE")]
     pub lang: Language,
     #[command(flatten)]
-    pub together: TogetherArgs,
-    #[command(flatten)]
     pub common: AnswerArgs,
+    #[command(flatten)]
+    pub together: TogetherArgs,
 }
 
 #[derive(Debug, Args)]
@@ -194,9 +194,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub masks: MaskArgs,
     #[command(flatten)]
-    pub together: TogetherArgs,
-    #[command(flatten)]
     pub common: AnswerArgs,
+    #[command(flatten)]
+    pub together: TogetherArgs,
 }
 
 /// Arguments of all commands that answer.
