@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use palmtop::image::Filter;
 use palmtop::tasks::{Label, Language, Line};
-use palmtop::{KvFormat, Limits};
-use palmtop_convert::Adapter;
+use palmtop::{KvFormat, Limits, QueryMask};
+use palmtop_convert::{Adapter, QueryForm};
 use palmtop_kernels::Isa;
 use palmtop_kernels::layout::WeightFormat;
 
@@ -369,6 +369,19 @@ pub struct ReadingArgs {
     /// resize without antialias) [default: what the checkpoint says, or bicubic]
     #[arg(long, value_name = "FILTER")]
     pub resize: Option<Filter>,
+    /// How a model for retrieval is asked: question (`Question: …`, as transformers does), query (`Query: …`) or plain (the
+    /// question alone), each with ten paddings behind it; docs/retrieval.md says which programs do which [default: what
+    /// the checkpoint says, or question]
+    #[arg(long, value_name = "FORM")]
+    pub query_form: Option<QueryForm>,
+    /// Which rows of a question see which: whole (each other) or causal (those before them) [default: whole, as
+    /// transformers has it]
+    #[arg(long, value_name = "MASK")]
+    pub query_mask: Option<QueryMask>,
+    /// Begin-of-sequence tokens between a page's picture and its prompt, of a model for retrieval [default: 1, as
+    /// transformers has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub document_bos: Option<u8>,
     /// Convert though the checkpoint has tensors that PaliGemma does not use, such as those of another model beside it
     #[arg(long)]
     pub ignore_extra: bool,

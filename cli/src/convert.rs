@@ -4,7 +4,7 @@ use std::path::Path;
 
 use palmtop::format::PalmFile;
 use palmtop::model::tensors::Part;
-use palmtop_convert::{AutoRecipe, Calibration, ConvertError, Extra, Formats, Options, Recipe};
+use palmtop_convert::{Asking, AutoRecipe, Calibration, ConvertError, Extra, Formats, Options, Recipe};
 use palmtop_hub::RepositoryName;
 use palmtop_kernels::layout::WeightFormat;
 
@@ -70,6 +70,11 @@ pub fn reading(args: &ReadingArgs) -> Options {
     Options {
         mask_codec: args.mask_codec.clone(),
         filter: args.resize,
+        asking: Asking {
+            form: args.query_form,
+            mask: args.query_mask,
+            document_bos: args.document_bos.map(usize::from),
+        },
         extra: if args.ignore_extra { Extra::Ignore } else { Extra::Refuse },
         tokenizer: args.tokenizer.clone(),
         license: args.license.clone(),

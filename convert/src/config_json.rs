@@ -23,6 +23,8 @@ pub(crate) struct FromJson {
     pub config: Config,
     /// True if a head that is not in the file is the embedding.
     pub tied: bool,
+    /// Numbers of a vector, in the configuration of a model for retrieval.
+    pub retrieval_dim: Option<usize>,
     /// Keys of `config.json` that say that the weights are quantized.
     pub quantization: Vec<&'static str>,
     /// What is worth knowing of them, a sentence each.
@@ -40,14 +42,7 @@ pub fn read_config(dir: &Path) -> Result<Config, ConvertError> {
 pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     let path = dir.join("config.json");
     let value = json::read(&path)?;
-    let top = Section::new(&path, Some(&value));
-    match top.text("model_type")? {
-        Some("paligemma") => {}
-        Some(other) => {
-            return Err(top.wrong("model_type", format!("is '{other}'; palmtop runs 'paligemma'")));
-        }
-        None => return Err(top.wrong("model_type", "is missing; palmtop runs 'paligemma'")),
-    }
+    let (top, retrieval_dim) = paligemma(Section::new(&path, Some(&value)))?;
     let (mut notes, mut quantization) = (Vec::new(), Vec::new());
     let text_section = top.section("text_config", "text_config.")?;
     for section in [&top, &text_section] {
@@ -67,9 +62,29 @@ pub(crate) fn read_all(dir: &Path) -> Result<FromJson, ConvertError> {
     generation_json::check(generates, &mut notes)?;
     let tokens = tokens(&[generation, top, text_section], text.vocab)?;
     let image = image(dir, vision.image_size)?;
-    let config = Config { vision, text, image, tokens };
+    let config = Config { vision, text, image, tokens, retrieval: None };
     config.check().map_err(|(key, what)| top.wrong(json_key(key), what))?;
-    Ok(FromJson { config, tied: top.flag("tie_word_embeddings", true)?, quantization, notes })
+    // A model for retrieval need not have a head at all.
+    let tied = retrieval_dim.is_some() || top.flag("tie_word_embeddings", true)?;
+    Ok(FromJson { config, tied, retrieval_dim, quantization, notes })
+}
+
+/// PaliGemma's configuration: all of the file, or a part of that of transformers' ColPali, which has the size of its
+/// vectors besides.
+fn paligemma<'a>(top: Section<'a>) -> Result<(Section<'a>, Option<usize>), ConvertError> {
+    let (section, dim) = match top.text("model_type")? {
+        Some("colpali") => {
+            (top.section("vlm_config", "vlm_config.")?, Some(top.size("embedding_dim", 128, SIZE_MAX)?))
+        }
+        _ => (top, None),
+    };
+    match section.text("model_type")? {
+        Some("paligemma") => Ok((section, dim)),
+        Some(other) => Err(section.wrong("model_type", format!("is '{other}'; palmtop runs 'paligemma'"))),
+        // transformers takes one for PaliGemma's.
+        None if dim.is_some() && !section.is_there() => Ok((section, dim)),
+        None => Err(section.wrong("model_type", "is missing; palmtop runs 'paligemma'")),
+    }
 }
 
 fn vision(s: &Section<'_>) -> Result<VisionConfig, ConvertError> {

@@ -129,6 +129,12 @@ pub enum ConvertError {
         /// The checkpoint's folder.
         path: PathBuf,
     },
+    /// A wording of questions was asked for, and the checkpoint makes no vectors.
+    #[error("{}: has no retrieval head, and only models for retrieval are asked in a form of their own", path.display())]
+    NotForRetrieval {
+        /// The checkpoint's folder.
+        path: PathBuf,
+    },
     /// An adapter cannot be merged.
     #[error("{}: {what}", path.display())]
     Adapter {

@@ -46,6 +46,7 @@ use palmtop_kernels::layout::WeightFormat;
 
 pub use adapter::{Adapter, AdapterReport, MatchReport, check_adapter};
 pub use calibrate::{AutoRecipe, Calibration};
+pub use checkpoint::retrieval::{Asking, QueryForm};
 pub use checkpoint::{Checkpoint, Extra};
 pub use config_json::read_config;
 pub use error::{ConvertError, TensorProblems};
@@ -81,6 +82,8 @@ pub struct Options {
     pub mask_codec: Option<PathBuf>,
     /// How pictures are resized; otherwise as the checkpoint says.
     pub filter: Option<Filter>,
+    /// How questions are worded, for a model for retrieval.
+    pub asking: Asking,
     /// What becomes of tensors that PaliGemma has no use for.
     pub extra: Extra,
     /// The instruction set that calibration runs the model on, without influence on the file; as
@@ -159,7 +162,8 @@ fn prepare(
     options: &Options,
     has_own_head: impl FnOnce(&Checkpoint) -> Result<bool, ConvertError> + Send,
 ) -> Result<Prepared, ConvertError> {
-    let FromJson { mut config, tied, quantization, mut notes } = config_json::read_all(folder)?;
+    let FromJson { mut config, tied, retrieval_dim, quantization, mut notes } =
+        config_json::read_all(folder)?;
     if !weights.is_quantized() {
         let ignored =
             |key| format!("config.json has a {key}, but the weights are not quantized: it was ignored");
@@ -168,6 +172,8 @@ fn prepare(
     if let Some(filter) = options.filter {
         config.image.filter = filter;
     }
+    config.retrieval = checkpoint::retrieval::read(folder, &weights, retrieval_dim, &options.asking)?;
+    notes.extend(config.retrieval.as_ref().map(checkpoint::retrieval::note));
     if tied {
         weights.take_head_for_embedding();
     } else if !weights.has_head() {

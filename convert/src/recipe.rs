@@ -64,10 +64,15 @@ impl Recipe {
             Part::Projector => self.projector,
             Part::Text => self.text,
             Part::Embedding => self.embedding,
+            // It is small, and its outputs are what is compared.
+            Part::Retrieval => match self.embedding {
+                WeightFormat::F32 => WeightFormat::F32,
+                _ => WeightFormat::F16,
+            },
         }
     }
 
-    /// Changes the format of a part.
+    /// Changes the format of a part; that of the retrieval head follows the embedding's.
     pub const fn set(&mut self, part: Part, format: WeightFormat) {
         match part {
             Part::PatchEmbedding => self.patch_embedding = format,
@@ -75,6 +80,7 @@ impl Recipe {
             Part::Projector => self.projector = format,
             Part::Text => self.text = format,
             Part::Embedding => self.embedding = format,
+            Part::Retrieval => {}
         }
     }
 
@@ -86,6 +92,7 @@ impl Recipe {
             Part::Projector => "projector",
             Part::Text => "text",
             Part::Embedding => "head",
+            Part::Retrieval => "retrieval",
         }
     }
 

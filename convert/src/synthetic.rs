@@ -48,7 +48,7 @@ impl Synthetic {
         }
         let gemma2 = t.generation == Generation::Gemma2;
         match () {
-            _ if ends("linear.bias") => (0.0, 0.1),
+            _ if ends("linear.bias") || ends("proj.bias") => (0.0, 0.1),
             _ if ends("linear.weight") => (0.0, over_root(0.8, v.hidden)),
             _ if name == EMBEDDING || name == HEAD => (0.0, over_root(0.15, t.hidden)),
             _ if ends("q_proj.weight") || ends("k_proj.weight") => (0.0, over_root(1.25, t.hidden)),
@@ -182,6 +182,7 @@ fn config(vision: VisionConfig, text: TextConfig, image_token: u32) -> Config {
         text,
         image: ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic },
         tokens: TokenIds { bos: 2, eos: vec![1], pad: 0, image: image_token },
+        retrieval: None,
     }
 }
 

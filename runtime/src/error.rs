@@ -136,6 +136,9 @@ pub enum UsageError {
         /// The session's limit.
         most: usize,
     },
+    /// The session has no room for answers.
+    #[error("this session gives no answers: make one with a limit of new tokens above 0")]
+    NoAnswers,
     /// An answer given for teacher forcing is longer than the session has room for.
     #[error("an answer of {tokens} tokens, but the session takes at most {most}")]
     ForcedTokens {
@@ -145,7 +148,7 @@ pub enum UsageError {
         most: usize,
     },
     /// A token that the model does not have.
-    #[error("the answer has token {token}, but the model has only {vocab} tokens")]
+    #[error("token {token} was given, but the model has only {vocab} tokens")]
     NoSuchToken {
         /// The token.
         token: u32,
@@ -185,6 +188,34 @@ pub enum UsageError {
     /// The image features are another model's.
     #[error("the image features were made for another model: encode the picture with this session")]
     FeaturesOfAnotherModel,
+    /// The prefix was made for another model.
+    #[error("the prefix was made for another model: make one of this model")]
+    PrefixOfAnotherModel,
+    /// More rows than a prefix has room for, or none.
+    #[error("a prefix of {rows} rows, where there is room for 1 to {most}")]
+    PrefixRows {
+        /// Rows of the pictures, those that are missing included, and of the text.
+        rows: usize,
+        /// Rows that there is room for.
+        most: usize,
+    },
+    /// A prefix of which there is nothing: every picture is missing, and there is no text.
+    #[error("a prefix needs a picture that is there, or a token")]
+    EmptyPrefix,
+    /// The model makes no vectors.
+    #[error("this model is not one for retrieval: it has no head that makes vectors")]
+    NoRetrieval,
+    /// Vectors were made for another model.
+    #[error("the memory for vectors was made for another model: make it with this session")]
+    EmbeddingOfAnotherModel,
+    /// More vectors than there is room for.
+    #[error("{rows} vectors, where there is room for {most}: make room with this session")]
+    EmbeddingRows {
+        /// Vectors that come.
+        rows: usize,
+        /// Vectors that there is room for.
+        most: usize,
+    },
     /// All sequences of the session are taken.
     #[error("all {batch} sequences of the session are taken: end one, or make a session with a larger batch")]
     NoFreeSequence {

@@ -115,9 +115,12 @@ pub use engine::limits::Limits;
 pub use error::{Error, Result, UsageError};
 pub use model::Model;
 pub use model::kv_format::KvFormat;
+pub use model::retrieval::{QueryMask, Retrieval};
 pub use palmtop_kernels::{DefaultFloatMode, Isa, IsaError, set_default_isa};
+pub use session::embedding::Embedding;
 pub use session::grammar::{Grammar, GrammarError};
 pub use session::plan::Plan;
+pub use session::prefix::{Prefix, PrefixLimits, PrefixText};
 pub use session::{
     Answer, CancelToken, GenerateOptions, Piece, Request, Sampling, SequenceId, Session, StopReason, Timings,
 };

@@ -167,6 +167,7 @@ fn smallest(generation: Generation) -> Config {
         },
         image: ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic },
         tokens: TokenIds { bos: 2, eos: vec![1], pad: 0, image: vocabulary().pieces.len() as u32 - 1 },
+        retrieval: None,
     }
 }
 

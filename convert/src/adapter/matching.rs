@@ -108,7 +108,11 @@ impl Matcher<'_> {
             };
             let colpali = unmatched.iter().any(|n| n.contains("custom_text_proj"));
             let hint = match &self.adapter.config.base {
-                _ if colpali => "; it is one of ColPali's, which palmtop does not run".to_owned(),
+                base if colpali => format!(
+                    "; it is one of ColPali's, and this checkpoint has no retrieval head: convert the base that it was \
+                     trained on{}",
+                    base.as_ref().map_or(String::new(), |base| format!(", '{base}'"))
+                ),
                 Some(base) => format!("; it was trained on '{base}'"),
                 None => String::new(),
             };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use palmtop::model::tensors::{EMBEDDING, HEAD, Part};
+use palmtop::model::tensors::{EMBEDDING, HEAD, Part, is_of_retrieval};
 use serde::Serialize;
 
 use crate::Recipe;
@@ -79,6 +79,7 @@ impl Tally {
 fn part_of(name: &str) -> (usize, &'static str) {
     let part = match name {
         EMBEDDING | HEAD => Part::Embedding,
+        _ if is_of_retrieval(name) => Part::Retrieval,
         _ if name.contains(".patch_embedding.") => Part::PatchEmbedding,
         _ if name.starts_with("vision_tower.") => Part::Vision,
         _ if name.starts_with("multi_modal_projector.") => Part::Projector,

@@ -139,7 +139,7 @@ impl<'a> Calibrator<'a> {
         auto: &AutoRecipe,
     ) -> Result<BTreeMap<String, Sensitivity>, ConvertError> {
         let pinned = |t: &TensorSpec, part: Part| {
-            part == Part::PatchEmbedding
+            matches!(part, Part::PatchEmbedding | Part::Retrieval)
                 || auto.pinned.contains(&part)
                 || formats.exceptions.contains_key(&t.name)
         };
@@ -237,9 +237,10 @@ fn relative_errors(
 }
 
 /// Whether a part in int4 is quantized with error feedback. The embedding is not: feedback makes errors of the head
-/// smaller at the cost of those of its rows, which are the decoder's inputs too.
+/// smaller at the cost of those of its rows, which are the decoder's inputs too. No answer goes through the retrieval
+/// head.
 pub(crate) fn has_feedback(part: Part) -> bool {
-    !matches!(part, Part::Embedding | Part::PatchEmbedding)
+    !matches!(part, Part::Embedding | Part::PatchEmbedding | Part::Retrieval)
 }
 
 /// Squared error of the outputs with plain rounding.

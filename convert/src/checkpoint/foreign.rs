@@ -151,12 +151,5 @@ pub fn tensors<'a>(all: impl Iterator<Item = &'a Tensor> + Clone) -> Option<Stri
                 .to_owned(),
         );
     }
-    if ends("custom_text_proj.weight") || ends("embedding_proj_layer.weight") {
-        return Some(
-            "it is a ColPali model, which gives vectors for retrieval instead of text: palmtop runs the PaliGemma \
-             that it was made from"
-                .to_owned(),
-        );
-    }
     None
 }

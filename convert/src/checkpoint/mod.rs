@@ -10,6 +10,7 @@ mod find;
 mod folder;
 mod foreign;
 mod names;
+pub(crate) mod retrieval;
 pub(crate) mod shards;
 
 use std::collections::{BTreeMap, HashMap};
@@ -158,6 +159,12 @@ impl Checkpoint {
     /// The tensor with this classic name, as it lies in its file.
     pub(crate) fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name).map(|stored| &stored.tensor)
+    }
+
+    /// The shape of a tensor, as it was before bitsandbytes quantized it.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        let quantized = self.quantized.get(name).map(|quantized| &quantized.shape[..]);
+        quantized.or_else(|| self.tensor(name).map(|tensor| &tensor.shape[..]))
     }
 
     /// The names of its files in errors, in their order.

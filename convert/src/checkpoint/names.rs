@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use palmtop::model::tensors::classic;
+use palmtop::model::tensors::{classic, is_of_retrieval};
 
 /// What the names of PaliGemma's tensors begin with, behind anything that wraps them.
 const ROOTS: [&str; 3] = ["vision_tower.", "multi_modal_projector.", "language_model."];
@@ -44,7 +44,8 @@ impl Naming {
         let name = unwrapped(name);
         match name.strip_prefix(&self.prefix) {
             Some(rest) => classic(rest),
-            None => name,
+            // A retrieval head stands beside the model that it wraps.
+            None => Some(classic(&name)).filter(|name| is_of_retrieval(name)).unwrap_or(name),
         }
     }
 }
@@ -104,6 +105,20 @@ mod tests {
             }
             let old = format!("{before}language_model.lm_head.weight");
             assert_eq!(naming.classic(&old), HEAD, "{before}");
+        }
+    }
+
+    #[test]
+    fn the_retrieval_head_is_found_beside_the_model_it_wraps() {
+        for (model, head) in [
+            ("vlm.vision_tower.post_layernorm.weight", "embedding_proj_layer.bias"),
+            ("vlm.model.vision_tower.vision_model.post_layernorm.weight", "embedding_proj_layer.bias"),
+            ("model.vision_tower.vision_model.post_layernorm.weight", "custom_text_proj.bias"),
+            ("model.model.vision_tower.post_layernorm.weight", "custom_text_proj.bias"),
+        ] {
+            let naming = Naming::of([model, head].into_iter());
+            assert_eq!(naming.classic(model), VISION, "{model}");
+            assert_eq!(naming.classic(head), "custom_text_proj.bias", "{model}");
         }
     }
 

@@ -38,7 +38,7 @@ pub fn config(shapes: &Shapes<'_>, tokens: TokenIds) -> Result<(Config, VisionLa
     let text = text(shapes)?;
     let (mean, std, rescale) = ([0.5; 3], [0.5; 3], 1.0 / 255.0);
     let image = ImageConfig { mean, std, rescale, filter: Filter::Bicubic };
-    Ok((Config { vision, text, image, tokens }, layers))
+    Ok((Config { vision, text, image, tokens, retrieval: None }, layers))
 }
 
 fn text(shapes: &Shapes<'_>) -> Result<TextConfig, String> {

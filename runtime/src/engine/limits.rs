@@ -18,7 +18,8 @@ pub struct Limits {
     pub batch: usize,
     /// Tokens of a prompt, begin-of-sequence and final newline included, image tokens not.
     pub prompt_tokens: usize,
-    /// Tokens of an answer.
+    /// Tokens of an answer; 0 for a session that gives no answers, only [prefixes](crate::Session::prefix) and vectors
+    /// for [retrieval](crate::Session::embed_picture), and takes less memory.
     pub new_tokens: usize,
     /// Pictures of one prompt.
     pub pictures: usize,
@@ -87,6 +88,8 @@ pub(crate) struct Extent {
     pub logits: usize,
     /// Positions that a sequence can reach.
     pub positions: usize,
+    /// Whether it answers: otherwise no pass needs the keys and values of an earlier one.
+    pub answers: bool,
     pub threads: usize,
     pub kv: KvFormat,
 }
@@ -103,7 +106,7 @@ impl Extent {
         };
         within("the batch", limits.batch, 1, BATCH_MAX)?;
         within("the limit of prompt tokens", limits.prompt_tokens, 1, TOKENS_MAX)?;
-        within("the limit of new tokens", limits.new_tokens, 1, TOKENS_MAX)?;
+        within("the limit of new tokens", limits.new_tokens, 0, TOKENS_MAX)?;
         within("the limit of pictures of a prompt", limits.pictures, 1, PICTURES_MAX)?;
         within("the limit of draft tokens", limits.draft_tokens, 0, DRAFT_MAX)?;
         within("the longest image side", limits.image_side, 1, IMAGE_SIDE_MAX)?;
@@ -111,11 +114,19 @@ impl Extent {
         within("the number of threads", threads, 1, THREADS_MAX)?;
         // At most 2¹⁰ pictures of 2¹⁶ rows: nothing here can overflow.
         let prefix = limits.pictures * config.image_rows() + limits.prompt_tokens;
+        let answers = limits.new_tokens > 0;
+        let (behind, logits) = match answers {
+            true => {
+                (limits.batch * (QUEUE_MAX + limits.draft_tokens), limits.batch * (1 + limits.draft_tokens))
+            }
+            false => (0, 0),
+        };
         Ok(Self {
             batch: limits.batch,
             prefix,
-            rows: prefix.max(limits.batch * (QUEUE_MAX + limits.draft_tokens)),
-            logits: limits.batch * (1 + limits.draft_tokens),
+            rows: prefix.max(behind),
+            logits,
+            answers,
             positions: prefix + limits.new_tokens,
             threads,
             kv: limits.kv,

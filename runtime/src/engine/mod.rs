@@ -10,12 +10,13 @@ pub(crate) mod head;
 pub(crate) mod limits;
 pub(crate) mod span;
 pub(crate) mod trace;
+pub(crate) mod wanted;
 
 use crate::error::Result;
 use control::Watch;
-use head::HeadPart;
 use span::Batch;
 use trace::Trace;
+use wanted::Wanted;
 
 /// A model with the memory to run it.
 pub(crate) trait Engine: Send + Sync {
@@ -28,20 +29,19 @@ pub(crate) trait Engine: Send + Sync {
     /// What `watch` says, looked at between layers; `features` are then of no use.
     fn encode(&mut self, features: &mut [f32], watch: &dyn Watch, trace: &mut Trace<'_>) -> Result<()>;
 
-    /// Runs all rows of a batch through the decoder, and the last ones of its spans through the LM head, as far as
-    /// `head` selects it: [`logits`](Self::logits) has them, span by span. Logits that are not selected are left as
-    /// they were.
+    /// Runs all rows of a batch through the decoder, and gives of them what is wanted.
     ///
     /// # Errors
-    /// What `watch` says, looked at between layers; keys and values of the batch's positions are then undefined.
+    /// What `watch` says, looked at between layers; keys and values of the batch's positions, and what was to be given,
+    /// are then undefined.
     fn forward(
         &mut self,
         batch: Batch<'_>,
-        head: &HeadPart,
+        wanted: Wanted<'_>,
         watch: &dyn Watch,
         trace: &mut Trace<'_>,
     ) -> Result<()>;
 
-    /// A row of the logits of the last pass, `[vocab]`.
+    /// A row of the logits of the last pass that gave any, `[vocab]`.
     fn logits(&mut self, row: usize) -> &mut [f32];
 }

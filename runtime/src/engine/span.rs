@@ -37,8 +37,32 @@ pub(crate) enum Sees {
 #[derive(Clone, Copy)]
 pub(crate) struct Batch<'a> {
     pub spans: &'a [Span],
-    pub pictures: &'a [&'a ImageFeatures],
+    pub pictures: Pictures<'a>,
     pub tokens: &'a [u32],
+    /// The rotary angle of position 0, in steps: 1 as in transformers, 0 as where PaliGemma was first defined. Only
+    /// differences of positions matter to what a pass computes, but keys that are given show which it is.
+    pub first_angle: usize,
+}
+
+/// Pictures in a row.
+#[derive(Clone, Copy)]
+pub(crate) enum Pictures<'a> {
+    All(&'a [&'a ImageFeatures]),
+    /// Those that are there.
+    Present(&'a [Option<&'a ImageFeatures>]),
+}
+
+impl<'a> Pictures<'a> {
+    /// No pictures.
+    pub const NONE: Self = Self::All(&[]);
+
+    pub fn iter(self) -> impl Iterator<Item = &'a ImageFeatures> {
+        let (all, present) = match self {
+            Self::All(all) => (all, &[][..]),
+            Self::Present(present) => (&[][..], present),
+        };
+        all.iter().copied().chain(present.iter().copied().flatten())
+    }
 }
 
 impl Span {

@@ -1,5 +1,6 @@
 //! The architecture of a model: sizes, constants and the tensors that follow from them.
 
+use super::retrieval::Retrieval;
 use crate::format::{FormatError, Metadata, Value};
 use crate::image::Filter;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub image: ImageConfig,
     /// Token ids with a meaning of their own.
     pub tokens: TokenIds,
+    /// What a model for retrieval has besides, if it is one.
+    pub retrieval: Option<Retrieval>,
 }
 
 /// Sizes of the image encoder.
@@ -249,6 +252,7 @@ impl Config {
         m.set("tokens.eos", self.tokens.eos.iter().map(|&t| u64::from(t)).collect::<Vec<_>>());
         m.set("tokens.pad", u64::from(self.tokens.pad));
         m.set("tokens.image", u64::from(self.tokens.image));
+        self.retrieval.iter().for_each(|retrieval| retrieval.to_metadata(m));
     }
 
     /// Reads the architecture from a file's metadata; every size within what a device could ever hold.
@@ -321,6 +325,7 @@ impl Config {
             },
             vision,
             text,
+            retrieval: Retrieval::from_metadata(m)?,
         };
         config.check().map_err(|(key, what)| Metadata::wrong(key, &what))?;
         Ok(config)
@@ -380,7 +385,7 @@ impl Config {
         if self.image.std.contains(&0.0) {
             return Err(("image.std", "has a zero".to_owned()));
         }
-        Ok(())
+        self.retrieval.as_ref().map_or(Ok(()), Retrieval::check)
     }
 }
 

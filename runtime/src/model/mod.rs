@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod kv_format;
+pub mod retrieval;
 pub mod tensors;
 pub(crate) mod weights;
 pub mod work;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::format::{Checksum, FormatError, PalmFile, Storage};
 use crate::model::config::Config;
+use crate::model::retrieval::Retrieval;
 use crate::model::weights::Weights;
 use crate::tasks::{MaskCodec, MaskTensor};
 use crate::tokenizer::{Tokenizer, TokenizerLayout};
@@ -130,6 +132,12 @@ impl Model {
     /// The architecture.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the model has for retrieval: the size of its vectors, and how pages and questions are worded. None for a
+    /// model that only answers.
+    pub fn retrieval(&self) -> Option<&Retrieval> {
+        self.config.retrieval.as_ref()
     }
 
     /// The tokenizer, in place.

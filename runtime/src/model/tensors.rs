@@ -5,7 +5,7 @@
 //! counting work. To add a tensor, add a field to [`super::weights`] and its line here; then use it in the graph.
 
 use super::config::{Config, gate_up_padded};
-use super::weights::{LayerNorm, TextLayer, VisionLayer, Weights};
+use super::weights::{LayerNorm, RetrievalHead, TextLayer, VisionLayer, Weights};
 
 /// What a tensor is for; it says how the tensor is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +33,8 @@ pub enum Part {
     Text,
     /// Token embedding and LM head: one matrix, or two of the same format.
     Embedding,
+    /// The linear map from the decoder's rows to vectors for retrieval: small, at the very end.
+    Retrieval,
 }
 
 /// A tensor that the architecture needs.
@@ -93,10 +95,11 @@ enum Tree {
     Vision,
     Projector,
     Text,
+    Retrieval,
 }
 
 impl Tree {
-    const ALL: [Self; 3] = [Self::Vision, Self::Projector, Self::Text];
+    const ALL: [Self; 4] = [Self::Vision, Self::Projector, Self::Text, Self::Retrieval];
 
     /// What names of this subtree begin with in each dialect, the classic one first. An outer `model.`, which
     /// transformers writes from 4.52 on, has been taken off before.
@@ -107,6 +110,8 @@ impl Tree {
             Self::Projector => &["multi_modal_projector."],
             // The inner `model.` is missing from transformers 4.52 on.
             Self::Text => &["language_model.model.", "language_model."],
+            // colpali-engine's name, and that of transformers.
+            Self::Retrieval => &["custom_text_proj.", "embedding_proj_layer."],
         }
     }
 
@@ -120,6 +125,14 @@ pub const HEAD: &str = "lm_head.weight";
 
 /// The classic name of the token embedding, which is also the LM head if there is no other.
 pub const EMBEDDING: &str = "language_model.model.embed_tokens.weight";
+
+/// The classic name of the retrieval head, which checkpoints of models for retrieval have beside a PaliGemma.
+pub const RETRIEVAL: &str = "custom_text_proj.weight";
+
+/// True for a classic name of the retrieval head's weight or bias.
+pub fn is_of_retrieval(name: &str) -> bool {
+    name.starts_with(Tree::Retrieval.prefixes()[0])
+}
 
 /// The classic name of a checkpoint's tensor, whatever its dialect; names that palmtop does not know come back without
 /// an outer `model.`.
@@ -351,6 +364,17 @@ pub(crate) fn describe<V: Visitor>(
         own_head: match t.own_head {
             true => Some(visitor.matrix(own_head(&[t.vocab, d]))?),
             false => None,
+        },
+        retrieval: match &config.retrieval {
+            Some(retrieval) => {
+                let line = Line { tree: Tree::Retrieval, file: "retrieval.", checkpoint: "" };
+                let matrix = line.matrix(Part::Retrieval, "weight", [retrieval.dim, d], "weight");
+                Some(RetrievalHead {
+                    matrix: visitor.matrix(matrix)?,
+                    bias: visitor.plain(line.plain(Bias, "bias", &[retrieval.dim], "bias"))?,
+                })
+            }
+            None => None,
         },
     })
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::image::Filter;
 use crate::model::config::{Generation, ImageConfig, TextConfig, TokenIds, VisionConfig};
+use crate::model::retrieval::Retrieval;
 
 /// Names as transformers 4.41, 4.52 and 5.23 save them.
 #[test]
@@ -29,6 +30,7 @@ fn every_spelling_has_one_classic_name() {
         ("vision_tower.vision_model.post_layernorm.weight", &["model.vision_tower.post_layernorm.weight"]),
         ("multi_modal_projector.linear.bias", &["model.multi_modal_projector.linear.bias"]),
         ("lm_head.weight", &["language_model.lm_head.weight", "model.lm_head.weight"]),
+        ("custom_text_proj.bias", &["embedding_proj_layer.bias", "model.custom_text_proj.bias"]),
     ] {
         assert_eq!(classic(classic_name), classic_name);
         for spelling in spellings {
@@ -67,7 +69,8 @@ fn distinct(generation: Generation) -> Config {
         windows: vec![None; 2],
     };
     let image = ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic };
-    Config { vision, text, image, tokens: TokenIds { bos: 2, eos: vec![1], pad: 0, image: 3 } }
+    let tokens = TokenIds { bos: 2, eos: vec![1], pad: 0, image: 3 };
+    Config { vision, text, image, tokens, retrieval: Some(Retrieval::new(230)) }
 }
 
 /// A tensor as `docs/format.md` writes it: name and shape.
@@ -86,6 +89,7 @@ fn row(config: &Config, spec: &TensorSpec) -> (String, String) {
         n if n == q => "Q",
         n if n == q + 2 * kv => "Q + 2·KV",
         n if n == t.vocab => "`text.vocab`",
+        n if config.retrieval.as_ref().is_some_and(|r| n == r.dim) => "R",
         other => panic!("{}: {other} is no size of the page", spec.name),
     };
     let sizes: Vec<_> = spec.shape.iter().map(size).collect();

@@ -72,6 +72,14 @@ pub(crate) struct Weights<M = Matrix, P = Plain> {
     pub embed: M,
     /// Where [`own_head`](super::config::TextConfig::own_head) says so.
     pub own_head: Option<M>,
+    /// Where the [`Config`] has a [`Retrieval`](super::retrieval::Retrieval).
+    pub retrieval: Option<RetrievalHead<M, P>>,
+}
+
+/// From the decoder's rows to vectors.
+pub(crate) struct RetrievalHead<M = Matrix, P = Plain> {
+    pub matrix: M,
+    pub bias: P,
 }
 
 pub(crate) struct LayerNorm<P = Plain> {

@@ -82,7 +82,7 @@ mod tests {
         let image =
             ImageConfig { mean: [0.5; 3], std: [0.5; 3], rescale: 1.0 / 255.0, filter: Filter::Bicubic };
         let tokens = TokenIds { bos: 2, eos: vec![1], pad: 0, image: 257_152 };
-        Config { vision, text, image, tokens }
+        Config { vision, text, image, tokens, retrieval: None }
     }
 
     /// google/paligemma-3b: Gemma 2B, one key-value head.

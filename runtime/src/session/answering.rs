@@ -12,8 +12,9 @@ use crate::engine::control::{Stop, Watch};
 use crate::engine::features::ImageFeatures;
 use crate::engine::head::HeadPart;
 use crate::engine::limits::{Extent, QUEUE_MAX};
-use crate::engine::span::{Batch, Sees, Span};
+use crate::engine::span::{Batch, Pictures, Sees, Span};
 use crate::engine::trace::Trace;
+use crate::engine::wanted::Wanted;
 use crate::error::{Error, Result, UsageError};
 use crate::system::memory::Reserve;
 
@@ -40,6 +41,9 @@ impl Pass {
         })
     }
 }
+
+/// Answers, and vectors for retrieval, count positions from 1, as transformers does.
+pub(super) const FIRST_ANGLE: usize = 1;
 
 /// The caller's ear.
 type OnPiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> ControlFlow<()>;
@@ -143,8 +147,7 @@ impl Session {
     ) -> Result<SequenceId> {
         let limit = self.check_options(options)?;
         self.check_request(request)?;
-        let free = self.sequences.iter().position(|s| s.phase == Phase::Free);
-        let index = free.ok_or(UsageError::NoFreeSequence { batch: self.limits.batch })?;
+        let index = self.free_sequence()?;
         if !self.sequences.iter().any(|s| s.is_running()) {
             self.reset_timings();
         }
@@ -306,8 +309,9 @@ impl Session {
             logits: 1,
         };
         let rows = image_rows + tokens.len();
-        let batch = Batch { spans: &[span], pictures, tokens };
-        self.engine.forward(batch, &self.pass.head, watch, trace)?;
+        let batch =
+            Batch { spans: &[span], pictures: Pictures::All(pictures), tokens, first_angle: FIRST_ANGLE };
+        self.engine.forward(batch, Wanted::Logits(&self.pass.head), watch, trace)?;
         Ok(rows)
     }
 
@@ -323,8 +327,8 @@ impl Session {
     ) -> Result<()> {
         let n = tokens.len();
         let span = Span { sequence, position, pictures: 0, tokens: n, sees: Sees::Causal, logits: n };
-        let batch = Batch { spans: &[span], pictures: &[], tokens };
-        self.engine.forward(batch, &self.pass.head, watch, trace)
+        let batch = Batch { spans: &[span], pictures: Pictures::NONE, tokens, first_angle: FIRST_ANGLE };
+        self.engine.forward(batch, Wanted::Logits(&self.pass.head), watch, trace)
     }
 
     /// One pass for all running sequences; returns how many still are.
@@ -372,9 +376,9 @@ impl Session {
             self.sequences[i].options.grammar.as_ref().and_then(|grammar| grammar.needed(state))
         };
         select(head, states.iter().map(allowed));
-        let batch = Batch { spans, pictures: &[], tokens };
+        let batch = Batch { spans, pictures: Pictures::NONE, tokens, first_angle: FIRST_ANGLE };
         let watch = AllStop { sequences: &self.sequences, running };
-        match self.engine.forward(batch, head, &watch, &mut Trace::off()) {
+        match self.engine.forward(batch, Wanted::Logits(head), &watch, &mut Trace::off()) {
             Err(Error::Cancelled | Error::DeadlinePassed) => {
                 for &i in &*running {
                     let sequence = &mut self.sequences[i];

@@ -135,6 +135,8 @@ pub struct Timings {
     /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits; of sequences
     /// that were begun, since no other was running.
     pub prefill: Duration,
+    /// The last [prefix](super::Session::prefix), or the vectors of the last page or question.
+    pub rows: Duration,
     /// Decoding of all tokens behind the first.
     pub decode: Duration,
     /// Passes over the weights behind the prefills; each gives a token, or as many as a draft had right, for every

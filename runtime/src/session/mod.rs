@@ -1,9 +1,11 @@
 //! A session: the memory and the threads that answer about pictures.
 
 mod answering;
+pub mod embedding;
 mod exchange;
 pub mod grammar;
 pub mod plan;
+pub mod prefix;
 mod prompts;
 mod sampler;
 mod sequence;
@@ -111,8 +113,9 @@ impl Memory {
                 ..Answer::default()
             });
         }
-        let pass = Pass::new(reserve, extent, config.text.vocab)?;
-        let sampler = Sampler::new(reserve, config.text.vocab)?;
+        let vocab = if extent.answers { config.text.vocab } else { 0 };
+        let pass = Pass::new(reserve, extent, vocab)?;
+        let sampler = Sampler::new(reserve, vocab)?;
         let features = config.image_rows().saturating_mul(config.text.hidden);
         reserve.for_purpose(Purpose::Features).count(features.saturating_mul(size_of::<f32>()));
         Ok(Self { engine, preprocessor, prompts, sequences, answers, pass, sampler })
@@ -269,8 +272,14 @@ impl Session {
         Ok(())
     }
 
+    /// An error if the session gives no answers.
+    fn check_answers(&self) -> Result<(), UsageError> {
+        if self.limits.new_tokens > 0 { Ok(()) } else { Err(UsageError::NoAnswers) }
+    }
+
     /// An error for answers that are longer than the session has room for, or empty.
     fn check_new_tokens(&self, tokens: usize) -> Result<(), UsageError> {
+        self.check_answers()?;
         let most = self.limits.new_tokens;
         if (1..=most).contains(&tokens) { Ok(()) } else { Err(UsageError::NewTokens { tokens, most }) }
     }

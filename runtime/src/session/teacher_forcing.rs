@@ -68,6 +68,7 @@ impl Session {
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
         let (vocab, most) = (self.model.config().text.vocab, self.limits.new_tokens);
+        self.check_answers()?;
         features.check_encoded(&self.model)?;
         if answer.len() > most {
             return Err(UsageError::ForcedTokens { tokens: answer.len(), most }.into());

@@ -1,5 +1,7 @@
 //! Activations and what goes with them: all memory of the engine but weights and the KV cache.
 
+use std::ops::Range;
+
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::ops::attention_int8::{HEAD_DIM_MAX, KEYS};
 
@@ -12,11 +14,15 @@ use crate::engine::limits::Extent;
 use crate::error::Result;
 use crate::model::config::{Config, Heads};
 use crate::model::kv_format::KvElement;
-use crate::model::weights::{Matrix, Weights};
+use crate::model::weights::{Matrix, RetrievalHead, Weights};
 use crate::system::memory::{Aligned, Reserve};
 
 /// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
 const BLOCK_ROWS: usize = 512;
+
+/// Rows that go through the retrieval head together: it is stored in floats, and its input must not be what takes the
+/// most memory.
+const VECTOR_ROWS: usize = 128;
 
 /// Activations; the image encoder and the decoder use the same memory, one after the other.
 pub(crate) struct Buffers {
@@ -55,6 +61,9 @@ impl Buffers {
         weights.matrices_from_rows().for_each(|m| staged.cover(m.format().is_integer(), block, m.cols()));
         let second = weights.matrices_from_activations();
         second.for_each(|m| activated.cover(m.format().is_integer(), block, m.cols()));
+        if let Some(RetrievalHead { matrix, .. }) = &weights.retrieval {
+            staged.cover(matrix.format().is_integer(), VECTOR_ROWS.min(block), matrix.cols());
+        }
         let mut int8_kv = Int8KvSizes::default();
         let heads = v.attention_heads();
         if weights.vision.iter().any(|l| attends_in_integers(&l.qkv, &heads, patches)) {
@@ -106,6 +115,15 @@ pub(crate) fn attends_in_integers(qkv: &Matrix, heads: &Heads, keys: usize) -> b
 }
 
 /// Blocks of rows that go through the matrices together.
-pub(crate) fn blocks(rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    (0..rows).step_by(BLOCK_ROWS).map(move |from| from..rows.min(from + BLOCK_ROWS))
+pub(crate) fn blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    blocks_of(BLOCK_ROWS, rows)
+}
+
+/// Blocks of rows that go through the retrieval head together.
+pub(crate) fn vector_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    blocks_of(VECTOR_ROWS, rows)
+}
+
+fn blocks_of(block: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(block).map(move |from| from..rows.min(from + block))
 }

@@ -22,6 +22,8 @@ pub(crate) struct CpuEngine {
     pub compute: Compute,
     pub buffers: Buffers,
     pub kv: KvCache,
+    /// Layers whose keys and values are kept for passes to come: all, or one, which all use in turn.
+    pub layers_kept: usize,
     pub ropes: Vec<Rope>,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct Memory {
     buffers: Buffers,
     scratch: Vec<Scratch>,
     kv: KvCache,
+    layers_kept: usize,
     ropes: Vec<Rope>,
 }
 
@@ -37,7 +40,8 @@ impl Memory {
     pub fn new(reserve: &mut Reserve, model: &Model, extent: &Extent) -> Result<Self> {
         let (config, weights) = (model.config(), model.weights());
         let t = &config.text;
-        let slots = extent.batch.saturating_mul(t.kv_heads).saturating_mul(t.layers);
+        let layers_kept = if extent.answers { t.layers } else { 1 };
+        let slots = extent.batch.saturating_mul(t.kv_heads).saturating_mul(layers_kept);
         let shape = KvShape {
             slots,
             head_dim: t.head_dim,
@@ -59,15 +63,16 @@ impl Memory {
         for _ in 0..extent.threads {
             scratch.push(Scratch::new(reserve, &sizes)?);
         }
-        Ok(Self { buffers, scratch, kv, ropes })
+        Ok(Self { buffers, scratch, kv, layers_kept, ropes })
     }
 }
 
 impl CpuEngine {
     /// Starts the threads over memory that was taken.
     pub fn new(model: &Arc<Model>, memory: Memory, kernels: Kernels, threads: &ThreadHints) -> Result<Self> {
-        let Memory { buffers, scratch, kv, ropes } = memory;
+        let Memory { buffers, scratch, kv, layers_kept, ropes } = memory;
         let pool = ThreadPool::with_hints(scratch.len(), threads).map_err(Error::Threads)?;
-        Ok(Self { model: model.clone(), compute: Compute { kernels, pool, scratch }, buffers, kv, ropes })
+        let compute = Compute { kernels, pool, scratch };
+        Ok(Self { model: model.clone(), compute, buffers, kv, layers_kept, ropes })
     }
 }

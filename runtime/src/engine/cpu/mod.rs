@@ -14,9 +14,9 @@ mod vision;
 
 use super::Engine;
 use super::control::Watch;
-use super::head::HeadPart;
 use super::span::Batch;
 use super::trace::Trace;
+use super::wanted::Wanted;
 use crate::error::Result;
 pub(crate) use engine::{CpuEngine, Memory};
 
@@ -32,11 +32,11 @@ impl Engine for CpuEngine {
     fn forward(
         &mut self,
         batch: Batch<'_>,
-        head: &HeadPart,
+        wanted: Wanted<'_>,
         watch: &dyn Watch,
         trace: &mut Trace<'_>,
     ) -> Result<()> {
-        text::forward(self, batch, head, watch, trace)
+        text::forward(self, batch, wanted, watch, trace)
     }
 
     fn logits(&mut self, row: usize) -> &mut [f32] {

@@ -29,7 +29,7 @@ impl Rope {
         let (mut cos, mut sin) = (reserve.list(numbers)?, reserve.list(numbers)?);
         for position in 0..if reserve.counts_only() { 0 } else { positions } {
             for i in 0..half {
-                // Positions count from 1, as in transformers; only their differences matter.
+                // A position is one step more than its number, as in transformers; only differences matter.
                 let angle = f64::from((position + 1) as f32 * frequency(i));
                 cos.push(libm::cos(angle) as f32);
                 sin.push(libm::sin(angle) as f32);
@@ -38,9 +38,11 @@ impl Rope {
         Ok(Self { cos, sin, half, theta })
     }
 
-    /// Rotates a head's query or key in place: pairs are a dimension of the first half and its twin in the second.
-    pub fn rotate(&self, position: usize, head: &mut [f32]) {
-        let at = position * self.half..(position + 1) * self.half;
+    /// Rotates a head's query or key in place by so many steps: pairs are a dimension of the first half and its twin in
+    /// the second. The table begins with one step, and none changes nothing.
+    pub fn rotate(&self, steps: usize, head: &mut [f32]) {
+        let Some(row) = steps.checked_sub(1) else { return };
+        let at = row * self.half..(row + 1) * self.half;
         let (first, second) = head.split_at_mut(self.half);
         for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(&self.cos[at.clone()]).zip(&self.sin[at])
         {

@@ -1,4 +1,4 @@
-//! The decoder, Gemma 1 or 2: rows of embeddings and image features in, logits out.
+//! The decoder, Gemma 1 or 2: rows of embeddings and image features in; logits, rows or vectors out.
 
 use std::ops::Range;
 
@@ -6,18 +6,19 @@ use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{PANEL, Scores};
 
 use super::attention::Tile;
-use super::buffers::{Buffers, attends_in_integers, blocks};
+use super::buffers::{Buffers, attends_in_integers, blocks, vector_blocks};
 use super::compute::{Activation, Epilogue, Output};
 use super::engine::CpuEngine;
 use crate::engine::control::Watch;
 use crate::engine::head::HeadPart;
 use crate::engine::span::{Batch, Sees, Span};
 use crate::engine::trace::Trace;
+use crate::engine::wanted::{RowsOut, Wanted};
 use crate::error::Result;
 use crate::format::PalmFile;
 use crate::model::config::TextConfig;
 use crate::model::kv_format::KvElement;
-use crate::model::weights::{Matrix, Plain, TextLayer};
+use crate::model::weights::{Matrix, Plain, RetrievalHead, TextLayer};
 use crate::system::pool::Disjoint;
 
 /// Panels of the LM head that are multiplied at once at least: fewer are not worth the waking of threads.
@@ -43,7 +44,7 @@ struct Layer<'a> {
 pub(super) fn forward(
     engine: &mut CpuEngine,
     batch: Batch<'_>,
-    head: &HeadPart,
+    mut wanted: Wanted<'_>,
     watch: &dyn Watch,
     trace: &mut Trace<'_>,
 ) -> Result<()> {
@@ -58,10 +59,22 @@ pub(super) fn forward(
     for (index, weights) in weights.text.iter().enumerate() {
         watch.check()?;
         let layer = Layer { index, weights, file, config };
-        engine.attend(layer, batch.spans, trace);
-        // Of the last layer, others need only the keys and values of rows without logits, and these are kept now.
+        engine.project(layer, batch.first_angle, trace);
+        if let Wanted::Rows(out) = &mut wanted {
+            let qkv = &engine.buffers.qkv[..rows * config.qkv()];
+            out.give_keys_values(index, qkv, config.qkv(), config.kv_heads * config.head_dim);
+        }
         let is_last = index + 1 == config.layers;
-        let rows = if is_last && !trace.is_on() { engine.keep_rows_with_logits() } else { rows };
+        if is_last && wanted.ends_with_keys() {
+            return Ok(());
+        }
+        engine.attend(layer, batch.spans);
+        // Of the last layer, others need only the keys and values of rows without logits, and these are kept now.
+        let gives_logits = matches!(wanted, Wanted::Logits(_));
+        let rows = match is_last && gives_logits && !trace.is_on() {
+            true => engine.keep_rows_with_logits(),
+            false => rows,
+        };
         engine.add_attended(layer, rows, trace);
         for block in blocks(rows) {
             engine.mlp(layer, block, trace);
@@ -69,7 +82,12 @@ pub(super) fn forward(
         trace.f32(format_args!("text.layer.{index}"), &[rows, width], &engine.buffers.hidden[..rows * width]);
     }
     watch.check()?;
-    engine.lm_head(head, watch, trace)
+    match wanted {
+        Wanted::Logits(head) => engine.lm_head(head, watch, trace)?,
+        Wanted::Rows(out) => engine.give_hidden(out),
+        Wanted::Vectors(out) => engine.give_vectors(out),
+    }
+    Ok(())
 }
 
 impl CpuEngine {
@@ -92,6 +110,38 @@ impl CpuEngine {
                 out.iter_mut().for_each(|x| *x *= scale);
                 hidden = rest;
             }
+        }
+    }
+
+    /// Gives the last norm of every row.
+    fn give_hidden(&mut self, out: RowsOut<'_>) {
+        let model = self.model.clone();
+        let (t, norm) = (&model.config().text, model.weights().text_norm.of(model.file()));
+        for (row, &place) in self.buffers.hidden.chunks_exact(t.hidden).zip(out.places) {
+            let at = place as usize * t.hidden;
+            let out = &mut out.hidden[at..at + t.hidden];
+            self.compute.kernels.rms_norm(row, norm, t.norm_eps as f32, out);
+        }
+    }
+
+    /// Gives the vector of every row.
+    fn give_vectors(&mut self, out: &mut [f32]) {
+        let model = self.model.clone();
+        let (t, file, w) = (&model.config().text, model.file(), model.weights());
+        let RetrievalHead { matrix, bias } =
+            w.retrieval.as_ref().expect("a session asks only where there is one");
+        let (kernels, eps, norm) = (self.compute.kernels, t.norm_eps as f32, w.text_norm.of(file));
+        let (dim, rows) = (matrix.rows(), self.buffers.rows.places().len());
+        let Buffers { hidden, staged, .. } = &mut self.buffers;
+        for block in vector_blocks(rows) {
+            self.compute.stage(staged, matrix, block.len(), |m, out| {
+                let at = (block.start + m) * t.hidden;
+                kernels.rms_norm(&hidden[at..at + t.hidden], norm, eps, out);
+            });
+            let out = &mut out[block.start * dim..block.end * dim];
+            let epilogue = Epilogue::Bias(bias.of(file));
+            self.compute.matmul(&matrix.of(file), staged, Output { out: &mut *out, stride: dim, epilogue });
+            out.chunks_exact_mut(dim).for_each(to_unit_length);
         }
     }
 
@@ -165,10 +215,10 @@ impl CpuEngine {
         }
     }
 
-    /// `attended = attention(norm(hidden))`.
-    fn attend(&mut self, layer: Layer<'_>, spans: &[Span], trace: &mut Trace<'_>) {
+    /// Queries, keys and values of `norm(hidden)`; keys and values go to the cache too.
+    fn project(&mut self, layer: Layer<'_>, first_angle: usize, trace: &mut Trace<'_>) {
         let Layer { index, weights: w, file, config: t } = layer;
-        let (facts, heads, stride) = (t.layer(index), t.attention_heads(), t.qkv());
+        let stride = t.qkv();
         let rows = self.buffers.rows.places().len();
         for block in blocks(rows) {
             self.stage_norm(layer, &w.qkv, &w.attention_pre_norm, &block);
@@ -179,7 +229,14 @@ impl CpuEngine {
             let output = Output { out, stride, epilogue: Epilogue::Store };
             self.compute.matmul(&w.qkv.of(file), &self.buffers.staged, output);
         }
-        self.rotate_and_keep(layer);
+        self.rotate_and_keep(layer, first_angle);
+    }
+
+    /// `attended = attention(queries, keys, values)`.
+    fn attend(&mut self, layer: Layer<'_>, spans: &[Span]) {
+        let Layer { index, weights: w, config: t, .. } = layer;
+        let (facts, heads) = (t.layer(index), t.attention_heads());
+        let (rows, layers_kept) = (self.buffers.rows.places().len(), self.layers_kept);
         let how =
             Scores { scale: facts.query_scale as f32, softcap: facts.attention_softcap.map(|c| c as f32) };
         // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
@@ -197,7 +254,7 @@ impl CpuEngine {
                 let row = place.queries.start / heads.group() - place.first;
                 let keys = span.keys(row, place.span_rows, facts.window);
                 let tile = Tile { heads, kv_head, queries: place.queries.clone(), qkv, attended: &attended };
-                let slot = slot(t, span.sequence, index, kv_head);
+                let slot = slot(t, layers_kept, span.sequence, index, kv_head);
                 // SAFETY: every task has its own heads of its own rows.
                 unsafe { tile.float(&kernels, kv, slot, keys, how, &mut scratch.attention) };
             });
@@ -231,8 +288,8 @@ impl CpuEngine {
     }
 
     /// Rotates queries and keys by their positions, and writes keys and values into the cache.
-    fn rotate_and_keep(&mut self, layer: Layer<'_>) {
-        let Layer { index, config: t, .. } = layer;
+    fn rotate_and_keep(&mut self, layer: Layer<'_>, first_angle: usize) {
+        let (Layer { index, config: t, .. }, layers_kept) = (layer, self.layers_kept);
         let (heads, stride, head_dim) = (t.attention_heads(), t.qkv(), t.head_dim);
         let query_width = heads.width();
         let theta = t.layer(index).rope_theta;
@@ -245,10 +302,11 @@ impl CpuEngine {
             // SAFETY: every task has its own row.
             let row = unsafe { qkv.get(row * stride..(row + 1) * stride) };
             let (rotated, values) = row.split_at_mut(query_width + t.kv_heads * head_dim);
-            rotated.chunks_mut(head_dim).for_each(|head| rope.rotate(place.position, head));
+            let steps = place.position + first_angle;
+            rotated.chunks_mut(head_dim).for_each(|head| rope.rotate(steps, head));
             let keys = rotated[query_width..].chunks(head_dim);
             for (head, (key, value)) in keys.zip(values.chunks(head_dim)).enumerate() {
-                let slot = slot(t, place.sequence, index, head);
+                let slot = slot(t, layers_kept, place.sequence, index, head);
                 // SAFETY: every task has its own position of its own sequence.
                 unsafe { writer.put(&kernels, slot, place.position, key, value) };
             }
@@ -320,6 +378,14 @@ impl CpuEngine {
 }
 
 /// The cache's slot of a sequence, a layer and a key-value head.
-fn slot(t: &TextConfig, sequence: usize, layer: usize, kv_head: usize) -> usize {
-    (sequence * t.layers + layer) * t.kv_heads + kv_head
+fn slot(t: &TextConfig, layers_kept: usize, sequence: usize, layer: usize, kv_head: usize) -> usize {
+    (sequence * layers_kept + layer % layers_kept) * t.kv_heads + kv_head
+}
+
+/// Divides a vector by its length, which is summed in f64, one number after the other.
+fn to_unit_length(vector: &mut [f32]) {
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
 }
