@@ -2,4 +2,4 @@
 
 pub mod machine;
 pub(crate) mod memory;
-pub(crate) mod pool;
+pub mod pool;
