@@ -202,11 +202,12 @@ pub unsafe extern "C" fn palmtop_answer_requests(
         let given: SmallVec<[palmtop_request; PROMPTS_MAX]> = given.collect::<Result<_>>()?;
         let grammar = grammar(&options)?;
         let session = SESSIONS.get(session.id)?;
+        let pictures = given.iter().fold(0, |n: usize, one| n.saturating_add(one.picture_count));
+        arguments::check_count("picture", pictures, PICTURES_MAX)?;
         let mut entries = Entries::new();
         for one in &given {
-            let most = PICTURES_MAX - entries.len();
             // SAFETY: as this function's.
-            let pictures = unsafe { arguments::list("picture", one.pictures, one.picture_count, most)? };
+            let pictures = unsafe { arguments::list("picture", one.pictures, one.picture_count, PICTURES_MAX)? };
             for picture in pictures {
                 entries.push(FEATURES.get(picture.id)?);
             }

@@ -194,7 +194,7 @@ pub(crate) unsafe fn text<'a>(name: impl Display, text: *const c_char) -> Result
     text.to_str().map_err(|_| Failure::argument(format!("{name} is not valid UTF-8")))
 }
 
-fn check_count(name: &str, count: usize, max: usize) -> Result<()> {
+pub(crate) fn check_count(name: &str, count: usize, max: usize) -> Result<()> {
     if count <= max {
         return Ok(());
     }

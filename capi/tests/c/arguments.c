@@ -542,7 +542,7 @@ static void requests(void) {
     palmtop_session_options limits;
     palmtop_session s;
     palmtop_features empty, twice[2], many[600];
-    palmtop_request good, r;
+    palmtop_request good, r, two[2];
     palmtop_result result_of = {7};
     size_t i;
     OK(palmtop_session_options_init(&limits, sizeof limits));
@@ -575,6 +575,7 @@ static void requests(void) {
     BAD_REQUEST((r.pictures = many, r.picture_count = 3));
     CHECK(strstr(palmtop_last_error(), "3 pictures in a prompt") != NULL);
     BAD_REQUEST((r.pictures = many, r.picture_count = 513));
+    CHECK(strstr(palmtop_last_error(), "513 pictures, but 512") != NULL);
     BAD_REQUEST(r.picture_count = SIZE_MAX);
     BAD_REQUEST((r.pictures = &empty, r.picture_count = 1));
     BAD_REQUEST(r.draft = NULL);
@@ -587,6 +588,13 @@ static void requests(void) {
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, NULL, 0, NULL, NULL));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, 0, NULL, NULL));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, 257, NULL, NULL));
+    two[0] = two[1] = good;
+    two[0].pictures = two[1].pictures = many;
+    two[0].picture_count = two[1].picture_count = SIZE_MAX / 2 + 1;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, two, 2, NULL, NULL));
+    two[0].picture_count = two[1].picture_count = 300;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, two, 2, NULL, NULL));
+    CHECK(strstr(palmtop_last_error(), "600 pictures, but 512") != NULL);
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, SIZE_MAX, NULL, NULL));
     WANT(PALMTOP_INVALID_ARGUMENT,
          palmtop_answer_requests(s, (const palmtop_request *)(const void *)((const char *)&r + 1), 1, NULL, NULL));
