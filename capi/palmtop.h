@@ -42,11 +42,11 @@
  * time. After fork(), the child process must not use objects that its parent created.
  *
  * MEMORY. palmtop_session_new takes the memory that palmtop_model_plan states. It writes to every page of it except the
- * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels
- * and palmtop_answer allocate nothing up to the last token. palmtop_answer then allocates its result, if you ask for
- * one. palmtop_encode_file allocates the decoded picture. What a watch allocates is described with it. If a large
- * allocation (megabytes) fails, the call returns PALMTOP_OUT_OF_MEMORY. If the system cannot allocate even a few
- * hundred bytes, the process ends.
+ * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels,
+ * palmtop_answer and palmtop_answer_requests allocate nothing up to the last token. The last two then allocate their
+ * result, if you ask for one. palmtop_encode_file allocates the decoded picture. What a watch allocates is described
+ * with it. If a large allocation (megabytes) fails, the call returns PALMTOP_OUT_OF_MEMORY. If the system cannot
+ * allocate even a few hundred bytes, the process ends.
  *
  * TEXT is UTF-8. Strings that you pass in end with a zero byte. So do strings that you get back, except the pieces that
  * palmtop_piece_callback receives.
@@ -176,7 +176,7 @@ typedef struct palmtop_model_info {
     size_t size;               /* sizeof(palmtop_model_info), set by you */
     uint64_t file_bytes;
     uint32_t image_side;       /* pictures are resized to a square with this side */
-    uint32_t image_tokens;     /* tokens of a prompt that the picture takes, in addition to its text */
+    uint32_t image_tokens;     /* tokens of a prompt that each picture takes, in addition to its text */
     uint32_t vocabulary;       /* number of tokens */
     uint32_t generation;       /* PaliGemma 1 or 2 */
     uint32_t vision_layers;
@@ -234,7 +234,7 @@ typedef void (*palmtop_thread_callback)(void *user, uint32_t index);
 typedef struct palmtop_session_options {
     size_t size;
     uint32_t batch;         /* maximum number of prompts answered together; 1 */
-    uint32_t prompt_tokens; /* maximum tokens of a prompt, not counting those of the picture; 256 */
+    uint32_t prompt_tokens; /* maximum tokens of a prompt, not counting those of its pictures; 256 */
     uint32_t new_tokens;    /* maximum tokens of an answer; 256 */
     uint32_t image_side;    /* maximum pixels of the longer side of a picture; 16384 */
     int32_t kv;             /* PALMTOP_KV_AUTO */
@@ -248,6 +248,8 @@ typedef struct palmtop_session_options {
     int32_t isa;            /* PALMTOP_ISA_DEFAULT */
     uint32_t lazy_memory;   /* 1: do not write to the session's memory when it is created; the system then provides each
                              * page when it is first used; 0 */
+    uint32_t pictures;      /* maximum number of pictures of a prompt; 1 */
+    uint32_t draft_tokens;  /* maximum tokens of a draft that are checked in one step; 0: drafts are of no use */
 } palmtop_session_options;
 
 /* Sets the defaults given in the comments above. `size` is sizeof(palmtop_session_options). */
@@ -295,7 +297,7 @@ typedef struct palmtop_timings {
     uint64_t encode_ns;    /* the last picture: resizing and image encoder */
     uint64_t prefill_ns;   /* prefill of the last prompts, up to their first tokens */
     uint64_t decode_ns;    /* all tokens after the first */
-    uint64_t decode_steps; /* each step gives one token for every answer that has not ended */
+    uint64_t decode_steps; /* each gives every answer that has not ended a token, or as many as its draft has right */
 } palmtop_timings;
 
 palmtop_status palmtop_session_get_timings(palmtop_session session, palmtop_timings *timings);
@@ -403,11 +405,11 @@ typedef struct palmtop_piece {
     size_t size;
     const char *text; /* `length` bytes of whole characters, NOT ended by a zero; often one word, sometimes empty */
     size_t length;
-    uint32_t prompt;  /* index of the prompt that it answers, from 0 */
+    uint32_t prompt;  /* index of the prompt or request that it answers, from 0 */
     int32_t token;    /* or -1 in the last piece of an answer, which holds the remaining text */
 } palmtop_piece;
 
-/* Receives the pieces on the thread that called palmtop_answer. `piece` is valid until the callback returns. Return
+/* Receives the pieces on the thread that asked. `piece` is valid until the callback returns. Return
  * 0 to continue; any other value ends the answer to this prompt. */
 typedef int32_t (*palmtop_piece_callback)(void *user, const palmtop_piece *piece);
 
@@ -428,7 +430,7 @@ typedef struct palmtop_answer_options {
 
 palmtop_status palmtop_answer_options_init(palmtop_answer_options *options, size_t size);
 
-/* The answers of one call of palmtop_answer. */
+/* The answers of one call of palmtop_answer or palmtop_answer_requests. */
 typedef struct palmtop_result { uint64_t id; } palmtop_result;
 
 /* Answers `count` prompts (1 to the session's batch, at most 256) about the picture in `features` together. Each
@@ -439,6 +441,27 @@ typedef struct palmtop_result { uint64_t id; } palmtop_result;
  * zero if there was nothing. So free `result` whatever the call returns. */
 palmtop_status palmtop_answer(palmtop_session session, palmtop_features features, const char *const *prompts, size_t count,
                               const palmtop_answer_options *options, palmtop_result *result);
+
+/* A prompt, and the pictures that it is about: frames of a video, or a pair. The decoder sees the pictures in this
+ * order, one behind the other, and then the prompt; in another order they are another question. Their features stay as
+ * they are. So for the next question about a video encode only the frames that are new, and hand in all of them again:
+ * see examples/c/film.c. */
+typedef struct palmtop_request {
+    size_t size;                      /* sizeof(palmtop_request), set by you */
+    const char *prompt;
+    const palmtop_features *pictures; /* features of this session's model, each as often as you like */
+    size_t picture_count;             /* 1 to the session's `pictures` */
+    const uint32_t *draft;            /* tokens that the answer may turn out to be, such as those of the last answer about
+                                       * the same scene. The answer is the one without a draft, bit for bit; it comes
+                                       * sooner the more of it the draft has right. Null: none */
+    size_t draft_count;               /* any number; tokens that the model does not have end the draft */
+} palmtop_request;
+
+/* Answers `count` requests (1 to the session's batch, at most 256, with at most 512 pictures in all) together, like
+ * palmtop_answer. Each answer is the same as if its request were answered alone. Boxes and masks are in pixels of the
+ * request's first picture. */
+palmtop_status palmtop_answer_requests(palmtop_session session, const palmtop_request *requests, size_t count,
+                                       const palmtop_answer_options *options, palmtop_result *result);
 
 /* Tasks with a fixed prompt wording. You may also use any other text as a prompt. */
 enum {
@@ -484,13 +507,13 @@ typedef struct palmtop_answer_info {
     const float *probabilities; /* the probability that the model gave to each token */
     size_t token_count;
     size_t object_count;        /* number of objects that the text locates */
-    uint32_t prompt_tokens;     /* including those of the picture */
+    uint32_t prompt_tokens;     /* including those of the pictures */
     int32_t stop;               /* PALMTOP_STOP_... */
     float likelihood;           /* the product of the probabilities, including that of the end */
-    uint32_t reserved;
+    uint32_t accepted_draft_tokens; /* tokens that the draft had right, and that took no step of their own */
 } palmtop_answer_info;
 
-/* Gets the answer to prompt number `answer`, counted from 0. Returns PALMTOP_NOT_FOUND if there is none. */
+/* Gets the answer to prompt or request number `answer`, counted from 0. Returns PALMTOP_NOT_FOUND if there is none. */
 palmtop_status palmtop_result_get_answer(palmtop_result result, size_t answer, palmtop_answer_info *info);
 
 typedef struct palmtop_object {
@@ -557,8 +580,9 @@ typedef struct palmtop_watch { uint64_t id; } palmtop_watch;
 typedef struct palmtop_watch_options {
     size_t size;
     const palmtop_session_options *session; /* threads, nice, cores, kv, isa, image_side, lazy_memory, on_thread_start.
-                                             * The questions determine batch, prompt_tokens and new_tokens, and no
-                                             * image_side is above 8192; null: the session's defaults */
+                                             * The questions determine batch, prompt_tokens, new_tokens, pictures and
+                                             * draft_tokens, and no image_side is above 8192; null: the session's
+                                             * defaults */
     uint32_t all_answers; /* 1: a record for every answer, not only for those that change something; 0 */
     uint32_t recording;   /* 1: frames come from a recording: rules go by their times, but budget and latencies count
                            * from the call of palmtop_watch_frame; 0 */

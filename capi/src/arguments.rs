@@ -194,6 +194,32 @@ pub(crate) unsafe fn text<'a>(name: impl Display, text: *const c_char) -> Result
     text.to_str().map_err(|_| Failure::argument(format!("{name} is not valid UTF-8")))
 }
 
+pub(crate) fn check_count(name: &str, count: usize, max: usize) -> Result<()> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(Failure::argument(format!("{count} {name}s, but {max} is the maximum")))
+}
+
+/// Values of the caller, behind each other.
+///
+/// # Safety
+/// `list` is null, or has `count` values, which do not change for `'a`. Any bytes are a valid `T`.
+pub(crate) unsafe fn list<'a, T>(
+    name: &'static str,
+    list: *const T,
+    count: usize,
+    max: usize,
+) -> Result<&'a [T]> {
+    check_count(name, count, max)?;
+    if count == 0 {
+        return Ok(&[]);
+    }
+    check_place(format_args!("the list of {name}s"), list)?;
+    // SAFETY: neither null nor misplaced as just checked; the rest is the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(list, count) })
+}
+
 /// Texts of the caller, one by one.
 ///
 /// # Safety
@@ -204,14 +230,39 @@ pub(crate) unsafe fn texts<'a>(
     count: usize,
     max: usize,
 ) -> Result<impl Iterator<Item = Result<&'a str>>> {
-    if count > max {
-        return Err(Failure::argument(format!("{count} {name}s, but {max} is the maximum")));
-    }
-    if count > 0 {
-        check_place(format_args!("the list of {name}s"), texts)?;
-    }
-    // SAFETY: `count` addresses stand there by the caller's promise, and each is a text.
-    Ok((0..count).map(move |i| unsafe { text(format_args!("{name} {i}"), *texts.add(i)) }))
+    // SAFETY: as this function's.
+    let texts = unsafe { list(name, texts, count, max)? };
+    // SAFETY: each is a text by the caller's promise.
+    Ok(texts.iter().enumerate().map(move |(i, &t)| unsafe { text(format_args!("{name} {i}"), t) }))
+}
+
+/// Structs of the caller, one by one. They stand behind each other as the caller's compiler puts them: all have the
+/// size of the first. What an older caller does not know has its default, as in [`options`].
+///
+/// # Safety
+/// `structs` is null, or `count` structs can be read there, each as far as the first one's size.
+pub(crate) unsafe fn structs<T: Versioned>(
+    name: &'static str,
+    structs: *const T,
+    count: usize,
+    max: usize,
+    default: T,
+) -> Result<impl Iterator<Item = Result<T>>> {
+    check_count(name, count, max)?;
+    // SAFETY: as this function's.
+    let step = if count > 0 { unsafe { stated(structs)? } } else { 0 };
+    Ok((0..count).map(move |i| {
+        let place = structs.wrapping_byte_add(i * step);
+        // SAFETY: there are `count` structs of `step` bytes by the caller's promise.
+        let bytes = unsafe { stated(place)? };
+        if bytes != step {
+            return Err(Failure::argument(format!(
+                "{name} {i} says that it has {bytes} bytes, the first one {step}: all of a list have the same size"
+            )));
+        }
+        // SAFETY: as just checked, it goes no further than that.
+        unsafe { required(place, default) }
+    }))
 }
 
 #[cfg(test)]
@@ -246,6 +297,25 @@ mod tests {
         assert_eq!(read(&[8]), None);
         assert_eq!(read(&[0]), None);
         assert_eq!(read(&[u64::MAX]), None);
+    }
+
+    #[test]
+    fn lists_of_other_versions_are_understood() {
+        // SAFETY: every array has as many structs as it says.
+        let read = |memory: &[u64], count| unsafe {
+            let list = structs("thing", memory.as_ptr().cast::<Grown>(), count, 2, DEFAULT).ok()?;
+            list.collect::<Result<Vec<_>>>().ok()
+        };
+        let grown = |size, a, b| Grown { size, a, b };
+        assert_eq!(read(&[16, 7, 16, 8], 2), Some(vec![grown(16, 7, 2), grown(16, 8, 2)]));
+        assert_eq!(read(&[24, 7, 3, 24, 8, 4], 2), Some(vec![grown(24, 7, 3), grown(24, 8, 4)]));
+        assert_eq!(read(&[32, 7, 3, 0, 32, 8, 4, 0], 2), Some(vec![grown(32, 7, 3), grown(32, 8, 4)]));
+        assert_eq!(read(&[32, 7, 3, 0, 32, 8, 4, 1], 2), None, "a field that we do not know is used");
+        assert_eq!(read(&[16, 7, 24, 8, 4], 2), None, "sizes differ");
+        assert_eq!(read(&[20, 7, 3, 20, 8, 4], 2), None, "the second is misaligned");
+        assert_eq!(read(&[8, 7], 1), None);
+        assert_eq!(read(&[16, 7, 16, 8, 16, 9], 3), None, "too many");
+        assert_eq!(read(&[], 0), Some(vec![]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use palmtop::tasks::{BoxRounding, Detection, Mask, ReadOptions};
-use palmtop::{Answer, Model, StopReason};
+use palmtop::{Answer, Model, Request, StopReason};
 
 use crate::arguments::{self, Versioned};
 use crate::failure::{Failure, PALMTOP_NOT_FOUND, PALMTOP_TOO_SMALL, Result, call, palmtop_status};
@@ -32,7 +32,7 @@ pub struct palmtop_answer_info {
     pub prompt_tokens: u32,
     pub stop: i32,
     pub likelihood: f32,
-    pub reserved: u32,
+    pub accepted_draft_tokens: u32,
 }
 
 // SAFETY: numbers and addresses, the first a `usize`.
@@ -103,12 +103,12 @@ unsafe impl Versioned for palmtop_mask {
 /// The answers of a call.
 pub(crate) struct ResultEntry {
     model: Arc<Model>,
-    /// Width and height of the picture.
-    picture: (u32, u32),
     answers: Vec<AnswerEntry>,
 }
 
 struct AnswerEntry {
+    /// Width and height of the first of the pictures that it is about.
+    picture: (u32, u32),
     tokens: Vec<u32>,
     probabilities: Vec<f32>,
     /// Ends with a zero.
@@ -116,6 +116,7 @@ struct AnswerEntry {
     objects: Vec<ObjectEntry>,
     prompt_tokens: u32,
     likelihood: f32,
+    accepted_draft_tokens: u32,
     stop: i32,
 }
 
@@ -126,19 +127,22 @@ struct ObjectEntry {
 }
 
 impl ResultEntry {
-    /// Copies answers about a picture.
-    pub fn new(model: Arc<Model>, answers: &[Answer], picture: (u32, u32)) -> Result<Self> {
-        let entry = |answer: &Answer| {
+    /// Copies answers to requests.
+    pub fn new(model: Arc<Model>, answers: &[Answer], requests: &[Request<'_>]) -> Result<Self> {
+        let entry = |(answer, request): (&Answer, &Request<'_>)| {
+            let picture = request.pictures.first().map_or((0, 0), |features| features.picture_size());
             // Masks are decoded when they are asked for.
             let read = model.read_answer(answer, picture, &ReadOptions::default())?;
             let object = |found: Detection| ObjectEntry { label: with_zero(&found.label), found };
             Ok(AnswerEntry {
+                picture,
                 tokens: answer.tokens.clone(),
                 probabilities: answer.probabilities.clone(),
                 text: with_zero(&answer.text),
                 objects: read.objects.into_iter().map(object).collect(),
                 prompt_tokens: answer.prompt_tokens as u32,
                 likelihood: answer.likelihood(),
+                accepted_draft_tokens: answer.accepted_draft_tokens as u32,
                 stop: match answer.stop {
                     StopReason::EndOfSequence => PALMTOP_STOP_END,
                     StopReason::TokenLimit => PALMTOP_STOP_LIMIT,
@@ -148,8 +152,8 @@ impl ResultEntry {
                 },
             })
         };
-        let answers = answers.iter().map(entry).collect::<Result<_>>()?;
-        Ok(Self { model, picture, answers })
+        let answers = answers.iter().zip(requests).map(entry).collect::<Result<_>>()?;
+        Ok(Self { model, answers })
     }
 
     fn answer(&self, index: usize) -> Result<&AnswerEntry> {
@@ -218,7 +222,7 @@ pub unsafe extern "C" fn palmtop_result_get_answer(
             prompt_tokens: entry.prompt_tokens,
             stop: entry.stop,
             likelihood: entry.likelihood,
-            reserved: 0,
+            accepted_draft_tokens: entry.accepted_draft_tokens,
         };
         // SAFETY: as this function's.
         unsafe { arguments::give(info, value) }
@@ -262,7 +266,7 @@ pub unsafe extern "C" fn palmtop_result_get_mask(
         }
         let pasted = result
             .model
-            .mask(found, result.picture, BoxRounding::default())?
+            .mask(found, result.answer(answer)?.picture, BoxRounding::default())?
             .ok_or_else(|| no_mask(found))?;
         // SAFETY: as this function's.
         unsafe { give_mask(&pasted, mask, pixels, bytes) }

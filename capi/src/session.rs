@@ -47,6 +47,8 @@ pub struct palmtop_session_options {
     pub thread_user: *mut c_void,
     pub isa: i32,
     pub lazy_memory: u32,
+    pub pictures: u32,
+    pub draft_tokens: u32,
 }
 
 // SAFETY: integers, addresses and a nullable function, the first a `usize`.
@@ -71,6 +73,8 @@ pub(crate) const DEFAULT_SESSION_OPTIONS: palmtop_session_options = palmtop_sess
     thread_user: std::ptr::null_mut(),
     isa: PALMTOP_ISA_DEFAULT,
     lazy_memory: 0,
+    pictures: 1,
+    draft_tokens: 0,
 };
 
 #[repr(C)]
@@ -129,6 +133,8 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
     limits.batch = options.batch as usize;
     limits.prompt_tokens = options.prompt_tokens as usize;
     limits.new_tokens = options.new_tokens as usize;
+    limits.pictures = options.pictures as usize;
+    limits.draft_tokens = options.draft_tokens as usize;
     limits.image_side = options.image_side as usize;
     limits.kv = match options.kv {
         PALMTOP_KV_AUTO => KvFormat::Auto,
@@ -175,19 +181,11 @@ impl OnStart {
 /// # Safety
 /// `options.cores` is null or has as many numbers as it says; the callback may be called on any thread with its user.
 pub(crate) unsafe fn hints(options: &palmtop_session_options) -> Result<ThreadHints> {
-    const CORES_MAX: u32 = 4096;
+    const CORES_MAX: usize = 4096;
     let mut hints = ThreadHints::default();
-    if options.core_count > 0 {
-        if options.cores.is_null() || !options.cores.is_aligned() || options.core_count > CORES_MAX {
-            let count = options.core_count;
-            return Err(Failure::argument(format!(
-                "the list of {count} cores is null, misaligned, or longer than {CORES_MAX}"
-            )));
-        }
-        // SAFETY: neither null nor misplaced, and so long by the caller's promise.
-        let cores = unsafe { std::slice::from_raw_parts(options.cores, options.core_count as usize) };
-        hints.cores = cores.iter().map(|&core| core as usize).collect();
-    }
+    // SAFETY: as this function's.
+    let cores = unsafe { arguments::list("core", options.cores, options.core_count as usize, CORES_MAX)? };
+    hints.cores = cores.iter().map(|&core| core as usize).collect();
     if options.nice != PALMTOP_NICE_AS_IT_IS {
         if !(-20..=19).contains(&options.nice) {
             return Err(Failure::argument(format!("{} is not a niceness: choose -20 to 19", options.nice)));

@@ -166,8 +166,11 @@ unsafe fn prepared(
     };
     // SAFETY: as this function's.
     let hints = unsafe { session::hints(&session)? };
+    let mut limits = session::limits(&session)?;
+    // A question is about one frame.
+    limits.pictures = 1;
     let how = FrameOptions { all_answers: options.all_answers != 0, recording: options.recording != 0 };
-    Ok((PreparedFrames::new(model, text, &session::limits(&session)?, how)?, hints))
+    Ok((PreparedFrames::new(model, text, &limits, how)?, hints))
 }
 
 /// # Safety

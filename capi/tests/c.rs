@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run};
 use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
-use palmtop::{Answer, CancelToken, GenerateOptions, Limits, Model, Session, ThreadHints};
+use palmtop::{
+    Answer, CancelToken, GenerateOptions, ImageFeatures, Limits, Model, Request, Session, ThreadHints,
+};
 use palmtop_convert::Options;
 use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, checkpoint, data, listing};
@@ -184,6 +186,68 @@ fn a_camera_is_watched_until_a_button_is_pressed() {
     assert!(said.contains(" frames answered, 0 late"), "{said}");
 }
 
+/// RGB frames, all unlike each other, one behind the other.
+fn noisy_film(frames: usize, width: u32, height: u32) -> Vec<u8> {
+    let bytes = frames * 3 * (width * height) as usize;
+    (0..bytes).map(|i| (i * i / 11 % 241 + i / 5000) as u8).collect()
+}
+
+/// The features of frames, each encoded anew.
+fn encoded(session: &mut Session, frames: &[Frame<'_>]) -> Vec<ImageFeatures> {
+    let encode = |frame: &Frame<'_>| {
+        let mut features = session.new_features().unwrap();
+        session.encode(*frame, &mut features, &GenerateOptions::default()).unwrap();
+        features
+    };
+    frames.iter().map(encode).collect()
+}
+
+fn rgb_frames(film: &[u8], width: u32, height: u32) -> Vec<Frame<'_>> {
+    let bytes = 3 * (width * height) as usize;
+    let frame = |pixels| Frame::packed(PixelFormat::Rgb, width, height, 3 * width as usize, pixels).unwrap();
+    film.chunks_exact(bytes).map(frame).collect()
+}
+
+#[test]
+fn a_film_is_asked_about_in_a_window() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.rgb");
+    let (width, height, count) = (64, 48, 3);
+    let film = noisy_film(6, width, height);
+    std::fs::write(&path, &film).unwrap();
+    let mut limits = Limits::default();
+    (limits.pictures, limits.draft_tokens, limits.new_tokens) = (count, 8, 64);
+    let mut session = Session::new(&Model::open(model()).unwrap(), &limits).unwrap();
+    let (mut expected, mut tokens, mut right) = (String::new(), 0, 0);
+    let mut last = Answer::default();
+    let frames = rgb_frames(&film, width, height);
+    for newest in 0..frames.len() {
+        let oldest = (newest + 1).saturating_sub(count);
+        // Here every frame of the window is encoded each time.
+        let features = encoded(&mut session, &frames[oldest..=newest]);
+        let pictures: Vec<&ImageFeatures> = features.iter().collect();
+        let mut ask = |draft: &[u32]| {
+            let request = Request { pictures: &pictures, prompt: "caption en", draft };
+            let (options, hear) =
+                (GenerateOptions::default(), &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(()));
+            session.answer_requests(&[request], &options, hear).unwrap()[0].clone()
+        };
+        let answer = ask(&[]);
+        right += ask(&last.tokens).accepted_draft_tokens;
+        tokens += answer.tokens.len();
+        expected += &format!("frames {oldest} to {newest}: {}\n", answer.text);
+        last = answer;
+    }
+    expected += &format!("6 frames, {tokens} tokens, {right} of them from drafts\n");
+    let arguments = [text(model()), text(&path), "64", "48", "3"];
+    everywhere(&example("film.c"), &[Way::Shared, Way::Sanitized], |program| {
+        assert_eq!(program.run(&arguments), expected, "{:?}", program.way);
+        let refused = program.command(&[text(model()), text(&path), "64", "48", "5000"]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("pictures of a prompt"));
+    });
+}
+
 /// The model that is part of the program, and a film for it: a bus, which then is not there any more.
 fn film(folder: &Path, day: usize, after: usize) -> (PathBuf, Vec<u8>, String, String) {
     let demo = crate_dir().join("../demo");
@@ -344,6 +408,50 @@ fn answers_about_raw_pixels_are_those_of_the_rust_library_to_the_bit() {
         let expected: String = answers(frame.turned(rotation), &prompts, 12).iter().map(bits).collect();
         assert_eq!(said, expected, "format {format}, {degrees} degrees");
     }
+}
+
+#[test]
+fn answers_about_several_pictures_are_those_of_the_rust_library_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.rgb");
+    let (width, height) = (90, 70);
+    let film = noisy_film(3, width, height);
+    std::fs::write(&path, &film).unwrap();
+    let model = Model::open(model()).unwrap();
+    let mut limits = Limits::default();
+    (limits.batch, limits.pictures, limits.draft_tokens, limits.new_tokens) = (3, 3, 4, 12);
+    let mut session = Session::new(&model, &limits).unwrap();
+    let mut frames = rgb_frames(&film, width, height);
+    frames[2] = frames[2].turned(Rotation::from_degrees(90).unwrap());
+    let features = encoded(&mut session, &frames);
+    let [a, b, c] = [&features[0], &features[1], &features[2]];
+    let pictures: [&[&ImageFeatures]; 3] = [&[a, b, c], &[c, a], &[b, b]];
+    let prompts = ["caption en", "detect cat", "caption en"];
+    let request = |i: usize| Request { pictures: pictures[i], prompt: prompts[i], draft: &[] };
+    let mut ask = |requests: &[Request<'_>]| {
+        let (options, hear) =
+            (GenerateOptions::default(), &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(()));
+        session.answer_requests(requests, &options, hear).unwrap().to_vec()
+    };
+    let plain = ask(&[request(0), request(1), request(2)]);
+    let drafts: [&[u32]; 3] = [&plain[0].tokens, &[1, 2, 3, u32::MAX], &plain[2].tokens[..3]];
+    let drafted = ask(&[0, 1, 2].map(|i| Request { draft: drafts[i], ..request(i) }));
+    let right = [0, 1, 2].map(|i| drafted[i].accepted_draft_tokens);
+    assert!(right[0] > 5 && right[1] == 0 && right[2] > 0 && right[2] <= 3, "{right:?}");
+    let single = bits(&ask(&[Request { pictures: &[c], ..request(1) }])[0]);
+    let all: String = plain.iter().map(bits).collect();
+    let expected = format!(
+        "{}\n{all}{all}{}\n{}\n{}\n{single}{single}ok\n",
+        model.plan(&limits).unwrap().session_bytes(),
+        right[0],
+        right[1],
+        right[2]
+    );
+    let source = test_program("several.c");
+    everywhere(&source, &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let said = program.run(&[text(self::model()), text(&path), "90", "70"]);
+        assert_eq!(said, expected, "{:?}", program.way);
+    });
 }
 
 /// The program `palmtop` beside this test, if the workspace has been built as a whole.

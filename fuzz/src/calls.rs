@@ -180,7 +180,7 @@ impl World {
     fn step(&mut self, bytes: &mut Bytes, path: &CString) -> i32 {
         // SAFETY, for all of this function: every address is null, or that of memory of ours as large as is said; sizes
         // in structs are lied about only where the library refuses them before it looks further.
-        match bytes.byte() % 28 {
+        match bytes.byte() % 31 {
             0 => {
                 let mut model = palmtop_model::default();
                 let kind = bytes.byte();
@@ -210,13 +210,15 @@ impl World {
                 unsafe { palmtop_session_options_init(&mut options, size_of::<palmtop_session_options>()) };
                 (options.batch, options.new_tokens, options.threads) =
                     (2, 4, 1 + u32::from(bytes.byte() % 2));
-                options.image_side = 4096;
+                (options.image_side, options.pictures, options.draft_tokens) = (4096, 2, 3);
                 let lie = u32::from(bytes.byte());
                 match lie {
                     255 => options.batch = bytes.number(),
                     254 => options.prompt_tokens = bytes.number() % 5000,
                     253 => options.new_tokens = bytes.number() % 5000,
                     252 => options.image_side = bytes.number(),
+                    246 => options.pictures = bytes.number(),
+                    245 => options.draft_tokens = bytes.number(),
                     251 => options.kv = bytes.number() as i32,
                     248 => options.isa = bytes.number() as i32,
                     247 => options.isa = i32::from(bytes.byte() % 16),
@@ -314,6 +316,7 @@ impl World {
             23 => self.new_watch(bytes),
             24 | 25 => self.watch_frame(bytes),
             26 => self.watch(bytes),
+            27..=29 => self.answer_requests(bytes),
             _ => {
                 let id = self.features.pick(bytes);
                 let (mut width, mut height) = (7, 7);
@@ -344,7 +347,7 @@ impl World {
                 _ => palmtop_encode_pixels(handles.0, handles.1, &pixels, options),
             }
         };
-        self.used(status, session, features);
+        self.used(status, session, &[features]);
         self.done.0 += usize::from(status == PALMTOP_OK);
         status
     }
@@ -481,24 +484,8 @@ impl World {
 
     fn answer(&mut self, bytes: &mut Bytes) -> i32 {
         let (session, features) = (self.sessions.pick(bytes), self.features.pick(bytes));
-        // SAFETY: an empty struct of numbers and addresses.
-        let mut options: palmtop_answer_options = unsafe { std::mem::zeroed() };
-        // SAFETY: the struct is as large as is said.
-        unsafe { palmtop_answer_options_init(&mut options, size_of::<palmtop_answer_options>()) };
-        options.max_new_tokens = bytes.one_of(&[0, 0, 1, 2, 4, 5, u32::MAX]);
-        options.temperature = bytes.one_of(&[0.0, 0.0, 0.7, 1e-30, 1e30, -1.0, f32::NAN, f32::INFINITY]);
-        options.top_p = bytes.one_of(&[0.0, 0.0, 0.9, 1e-30, 2.0, -1.0, f32::NAN]);
-        options.top_k = bytes.size();
-        options.ignore_end = u32::from(bytes.byte() & 1);
-        if bytes.byte() > 200 {
-            options.grammar.id = self.grammars.pick(bytes);
-        }
-        if bytes.byte() > 240 {
-            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
-        }
-        let mut left = i32::from(bytes.byte());
-        options.on_piece = Some(on_piece);
-        options.piece_user = (&raw mut left).cast();
+        let mut left = 0;
+        let options = self.answer_options(bytes, &mut left);
         let texts = [text(bytes), text(bytes), text(bytes)];
         let count = usize::from(bytes.byte() % 4);
         let mut result = palmtop_result::default();
@@ -514,6 +501,80 @@ impl World {
                 place,
             )
         };
+        self.answered(status, result, &options, session, &[features]);
+        status
+    }
+
+    fn answer_requests(&mut self, bytes: &mut Bytes) -> i32 {
+        let session = self.sessions.pick(bytes);
+        let mut left = 0;
+        let options = self.answer_options(bytes, &mut left);
+        let mut features = Vec::new();
+        let mut parts = [(0, 0); 3];
+        let count = usize::from(bytes.byte() % 4);
+        for part in &mut parts[..count] {
+            *part = (features.len(), bytes.one_of(&[1, 1, 2, 2, 3, 0]));
+            features.extend((0..part.1).map(|_| self.features.pick(bytes)));
+        }
+        let pictures: Vec<_> = features.iter().map(|&id| palmtop_features { id }).collect();
+        let draft: [u32; 4] = std::array::from_fn(|_| bytes.size());
+        let requests = parts.map(|(first, picture_count)| palmtop_request {
+            size: bytes.one_of(&[size_of::<palmtop_request>(), size_of::<palmtop_request>(), 0]),
+            prompt: text(bytes),
+            pictures: if bytes.byte() > 250 { null() } else { pictures.as_ptr().wrapping_add(first) },
+            picture_count,
+            draft: if bytes.byte() > 250 { null() } else { draft.as_ptr() },
+            draft_count: usize::from(bytes.byte() % 5),
+        });
+        let mut result = palmtop_result::default();
+        let place = if bytes.byte() > 200 { null_mut() } else { &raw mut result };
+        // SAFETY: three requests, whose lists are as long as they say; a size of zero is refused; the callback's number
+        // lives until the call returns.
+        let status = unsafe {
+            palmtop_answer_requests(
+                palmtop_session { id: session },
+                requests.as_ptr(),
+                count,
+                &options,
+                place,
+            )
+        };
+        self.answered(status, result, &options, session, &features);
+        status
+    }
+
+    /// How to answer. `left` are pieces until the callback ends the answer.
+    fn answer_options(&mut self, bytes: &mut Bytes, left: &mut i32) -> palmtop_answer_options {
+        // SAFETY: an empty struct of numbers and addresses.
+        let mut options: palmtop_answer_options = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is as large as is said.
+        unsafe { palmtop_answer_options_init(&mut options, size_of::<palmtop_answer_options>()) };
+        options.max_new_tokens = bytes.one_of(&[0, 0, 1, 2, 4, 5, u32::MAX]);
+        options.temperature = bytes.one_of(&[0.0, 0.0, 0.7, 1e-30, 1e30, -1.0, f32::NAN, f32::INFINITY]);
+        options.top_p = bytes.one_of(&[0.0, 0.0, 0.9, 1e-30, 2.0, -1.0, f32::NAN]);
+        options.top_k = bytes.size();
+        options.ignore_end = u32::from(bytes.byte() & 1);
+        if bytes.byte() > 200 {
+            options.grammar.id = self.grammars.pick(bytes);
+        }
+        if bytes.byte() > 240 {
+            options.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
+        }
+        *left = i32::from(bytes.byte());
+        options.on_piece = Some(on_piece);
+        options.piece_user = (left as *mut i32).cast();
+        options
+    }
+
+    /// After a question.
+    fn answered(
+        &mut self,
+        status: i32,
+        result: palmtop_result,
+        options: &palmtop_answer_options,
+        session: u64,
+        features: &[u64],
+    ) {
         if result.id != 0 {
             assert!([PALMTOP_OK, PALMTOP_CANCELLED, PALMTOP_DEADLINE].contains(&status));
             self.results.made(PALMTOP_OK, result.id);
@@ -522,12 +583,12 @@ impl World {
         if options.grammar.id == 0 || self.grammars.live.contains(&options.grammar.id) {
             self.used(status, session, features);
         }
-        status
     }
 
     /// After a call with a session and features.
-    fn used(&self, status: i32, session: u64, features: u64) {
-        let lives = self.sessions.live.contains(&session) && self.features.live.contains(&features);
+    fn used(&self, status: i32, session: u64, features: &[u64]) {
+        let lives = self.sessions.live.contains(&session)
+            && features.iter().all(|id| self.features.live.contains(id));
         assert!(status != PALMTOP_OK || lives);
         assert!(status != PALMTOP_INVALID_HANDLE || !lives);
     }

@@ -11,8 +11,9 @@
 #define NATIVE(type, name) JNIEXPORT type JNICALL Java_dev_palmtop_Palmtop_##name
 #define CLASS "dev/palmtop/Palmtop$"
 
-/* Maximum number of prompts in a call. */
-#define PROMPTS_MAX 256
+/* Maximum number of requests in a call, and of pictures of all of them. */
+#define REQUESTS_MAX 256
+#define PICTURES_MAX 512
 
 static jbyteArray new_bytes(JNIEnv *env, const char *text, size_t length) {
     jbyteArray array = (*env)->NewByteArray(env, (jsize)length);
@@ -81,12 +82,12 @@ NATIVE(void, freeModel)(JNIEnv *env, jclass class, jlong model) {
     check(env, palmtop_model_free(to_model(model)));
 }
 
-/* The seven numbers of SessionOptions. */
+/* The nine numbers of SessionOptions. */
 static palmtop_session_options to_options(JNIEnv *env, jintArray array) {
     palmtop_session_options options;
-    jint numbers[7];
+    jint numbers[9];
     palmtop_session_options_init(&options, sizeof options);
-    (*env)->GetIntArrayRegion(env, array, 0, 7, numbers);
+    (*env)->GetIntArrayRegion(env, array, 0, 9, numbers);
     options.batch = (uint32_t)numbers[0];
     options.prompt_tokens = (uint32_t)numbers[1];
     options.new_tokens = (uint32_t)numbers[2];
@@ -94,6 +95,8 @@ static palmtop_session_options to_options(JNIEnv *env, jintArray array) {
     options.kv = numbers[4];
     options.threads = (uint32_t)numbers[5];
     options.nice = numbers[6];
+    options.pictures = (uint32_t)numbers[7];
+    options.draft_tokens = (uint32_t)numbers[8];
     return options;
 }
 
@@ -295,7 +298,7 @@ static jobjectArray new_detections(JNIEnv *env, const struct source *from, size_
 static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index) {
     const struct source from = {result, index, {0}};
     palmtop_answer_info info = {0};
-    jvalue arguments[7];
+    jvalue arguments[8];
     jintArray tokens;
     jfloatArray probabilities;
     jobjectArray objects;
@@ -313,8 +316,9 @@ static jobject new_answer(JNIEnv *env, palmtop_result result, size_t index) {
     arguments[3].i = info.stop;
     arguments[4].i = (jint)info.prompt_tokens;
     arguments[5].f = info.likelihood;
-    arguments[6].l = objects;
-    return new_object(env, CLASS "Answer", "([B[I[FIIF[L" CLASS "Detection;)V", arguments);
+    arguments[6].i = (jint)info.accepted_draft_tokens;
+    arguments[7].l = objects;
+    return new_object(env, CLASS "Answer", "([B[I[FIIFI[L" CLASS "Detection;)V", arguments);
 }
 
 /* All answers of a result. */
@@ -335,15 +339,63 @@ static jobjectArray new_answers(JNIEnv *env, palmtop_result result) {
     return array;
 }
 
-NATIVE(jobjectArray, ask)(JNIEnv *env, jclass class, jlong session, jlong features, jobjectArray prompts, jintArray numbers,
-                          jfloatArray fractions, jlongArray longs, jobject listener) {
+/* Requests as the library takes them, with what their lists lie in. */
+struct asked {
+    palmtop_request requests[REQUESTS_MAX];
+    palmtop_features pictures[PICTURES_MAX];
+    jbyteArray prompts[REQUESTS_MAX];
+    jint *drafts;
+};
+
+/* Fills in requests: of each its prompt, and how many of the pictures and of the tokens of drafts are its own. Where there
+ * are more than there is room for, none are: the library refuses their number, and looks no further. */
+static void to_requests(JNIEnv *env, struct asked *asked, jobjectArray prompts, jintArray counts, jlongArray features,
+                        jintArray drafts) {
+    jsize i, count = (*env)->GetArrayLength(env, prompts), pictures = (*env)->GetArrayLength(env, features);
+    jlong ids[PICTURES_MAX];
+    jint n[2 * REQUESTS_MAX];
+    size_t first_picture = 0, first_token = 0;
+    asked->drafts = (*env)->GetIntArrayElements(env, drafts, NULL);
+    if (count > REQUESTS_MAX) return;
+    memset(asked->requests, 0, sizeof asked->requests);
+    (*env)->GetIntArrayRegion(env, counts, 0, 2 * count, n);
+    if (pictures <= PICTURES_MAX) {
+        (*env)->GetLongArrayRegion(env, features, 0, pictures, ids);
+        for (i = 0; i < pictures; i++) asked->pictures[i] = to_features(ids[i]);
+    }
+    for (i = 0; i < count; i++) {
+        palmtop_request *request = &asked->requests[i];
+        asked->prompts[i] = (*env)->GetObjectArrayElement(env, prompts, i);
+        request->size = sizeof *request;
+        request->prompt = (const char *)(*env)->GetByteArrayElements(env, asked->prompts[i], NULL);
+        request->picture_count = (size_t)n[2 * i];
+        request->draft_count = asked->drafts == NULL ? 0 : (size_t)n[2 * i + 1];
+        if (pictures <= PICTURES_MAX) request->pictures = asked->pictures + first_picture;
+        if (request->draft_count > 0) request->draft = (const uint32_t *)asked->drafts + first_token;
+        first_picture += request->picture_count;
+        first_token += request->draft_count;
+    }
+}
+
+static void free_requests(JNIEnv *env, struct asked *asked, jsize count, jintArray drafts) {
+    jsize i;
+    for (i = 0; i < count && count <= REQUESTS_MAX; i++) {
+        jbyte *prompt = (jbyte *)asked->requests[i].prompt;
+        if (prompt != NULL) (*env)->ReleaseByteArrayElements(env, asked->prompts[i], prompt, JNI_ABORT);
+        (*env)->DeleteLocalRef(env, asked->prompts[i]);
+    }
+    if (asked->drafts != NULL) (*env)->ReleaseIntArrayElements(env, drafts, asked->drafts, JNI_ABORT);
+}
+
+NATIVE(jobjectArray, ask)(JNIEnv *env, jclass class, jlong session, jobjectArray prompts, jintArray counts,
+                          jlongArray features, jintArray drafts, jintArray numbers, jfloatArray fractions, jlongArray longs,
+                          jobject listener) {
     palmtop_answer_options options;
     palmtop_result result = {0};
     palmtop_status status;
     struct hearing hearing = {env, listener, NULL};
-    jsize i, count = (*env)->GetArrayLength(env, prompts);
-    jbyteArray arrays[PROMPTS_MAX];
-    const char *texts[PROMPTS_MAX];
+    struct asked asked;
+    jsize count = (*env)->GetArrayLength(env, prompts);
     jint n[2];
     jfloat f[2];
     jlong l[2];
@@ -366,21 +418,10 @@ NATIVE(jobjectArray, ask)(JNIEnv *env, jclass class, jlong session, jlong featur
         options.on_piece = hear;
         options.piece_user = &hearing;
     }
-    /* More than that is refused by the library, which then looks at none of them. */
-    if (count <= PROMPTS_MAX) {
-        if ((*env)->EnsureLocalCapacity(env, count + 16) != 0) return NULL;
-        for (i = 0; i < count; i++) {
-            arrays[i] = (*env)->GetObjectArrayElement(env, prompts, i);
-            texts[i] = (const char *)(*env)->GetByteArrayElements(env, arrays[i], NULL);
-        }
-    }
-    status = palmtop_answer(to_session(session), to_features(features), texts, (size_t)count, &options, &result);
-    if (count <= PROMPTS_MAX) {
-        for (i = 0; i < count; i++) {
-            if (texts[i] != NULL) (*env)->ReleaseByteArrayElements(env, arrays[i], (jbyte *)texts[i], JNI_ABORT);
-            (*env)->DeleteLocalRef(env, arrays[i]);
-        }
-    }
+    if ((*env)->EnsureLocalCapacity(env, REQUESTS_MAX + 16) != 0) return NULL;
+    to_requests(env, &asked, prompts, counts, features, drafts);
+    status = palmtop_answer_requests(to_session(session), asked.requests, (size_t)count, &options, &result);
+    free_requests(env, &asked, count, drafts);
     check(env, status);
     if (status == PALMTOP_OK && !(*env)->ExceptionCheck(env)) answers = new_answers(env, result);
     if (result.id != 0) palmtop_result_free(result);

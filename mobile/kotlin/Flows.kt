@@ -20,11 +20,17 @@ fun Palmtop.Session.pieces(
     features: Palmtop.Features,
     prompt: String,
     options: Palmtop.AnswerOptions = Palmtop.AnswerOptions(),
+): Flow<String> = pieces(Palmtop.Request(prompt, features), options)
+
+/** The same of a request, which may be about several pictures, and have a draft. */
+fun Palmtop.Session.pieces(
+    request: Palmtop.Request,
+    options: Palmtop.AnswerOptions = Palmtop.AnswerOptions(),
 ): Flow<String> = callbackFlow {
     val worker = thread(name = "palmtop-answer") {
         try {
             options.onPiece = Palmtop.PieceListener { _, text -> trySend(text).isSuccess }
-            answer(features, options, prompt)
+            answer(options, request)
             close()
         } catch (error: Throwable) {
             close(error.takeUnless { it is Palmtop.Error && it.status == Palmtop.CANCELLED })

@@ -19,6 +19,9 @@ fun main(arguments: Array<String>) = runBlocking {
                 val answer = session.answer(features, Palmtop.AnswerOptions(), "caption en")[0].text
                 check(session.pieces(features, "caption en").toList().joinToString("") == answer) { "pieces" }
 
+                val request = Palmtop.Request("caption en", features).apply { draft = intArrayOf(5, 7) }
+                check(session.pieces(request).toList().joinToString("") == answer) { "pieces of a request" }
+
                 // Whenever the collection ends, the session can be used at once.
                 check(answer.startsWith(session.pieces(features, "caption en").first())) { "the first piece" }
                 for (millis in 0L..20L) {

@@ -5,6 +5,7 @@ import dev.palmtop.Palmtop.Features;
 import dev.palmtop.Palmtop.Model;
 import dev.palmtop.Palmtop.Plane;
 import dev.palmtop.Palmtop.Record;
+import dev.palmtop.Palmtop.Request;
 import dev.palmtop.Palmtop.Session;
 import dev.palmtop.Palmtop.SessionOptions;
 import dev.palmtop.Palmtop.Watch;
@@ -39,6 +40,10 @@ public final class PalmtopTest {
             return;
         }
         throw new AssertionError("not refused");
+    }
+
+    static boolean same(Answer a, Answer b) {
+        return Arrays.equals(a.tokens, b.tokens) && Arrays.equals(a.probabilities, b.probabilities) && a.text.equals(b.text);
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -149,6 +154,43 @@ public final class PalmtopTest {
             String[] many = new String[1000];
             Arrays.fill(many, "a");
             refused(Palmtop.INVALID_ARGUMENT, () -> session.answer(features, greedy, many));
+
+            // Several pictures, in their order, and drafts, which change nothing but the time.
+            SessionOptions wide = new SessionOptions();
+            wide.batch = 2;
+            wide.newTokens = 40;
+            long bytes = model.plan(wide).sessionBytes;
+            wide.pictures = 3;
+            wide.draftTokens = 4;
+            check(model.plan(wide).sessionBytes > bytes, "what several pictures take");
+            try (Session film = model.session(wide); Features first = model.features(); Features second = model.features()) {
+                film.encode(first, picture, 0);
+                film.encode(second, Palmtop.GREY, width, height, 0, 0, 0, new Plane(luma, width, 1));
+                Answer plain = film.answer(greedy, new Request("caption en", first, second)).get(0);
+                check(plain.acceptedDraftTokens == 0 && plain.tokens.length > 5, "no draft");
+                Answer turned = film.answer(greedy, new Request("caption en", second, first)).get(0);
+                check(!Arrays.equals(plain.probabilities, turned.probabilities), "pictures have an order");
+                Request drafted = new Request("caption en", first, second), single = new Request("caption en", first);
+                drafted.draft = plain.tokens;
+                List<Answer> both = film.answer(greedy, drafted, single);
+                check(same(both.get(0), plain) && both.get(0).acceptedDraftTokens > 5, "a draft that is right");
+                check(same(both.get(1), answers.get(0)), "one picture");
+                drafted.draft = new int[] {-1, 3};
+                single.draft = Arrays.copyOf(answers.get(0).tokens, 2);
+                both = film.answer(greedy, drafted, single);
+                check(same(both.get(0), plain) && both.get(0).acceptedDraftTokens == 0, "a draft that is wrong");
+                check(same(both.get(1), answers.get(0)) && both.get(1).acceptedDraftTokens > 0, "the beginning of a draft");
+                Features[] copies = new Features[300];
+                Arrays.fill(copies, first);
+                refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, new Request("a")));
+                refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, new Request("a", copies)));
+                refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, new Request("a", copies), new Request("a", copies)));
+                refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, new Request[0]));
+                Request[] too = new Request[300];
+                Arrays.fill(too, single);
+                refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, too));
+                refused(Palmtop.INVALID_ARGUMENT, () -> session.answer(greedy, new Request("a", first, second)));
+            }
 
             // A watch: its records are answers of the session, under the names of the questions.
             String questions = "max_new_tokens = 40\n[[question]]\nname = 'Größe 😀'\ncaption = 'en'\n"

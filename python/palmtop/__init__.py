@@ -11,6 +11,9 @@
     found = session.detect(features, "cat", "dog")
     print(found.labels, found.boxes)                        # names, and float32 [n, 4]: x_min, y_min, x_max, y_max
 
+A prompt can be about several pictures, as about frames of a film: model.session(pictures=8), and a list of features, or
+Frames, which keeps the last ones.
+
 A Watch asks the same questions of a camera's frames again and again, and only when something in them changes.
 
 Any number of threads may use a model. Only one thread at a time may use a session; otherwise the call raises Busy. The
@@ -22,8 +25,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Deque, Iterator, List, Optional, Sequence, Tuple, Union, overload
 
 import numpy as np
 
@@ -33,18 +37,25 @@ from ._pixels import pixels_or_file
 from ._pull import pull
 from ._watch import AnswerRecord, Counts, EventRecord, Record, Watch
 
+#: The features of one picture, or of several in the order in which the decoder sees them.
+Pictures = Union["Features", Sequence["Features"]]
+#: What an answer may turn out to be: another answer, or its tokens.
+Draft = Union["Answer", Sequence[int], np.ndarray]
+
 __all__ = [
-    "Answer", "AnswerRecord", "Busy", "Cancelled", "Counts", "DeadlinePassed", "Error", "EventRecord", "Features", "Model",
-    "Plan", "Record", "Session", "Timings", "Watch", "__version__", "pull",
+    "Answer", "AnswerRecord", "Busy", "Cancelled", "Counts", "DeadlinePassed", "Error", "EventRecord", "Features", "Frames",
+    "Model", "Plan", "Record", "Request", "Session", "Timings", "Watch", "__version__", "pull",
 ]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes that a session allocates, and bytes of the weights, which are mapped from the file and shared."""
+    """Bytes that a session allocates, features of one picture included; bytes of the weights, which are mapped from the file
+    and shared; and bytes of the features of each picture."""
 
     session_bytes: int
     weights_bytes: int
+    features_bytes: int
 
 
 @dataclass(frozen=True)
@@ -103,12 +114,15 @@ class Model:
         batch: int = 1,
         prompt_tokens: int = 256,
         new_tokens: int = 256,
+        pictures: int = 1,
+        draft_tokens: int = 0,
         image_side: int = 16384,
         kv: str = "auto",
         threads: Optional[int] = None,
     ) -> Plan:
         """The memory that a session with these limits would take. Creates no session."""
-        return Plan(*self._native.plan((batch, prompt_tokens, new_tokens, image_side, kv, threads, None, True)))
+        tokens = (batch, prompt_tokens, new_tokens, pictures, draft_tokens)
+        return Plan(*self._native.plan((*tokens, image_side, kv, threads, None, True)))
 
     def session(
         self,
@@ -116,6 +130,8 @@ class Model:
         batch: int = 1,
         prompt_tokens: int = 256,
         new_tokens: int = 256,
+        pictures: int = 1,
+        draft_tokens: int = 0,
         image_side: int = 16384,
         kv: str = "auto",
         threads: Optional[int] = None,
@@ -124,13 +140,15 @@ class Model:
         cores: Sequence[int] = (),
         nice: Optional[int] = None,
     ) -> "Session":
-        """Creates a session that answers up to `batch` prompts together. `kv` is the format of the KV cache: auto, f32,
+        """Creates a session that answers up to `batch` prompts together, each about up to `pictures` pictures. Up to
+        `draft_tokens` tokens of a draft are checked in one step. `kv` is the format of the KV cache: auto, f32,
         f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
         PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. The session writes to every page of
         its memory, so that the system provides it now, unless `lazy_memory` is true. `cores` and `nice` are requests for
         the threads that the session starts; the system may refuse them."""
-        wanted = (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa, lazy_memory)
-        return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice))
+        tokens = (batch, prompt_tokens, new_tokens, pictures, draft_tokens)
+        wanted = (*tokens, image_side, kv, threads, isa, lazy_memory)
+        return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice), pictures)
 
 
 class Features:
@@ -148,7 +166,7 @@ class Features:
 
 @dataclass
 class Answer:
-    """An answer, and the objects that it locates, in pixels of the upright picture."""
+    """An answer, and the objects that it locates, in pixels of the upright picture; of several, the first."""
 
     text: str
     tokens: np.ndarray  #: uint32 [tokens]
@@ -156,6 +174,7 @@ class Answer:
     stop: str  #: end, limit, callback, cancelled or deadline
     prompt_tokens: int
     likelihood: float
+    accepted_draft_tokens: int  #: tokens that the draft had right, and that took no step of their own
     labels: List[str]  #: one per object
     scores: np.ndarray  #: float32 [objects], likelihood of the label; NaN if there is no label
     boxes: np.ndarray  #: float32 [objects, 4]: x_min, y_min, x_max, y_max
@@ -182,8 +201,23 @@ class Answer:
         )
 
 
-def _answer(raw: _palmtop._Answered, picture_size: Tuple[int, int]) -> Answer:
-    text, tokens, probabilities, stop, prompt_tokens, likelihood, objects = raw
+@dataclass(frozen=True)
+class Request:
+    """A prompt, and the pictures that it is about. The answer is the one without `draft`, bit for bit; it comes sooner, the
+    more of it the draft has right."""
+
+    features: Pictures
+    prompt: str
+    draft: Draft = ()
+
+    def _native(self) -> _palmtop._Asked:
+        features = [self.features] if isinstance(self.features, Features) else self.features
+        draft = self.draft.tokens if isinstance(self.draft, Answer) else self.draft
+        return [one._native for one in features], self.prompt, [int(token) for token in draft]
+
+
+def _answer(raw: _palmtop._Answered) -> Answer:
+    text, tokens, probabilities, stop, prompt_tokens, likelihood, accepted_draft_tokens, picture_size, objects = raw
     width, height = picture_size
     masks = None
     if any(mask is not None for *_, mask in objects):
@@ -199,6 +233,7 @@ def _answer(raw: _palmtop._Answered, picture_size: Tuple[int, int]) -> Answer:
         stop=stop,
         prompt_tokens=prompt_tokens,
         likelihood=likelihood,
+        accepted_draft_tokens=accepted_draft_tokens,
         labels=[label for label, *_ in objects],
         scores=np.array([np.nan if score is None else score for _, score, *_ in objects], dtype=np.float32),
         boxes=np.array([box for _, _, box, *_ in objects], dtype=np.float32).reshape(-1, 4),
@@ -211,8 +246,9 @@ def _answer(raw: _palmtop._Answered, picture_size: Tuple[int, int]) -> Answer:
 class Session:
     """The memory and the threads that compute answers, for one call at a time."""
 
-    def __init__(self, model: Model, native: _palmtop.Session):
+    def __init__(self, model: Model, native: _palmtop.Session, pictures: int):
         self.model = model
+        self.pictures = pictures  #: maximum number of pictures of a prompt
         self._native = native
 
     def encode(self, picture: Any, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None) -> Features:
@@ -231,9 +267,10 @@ class Session:
 
     def answer(
         self,
-        features: Features,
+        features: Pictures,
         prompt: str,
         *,
+        draft: Draft = (),
         max_new_tokens: Optional[int] = None,
         temperature: float = 0.0,
         top_k: int = 0,
@@ -243,19 +280,25 @@ class Session:
         timeout: Optional[float] = None,
         on_piece: Optional[Callable[[int, str], Any]] = None,
     ) -> Answer:
-        """Answers a prompt. If you pass `choices`, the answer is one of them. `on_piece(prompt, text)` receives the
+        """Answers a prompt about a picture, or about several in their order: a list of features, or Frames. If you pass
+        `choices`, the answer is one of them. `draft` is what it may turn out to be, such as the last answer about the same
+        scene: see Request. `on_piece(prompt, text)` receives the
         answer piece by piece as it is generated; return True from it to end the answer. If the call is cancelled or
         `timeout` passes after the first token, it returns the partial answer, and `stop` says so; before the first
         token it raises."""
-        return self.answers(
-            features, [prompt], max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-            seed=seed, choices=choices, timeout=timeout, on_piece=on_piece,
+        return self.answer_requests(
+            [Request(features, prompt, draft)], max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
+            top_p=top_p, seed=seed, choices=choices, timeout=timeout, on_piece=on_piece,
         )[0]
 
-    def answers(
+    def answers(self, features: Pictures, prompts: Sequence[str], **options: Any) -> List[Answer]:
+        """Answers up to `batch` prompts about a picture, or about the same pictures, together; each answer is the same as if
+        asked alone. The options are those of answer_requests()."""
+        return self.answer_requests([Request(features, prompt) for prompt in prompts], **options)
+
+    def answer_requests(
         self,
-        features: Features,
-        prompts: Sequence[str],
+        requests: Sequence[Request],
         *,
         max_new_tokens: Optional[int] = None,
         temperature: float = 0.0,
@@ -266,25 +309,23 @@ class Session:
         timeout: Optional[float] = None,
         on_piece: Optional[Callable[[int, str], Any]] = None,
     ) -> List[Answer]:
-        """Answers up to `batch` prompts about a picture together; each answer is the same as if asked alone. See
-        answer()."""
+        """Answers up to `batch` requests, each about pictures of its own, together; each answer is the same as if asked alone.
+        The options are those of answer()."""
         sampling = (temperature, top_k, top_p, seed)
         choices = None if choices is None else list(choices)
-        raw = self._native.answer(
-            features._native, list(prompts), max_new_tokens, sampling, choices, timeout, on_piece
-        )
-        size = features.picture_size
-        return [_answer(one, size) for one in raw]
+        asked = [request._native() for request in requests]
+        raw = self._native.answer(asked, max_new_tokens, sampling, choices, timeout, on_piece)
+        return [_answer(one) for one in raw]
 
-    def detect(self, features: Features, *labels: str, **options: Any) -> Answer:
+    def detect(self, features: Pictures, *labels: str, **options: Any) -> Answer:
         """Asks for the boxes of objects."""
         return self.answer(features, _palmtop.object_prompt(False, list(labels)), **options)
 
-    def segment(self, features: Features, *labels: str, **options: Any) -> Answer:
+    def segment(self, features: Pictures, *labels: str, **options: Any) -> Answer:
         """Asks for the boxes and masks of objects."""
         return self.answer(features, _palmtop.object_prompt(True, list(labels)), **options)
 
-    def stream(self, features: Features, prompt: str, **options: Any) -> Iterator[str]:
+    def stream(self, features: Pictures, prompt: str, **options: Any) -> Iterator[str]:
         """Yields the answer piece by piece. A thread of its own computes it; closing the generator ends it."""
         pieces: queue.SimpleQueue = queue.SimpleQueue()
         over = threading.Event()
@@ -324,3 +365,47 @@ class Session:
     def timings(self) -> Timings:
         """The time that the last calls took."""
         return Timings(*self._native.timings())
+
+
+class Frames(Sequence[Features]):
+    """The last frames of a film or a camera, oldest first, to be asked about together:
+
+        session = model.session(pictures=8, draft_tokens=8)
+        frames, answer = palmtop.Frames(session), ()
+        for frame in camera:
+            frames.push(frame, format="bgr")
+            answer = session.answer(frames, "caption en", draft=answer)
+
+    Each frame is encoded once, when it comes, and its features are kept for as long as it is one of the last `count`: by
+    default as many as the session has room for in a prompt. One thread at a time may use them, as the session."""
+
+    def __init__(self, session: Session, count: Optional[int] = None):
+        count = session.pictures if count is None else count
+        if not 1 <= count <= session.pictures:
+            raise ValueError(f"{count} frames, but the session takes 1 to {session.pictures} pictures in a prompt")
+        self.session = session
+        self.count = count  #: maximum number of frames
+        self._last: Deque[Features] = deque(maxlen=count)
+
+    def push(
+        self, frame: Any, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None
+    ) -> Features:
+        """Encodes the next frame, as Session.encode() does, and forgets the oldest one if there are more than `count`. If it
+        raises, the frames are as they were."""
+        features = self.session.encode(frame, format=format, rotation=rotation, timeout=timeout)
+        self._last.append(features)
+        return features
+
+    def clear(self) -> None:
+        """Forgets all frames, as when a film is cut."""
+        self._last.clear()
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    @overload
+    def __getitem__(self, index: int) -> Features: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Features]: ...
+    def __getitem__(self, index: Union[int, slice]) -> Union[Features, Sequence[Features]]:
+        return list(self._last)[index]

@@ -13,8 +13,8 @@ class Busy(Error): ...
 class Cancelled(Error): ...
 class DeadlinePassed(Error): ...
 
-# batch, prompt_tokens, new_tokens, image_side, kv, threads, isa and lazy_memory of a session
-_Wanted = Tuple[int, int, int, int, str, Optional[int], Optional[str], bool]
+# batch, prompt_tokens, new_tokens, pictures, draft_tokens, image_side, kv, threads, isa and lazy_memory of a session
+_Wanted = Tuple[int, int, int, int, int, int, str, Optional[int], Optional[str], bool]
 # temperature, top_k, top_p, seed
 _Sampling = Tuple[float, int, float, int]
 # a mask's x, y, width, height and pixels
@@ -22,8 +22,9 @@ _MaskBytes = Tuple[int, int, int, int, bytes]
 _Box = Tuple[float, float, float, float]
 # label, score, box, locations, and mask
 _Object = Tuple[str, Optional[float], _Box, List[int], Optional[_MaskBytes]]
-# text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects
-_Answered = Tuple[str, List[int], List[float], str, int, float, List[_Object]]
+# text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, tokens that the draft had right, the first
+# picture's size, objects
+_Answered = Tuple[str, List[int], List[float], str, int, float, int, Tuple[int, int], List[_Object]]
 
 @final
 class Model:
@@ -34,12 +35,15 @@ class Model:
     def lock(self) -> None: ...
     # side of pictures, image tokens, vocabulary, generation, and whether masks are decoded
     def info(self) -> Tuple[int, int, int, int, bool]: ...
-    # bytes of a session and of the weights
-    def plan(self, wanted: _Wanted) -> Tuple[int, int]: ...
+    # bytes of a session, of the weights, and of the features of one picture
+    def plan(self, wanted: _Wanted) -> Tuple[int, int, int]: ...
 
 @final
 class Features:
     def picture_size(self) -> Tuple[int, int]: ...
+
+# pictures, prompt, draft
+_Asked = Tuple[Sequence[Features], str, Sequence[int]]
 
 @final
 class Session:
@@ -57,8 +61,7 @@ class Session:
     ) -> Features: ...
     def answer(
         self,
-        features: Features,
-        prompts: Sequence[str],
+        requests: Sequence[_Asked],
         max_new_tokens: Optional[int],
         sampling: _Sampling,
         choices: Optional[Sequence[str]],

@@ -11,14 +11,14 @@ mod watch;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
 use palmtop::tasks::{Mask, ReadOptions, Task};
 use palmtop::{
-    CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Sampling,
-    StopReason, ThreadHints,
+    CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Request,
+    Sampling, StopReason, ThreadHints,
 };
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -111,21 +111,24 @@ impl Model {
         Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks))
     }
 
-    /// Bytes of a session and of the weights.
-    fn plan(&self, wanted: Wanted) -> PyResult<(usize, usize)> {
+    /// Bytes of a session, of the weights, and of the features of one picture.
+    fn plan(&self, wanted: Wanted) -> PyResult<(usize, usize, usize)> {
         let plan = self.0.plan(&limits(wanted)?).map_err(to_python)?;
-        Ok((plan.session_bytes(), plan.weights_bytes))
+        Ok((plan.session_bytes(), plan.weights_bytes, plan.features_bytes))
     }
 }
 
-/// `batch`, `prompt_tokens`, `new_tokens`, `image_side`, `kv`, `threads`, `isa` and `lazy_memory` of a session.
-type Wanted = (usize, usize, usize, usize, String, Option<usize>, Option<String>, bool);
+/// `batch`, `prompt_tokens`, `new_tokens`, `pictures`, `draft_tokens`, `image_side`, `kv`, `threads`, `isa` and
+/// `lazy_memory` of a session.
+type Wanted = (usize, usize, usize, usize, usize, usize, String, Option<usize>, Option<String>, bool);
 
 fn limits(wanted: Wanted) -> PyResult<Limits> {
-    let (batch, prompt_tokens, new_tokens, image_side, kv, threads, isa, lazy_memory) = wanted;
+    let (batch, prompt_tokens, new_tokens, pictures, draft_tokens, image_side, kv, threads, isa, lazy_memory) =
+        wanted;
     let mut limits = Limits::default();
     limits.touch_memory = !lazy_memory;
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
+    (limits.pictures, limits.draft_tokens) = (pictures, draft_tokens);
     (limits.image_side, limits.threads) = (image_side, threads);
     limits.kv = match &*kv {
         "auto" => KvFormat::Auto,
@@ -181,7 +184,13 @@ struct Features(RwLock<ImageFeatures>);
 impl Features {
     /// Width and height in pixels of the picture, upright.
     fn picture_size(&self) -> PyResult<(u32, u32)> {
-        Ok(self.0.try_read().map_err(|_| Busy::new_err("the features are in use"))?.picture_size())
+        Ok(self.read()?.picture_size())
+    }
+}
+
+impl Features {
+    fn read(&self) -> PyResult<RwLockReadGuard<'_, ImageFeatures>> {
+        self.0.try_read().map_err(|_| Busy::new_err("the features are in use"))
     }
 }
 
@@ -194,8 +203,11 @@ struct Session {
 
 /// Label, score, box, locations, and mask.
 type Object = (String, Option<f32>, (f32, f32, f32, f32), [u16; 4], Option<MaskBytes>);
-/// Text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, objects.
-type Answered = (String, Vec<u32>, Vec<f32>, &'static str, usize, f32, Vec<Object>);
+/// Text, tokens, probabilities, why it ended, tokens of the prompt, likelihood, tokens that the draft had right, the
+/// first picture's size, objects.
+type Answered = (String, Vec<u32>, Vec<f32>, &'static str, usize, f32, usize, (u32, u32), Vec<Object>);
+/// Pictures, prompt, draft.
+type Asked = (Vec<Py<Features>>, String, Vec<u32>);
 
 #[pymethods]
 impl Session {
@@ -255,12 +267,11 @@ impl Session {
         .map_err(to_python)
     }
 
-    /// Answers prompts together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
+    /// Answers requests together. `on_piece(prompt, text)` hears the pieces and returns true to end that answer.
     fn answer(
         &self,
         py: Python<'_>,
-        features: &Features,
-        prompts: Vec<String>,
+        requests: Vec<Asked>,
         max_new_tokens: Option<usize>,
         sampling: (f32, usize, f32, u64),
         choices: Option<Vec<String>>,
@@ -269,18 +280,24 @@ impl Session {
     ) -> PyResult<Vec<Answered>> {
         let _mode = DefaultFloatMode::enter();
         let session = &mut *self.lock()?;
-        let features = &*features.0.try_read().map_err(|_| Busy::new_err("the features are in use"))?;
+        let guards: Vec<Vec<RwLockReadGuard<'_, ImageFeatures>>> = requests
+            .iter()
+            .map(|(pictures, ..)| pictures.iter().map(|one| one.get().read()).collect())
+            .collect::<PyResult<_>>()?;
+        let pictures: Vec<Vec<&ImageFeatures>> =
+            guards.iter().map(|of_one| of_one.iter().map(|guard| &**guard).collect()).collect();
+        let asked = requests.iter().zip(&pictures);
+        let asked: Vec<Request<'_>> =
+            asked.map(|((_, prompt, draft), pictures)| Request { pictures, prompt, draft }).collect();
         let mut options = self.options(timeout)?;
         options.max_new_tokens = max_new_tokens;
         let (temperature, top_k, top_p, seed) = sampling;
         options.sampling = Sampling { temperature, top_k, top_p, seed };
         let mut raised = None;
-        let picture = features.picture_size();
         let answers = py.detach(|| {
             if let Some(choices) = &choices {
                 options.grammar = Some(Grammar::choices(&self.model, choices.iter().map(String::as_str))?);
             }
-            let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
             let mut hear = |piece: palmtop::Piece<'_>| {
                 // The function may leave another mode of floating point behind.
                 let _mode = DefaultFloatMode::enter();
@@ -302,7 +319,7 @@ impl Session {
                     }
                 }
             };
-            session.answer(features, &prompts, &options, &mut hear).map(<[palmtop::Answer]>::to_vec)
+            session.answer_requests(&asked, &options, &mut hear).map(<[palmtop::Answer]>::to_vec)
         });
         if let Some(error) = raised {
             return Err(error);
@@ -316,7 +333,8 @@ impl Session {
             Some(first) if !first.is_begun() => return Err(to_python(palmtop::Error::Cancelled)),
             _ => {}
         }
-        answers.iter().map(|answer| self.read(py, answer, picture)).collect()
+        let first = |request: &Request<'_>| request.pictures.first().map_or((0, 0), |one| one.picture_size());
+        answers.iter().zip(&asked).map(|(answer, request)| self.read(py, answer, first(request))).collect()
     }
 
     /// Stops the call that is using the session; it and all later ones raise until `reset_cancel`.
@@ -384,6 +402,8 @@ impl Session {
             stop,
             answer.prompt_tokens,
             answer.likelihood(),
+            answer.accepted_draft_tokens,
+            picture,
             objects,
         ))
     }

@@ -2,12 +2,13 @@
 //! names another Python than `python3`. What `pip install` makes of it is tested when asked: `cargo test -p
 //! palmtop-python -- --ignored`.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{CancelToken, Limits, Model, ThreadHints};
+use palmtop::image::{Frame, ImageLimits, PixelFormat, decode_file};
+use palmtop::{Answer, CancelToken, GenerateOptions, Limits, Model, Request, Session, ThreadHints};
 use palmtop_convert::Options;
 use palmtop_tests::hub::Hub;
 use palmtop_tests::skip::{missing, skipped};
@@ -39,7 +40,7 @@ fn check(output: &Output) -> String {
     said.into_owned()
 }
 
-/// `test_palmtop.py`, which does not skip anything if `all`, and then the caption that it prints against the Rust
+/// `test_palmtop.py`, which does not skip anything if `all`, and then the captions that it prints against the Rust
 /// library's.
 fn test(mut python: Command, all: bool) {
     let folder = tempfile::tempdir().unwrap();
@@ -52,7 +53,26 @@ fn test(mut python: Command, all: bool) {
     let output = python.arg(&model).arg(&picture).output().unwrap();
     let said = check(&output);
     skips(&output, all);
-    assert_eq!(said, bits(&caption(&model, &picture, 40)));
+    assert_eq!(said, bits(&caption(&model, &picture, 40)) + &bits(&caption_of_two(&model, &picture)));
+}
+
+/// What the Rust library says about a picture and the array of `test_palmtop.py` together.
+fn caption_of_two(model: &Path, picture: &Path) -> Answer {
+    let mut limits = Limits::default();
+    (limits.pictures, limits.new_tokens) = (2, 40);
+    let mut session = Session::new(&Model::open(model).unwrap(), &limits).unwrap();
+    let options = GenerateOptions::default();
+    let first = decode_file(picture, &ImageLimits::default()).unwrap();
+    let second: Vec<u8> = (0..70 * 96 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let second = Frame::packed(PixelFormat::Rgb, 96, 70, 3 * 96, &second).unwrap();
+    let features = [first.view().into(), second].map(|frame: Frame<'_>| {
+        let mut features = session.new_features().unwrap();
+        session.encode(frame, &mut features, &options).unwrap();
+        features
+    });
+    let request = Request { pictures: &[&features[0], &features[1]], prompt: "caption en", draft: &[] };
+    let answers = session.answer_requests(&[request], &options, &mut |_| ControlFlow::Continue(()));
+    answers.unwrap()[0].clone()
 }
 
 #[test]

@@ -1,4 +1,5 @@
-"""The package against the real library: python test_palmtop.py MODEL PICTURE. Prints "caption en" of the picture for comparison."""
+"""The package against the real library: python test_palmtop.py MODEL PICTURE. Prints "caption en" of the picture for comparison,
+and of the picture and another."""
 
 import io
 import os
@@ -30,8 +31,12 @@ refused(palmtop.Error, lambda: palmtop.Model(picture_path))
 model = palmtop.Model(model_path)
 assert model.image_side > 0 and model.vocabulary > 0 and model.has_mask_decoder
 plan = model.plan(new_tokens=40)
-assert plan.session_bytes > 0 and plan.weights_bytes > 0
+assert plan.session_bytes > plan.features_bytes > 0 and plan.weights_bytes > 0
+assert model.plan(new_tokens=40, pictures=2).session_bytes > plan.session_bytes
+assert model.plan(new_tokens=40, draft_tokens=2).session_bytes > plan.session_bytes
 refused(ValueError, lambda: model.plan(batch=0))
+refused(ValueError, lambda: model.plan(pictures=0))
+refused(ValueError, lambda: model.session(draft_tokens=1 << 20))
 refused(ValueError, lambda: model.session(kv="f13"))
 refused(ValueError, lambda: model.session(isa="mmx"))
 for isa in ("avx2", "neon"):  # of which no CPU has both
@@ -152,6 +157,62 @@ refused(ValueError, lambda: session.encode(nv12[:95], format="nv12"))
 refused(ValueError, lambda: session.encode(rgb, rotation=45))
 refused(palmtop.Error, lambda: session.encode(b"no picture"))
 
+# Several pictures, in their order, each encoded once; and drafts, which change nothing but the time.
+film = model.session(batch=2, new_tokens=40, pictures=3, draft_tokens=4)
+first, second = film.encode(picture_path), film.encode(rgb)
+several = film.answer([first, second], "caption en")
+same = lambda a, b: a.tokens.tolist() == b.tokens.tolist() and a.probabilities.tobytes() == b.probabilities.tobytes()
+assert several.prompt_tokens == caption.prompt_tokens + model.image_tokens and several.picture_size == (640, 361)
+assert not same(several, film.answer([second, first], "caption en")), "pictures have an order"
+assert same(several, film.answer((first, second), "caption en")) and same(caption, film.answer([first], "caption en"))
+assert film.answer([second, first], "caption en").picture_size == (96, 70)
+assert several.accepted_draft_tokens == 0
+drafted = film.answer([first, second], "caption en", draft=several)
+assert same(several, drafted) and drafted.accepted_draft_tokens > 5
+drafted = film.answer([first, second], "caption en", draft=several.tokens[:2])
+assert same(several, drafted) and 0 < drafted.accepted_draft_tokens <= 2
+assert same(several, film.answer([first, second], "caption en", draft=[2**32 - 1, 1]))
+both = film.answer_requests(
+    [palmtop.Request([first, second], "caption en", several), palmtop.Request(first, "caption en")]
+)
+assert same(both[0], several) and same(both[1], caption) and both[1].accepted_draft_tokens == 0
+assert same(film.answers([first, second], ["detect cat", "caption en"])[1], several)
+assert "".join(film.stream([first, second], "caption en")) == several.text
+refused(ValueError, lambda: film.answer([], "caption en"))
+refused(ValueError, lambda: film.answer([first] * 4, "caption en"))
+refused(ValueError, lambda: session.answer([first, second], "caption en"))
+refused(ValueError, lambda: film.answer_requests([]))
+refused(ValueError, lambda: film.answer_requests([palmtop.Request(first, "a")] * 3))
+refused(OverflowError, lambda: film.answer(first, "caption en", draft=[-1]))
+
+
+class Counting:
+    pictures, encoded = film.pictures, 0
+
+    def encode(self, frame, **how):
+        self.encoded += 1
+        return film.encode(frame, **how)
+
+
+# A window over a film encodes what is new, and nothing else.
+counting, answer = Counting(), ()
+window = palmtop.Frames(counting)
+frames = [rgb + 10 * n for n in range(6)]
+for newest, frame in enumerate(frames):
+    window.push(frame[:, :, ::-1], format="bgr")
+    last = [film.encode(one) for one in frames[max(newest - 2, 0) : newest + 1]]
+    assert len(window) == len(last) and counting.encoded == newest + 1
+    answer = film.answer(window, "caption en", draft=answer)
+    assert same(answer, film.answer(last, "caption en"))
+kept = list(window)
+refused(palmtop.DeadlinePassed, lambda: window.push(rgb, timeout=0))
+assert list(window) == kept and window[-1] is kept[2] and window[:2] == kept[:2] and window.count == 3
+window.clear()
+assert len(window) == 0 and len(palmtop.Frames(film, 2)) == 0
+refused(ValueError, lambda: film.answer(window, "caption en"))
+refused(ValueError, lambda: palmtop.Frames(film, 4))
+refused(ValueError, lambda: palmtop.Frames(film, 0))
+
 # Boxes and masks, whatever the model thinks.
 codes = "".join(f"<seg{n:03}>" for n in range(0, 128, 8))
 objects = "<loc0256><loc0000><loc0768><loc0512>" + codes + " cat ; <loc0000><loc0512><loc1023><loc1023>" + codes + " cat"
@@ -192,5 +253,7 @@ else:
     PIL.Image.fromarray(rgb).save(file, "PNG")
     assert tokens(file.getvalue()) == expected
 
-bits = " ".join(f"{t}:{struct.unpack('<I', struct.pack('<f', p))[0]:08x}" for t, p in zip(caption.tokens, caption.probabilities))
-sys.stdout.buffer.write(f"{bits} {caption.text}\n".encode())
+for answer in (caption, several):
+    pairs = zip(answer.tokens, answer.probabilities)
+    bits = " ".join(f"{t}:{struct.unpack('<I', struct.pack('<f', p))[0]:08x}" for t, p in pairs)
+    sys.stdout.buffer.write(f"{bits} {answer.text}\n".encode())

@@ -64,6 +64,59 @@ static void still_frames(palmtop_model model, const uint8_t *frame, size_t bytes
     OK(palmtop_watch_free(watch));
 }
 
+/* Neither do several pictures and drafts: a window over a film. */
+static void films(palmtop_model model, const uint8_t *frame, size_t bytes) {
+    static const char *const prompts[] = {"caption en", "answer en what happens?"};
+    palmtop_session_options limits;
+    palmtop_answer_options options;
+    palmtop_session session;
+    palmtop_features ring[3], window[3];
+    palmtop_request requests[2] = {{0}, {0}};
+    palmtop_answer_info answers[2] = {{0}, {0}};
+    palmtop_result result;
+    palmtop_pixels pixels;
+    unsigned round, before, i;
+    size_t heard = 0;
+    OK(palmtop_session_options_init(&limits, sizeof limits));
+    limits.batch = 2;
+    limits.pictures = 3;
+    limits.draft_tokens = 4;
+    limits.new_tokens = 12;
+    OK(palmtop_session_new(model, &limits, &session));
+    for (i = 0; i < 3; i++) OK(palmtop_features_new(model, &ring[i]));
+    OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 320, 200, frame, bytes));
+    OK(palmtop_answer_options_init(&options, sizeof options));
+    options.on_piece = hear;
+    options.piece_user = &heard;
+    options.ignore_end = 1;
+    for (i = 0; i < 3; i++) OK(palmtop_encode_pixels(session, ring[i], &pixels, NULL));
+    for (i = 0; i < 2; i++) {
+        requests[i].size = sizeof requests[i];
+        answers[i].size = sizeof answers[i];
+        requests[i].prompt = prompts[i];
+        requests[i].pictures = window + i;
+        requests[i].picture_count = 3 - i;
+    }
+    for (i = 0; i < 3; i++) window[i] = ring[i];
+    OK(palmtop_answer_requests(session, requests, 2, &options, &result));
+    for (i = 0; i < 2; i++) {
+        OK(palmtop_result_get_answer(result, i, &answers[i]));
+        requests[i].draft = answers[i].tokens;
+        requests[i].draft_count = answers[i].token_count;
+    }
+    before = calls;
+    for (round = 0; round < 10; round++) {
+        pixels.planes[0].data = frame + round * 100;
+        OK(palmtop_encode_pixels(session, ring[round % 3], &pixels, NULL));
+        for (i = 0; i < 3; i++) window[i] = ring[(round + 1 + i) % 3];
+        OK(palmtop_answer_requests(session, requests, 2, &options, NULL));
+    }
+    CHECK(calls == before && heard > 0);
+    OK(palmtop_result_free(result));
+    for (i = 0; i < 3; i++) OK(palmtop_features_free(ring[i]));
+    OK(palmtop_session_free(session));
+}
+
 int main(int argc, char **argv) {
     static const char *const prompts[] = {"caption en", "detect cat ; dog", "answer en wo ist die Größe 😀?"};
     static const char *const choices[] = {"yes", "no", "a red cat"};
@@ -120,6 +173,7 @@ int main(int argc, char **argv) {
     OK(palmtop_answer(session, features, prompts, 3, &options, &result));
     CHECK(calls > before);
     OK(palmtop_result_free(result));
+    films(model, frame, bytes);
     still_frames(model, frame, bytes);
     OK(palmtop_grammar_free(grammar));
     OK(palmtop_features_free(features));

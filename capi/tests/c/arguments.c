@@ -47,6 +47,16 @@ static int lives(uint64_t id) {
 
 static const char *const PROMPT[] = {"caption en"};
 
+/* A request about one picture; `pictures` stay where they are. */
+static palmtop_request asking(const palmtop_features *pictures) {
+    palmtop_request request = {0};
+    request.size = sizeof request;
+    request.prompt = PROMPT[0];
+    request.pictures = pictures;
+    request.picture_count = 1;
+    return request;
+}
+
 /* Every frame is looked at, and every answer told. */
 static const char QUESTIONS[] = "max_new_tokens = 4\n[gate]\npixels = false\nfeatures = false\n[[question]]\nname = 'ocr'\nocr = true";
 
@@ -93,6 +103,7 @@ static void handles(void) {
         palmtop_result r = {id}, new_result = {7};
         palmtop_grammar g = {id}, new_grammar = {7};
         palmtop_watch w = {id}, new_watch = {7};
+        palmtop_request request = asking(&features), about = asking(&f);
         if (i >= 6 && lives(id)) continue;
         if (id != model.id) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_get_info(m, &info));
@@ -116,6 +127,9 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_pixels(s, features, &pixels, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_file(s, features, frame, frame_bytes, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(s, features, PROMPT, 1, NULL, &new_result));
+            CHECK(new_result.id == 0);
+            new_result.id = 7;
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(s, &request, 1, NULL, &new_result));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_session_free(s));
             CHECK(new_result.id == 0);
         }
@@ -124,6 +138,7 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_pixels(session, f, &pixels, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_file(session, f, frame, frame_bytes, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, f, PROMPT, 1, NULL, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(session, &about, 1, NULL, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_features_free(f));
         }
         if (id != result.id) {
@@ -150,6 +165,7 @@ static void handles(void) {
         if (id != grammar.id && id != 0) {
             options.grammar = g;
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, features, PROMPT, 1, &options, NULL));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(session, &request, 1, &options, NULL));
         }
         if (id != grammar.id) WANT(PALMTOP_INVALID_HANDLE, palmtop_grammar_free(g));
     }
@@ -214,6 +230,11 @@ static void structs(void) {
         palmtop_model_info info;
         uint64_t from_the_future;
     } newer_info;
+    struct {
+        palmtop_request request;
+        uint64_t from_the_future;
+    } newer_requests[2];
+    palmtop_request request = asking(&features), two[2];
     char misplaced[sizeof(palmtop_session_options) + 1];
 
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_session_options_init(NULL, sizeof limits));
@@ -231,6 +252,7 @@ static void structs(void) {
     OK(palmtop_answer_options_init(&answering, sizeof answering));
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
     CHECK(limits.batch == 1 && limits.prompt_tokens == 256 && limits.nice == PALMTOP_NICE_AS_IT_IS);
+    CHECK(limits.pictures == 1 && limits.draft_tokens == 0);
 
     plan.size = sizeof plan;
     /* A caller that was compiled before `isa` was there: what lies behind its struct is not read. */
@@ -243,6 +265,15 @@ static void structs(void) {
     OK(palmtop_session_new(model, &limits, &s));
     OK(palmtop_session_free(s));
     limits.isa = PALMTOP_ISA_DEFAULT;
+    /* And one from before there were several pictures. */
+    limits.size = offsetof(palmtop_session_options, pictures);
+    limits.pictures = 0;
+    limits.draft_tokens = UINT32_MAX;
+    OK(palmtop_model_plan(model, &limits, &plan));
+    limits.size = sizeof limits;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_model_plan(model, &limits, &plan));
+    limits.pictures = 1;
+    limits.draft_tokens = 0;
     SIZES_FROM(first, palmtop_session_options, limits, palmtop_session_new(model, &limits, &s));
     SIZES_FROM(first, palmtop_session_options, limits, palmtop_model_plan(model, &limits, &plan));
     SIZES(palmtop_plan, plan, palmtop_model_plan(model, NULL, &plan));
@@ -250,6 +281,14 @@ static void structs(void) {
     SIZES(palmtop_encode_options, looking, palmtop_encode_pixels(session, features, &pixels, &looking));
     SIZES(palmtop_encode_options, looking, palmtop_encode_file(session, features, frame, frame_bytes, &looking));
     SIZES(palmtop_answer_options, answering, palmtop_answer(session, features, PROMPT, 1, &answering, NULL));
+    SIZES(palmtop_answer_options, answering, palmtop_answer_requests(session, &request, 1, &answering, NULL));
+    SIZES(palmtop_request, request, palmtop_answer_requests(session, &request, 1, NULL, NULL));
+    /* All of a list have one size. */
+    two[0] = two[1] = request;
+    SIZES(palmtop_request, two[1], palmtop_answer_requests(session, two, 2, NULL, NULL));
+    two[1].size = sizeof two[1] + 8;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(session, two, 2, NULL, NULL));
+    CHECK(strstr(palmtop_last_error(), "request 1") != NULL);
     SIZES(palmtop_model_info, info, palmtop_model_get_info(model, &info));
     SIZES(palmtop_timings, timings, palmtop_session_get_timings(session, &timings));
     SIZES(palmtop_answer_info, answer, palmtop_result_get_answer(result, 0, &answer));
@@ -279,6 +318,16 @@ static void structs(void) {
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer(session, features, PROMPT, 1, &newer.options, NULL));
     newer.from_the_future = 0;
     OK(palmtop_answer(session, features, PROMPT, 1, &newer.options, NULL));
+    newer_requests[0].request = newer_requests[1].request = asking(&features);
+    newer_requests[0].request.size = newer_requests[1].request.size = sizeof *newer_requests;
+    newer_requests[0].from_the_future = newer_requests[1].from_the_future = 0;
+    OK(palmtop_answer_requests(session, &newer_requests[0].request, 1, NULL, NULL));
+    /* Two are found where they are: there is no room for the second, and that is all that is wrong. */
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(session, &newer_requests[0].request, 2, NULL, NULL));
+    CHECK(strstr(palmtop_last_error(), "2 prompts at once") != NULL);
+    newer_requests[1].from_the_future = 1;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(session, &newer_requests[0].request, 2, NULL, NULL));
+    CHECK(strstr(palmtop_last_error(), "palmtop_request uses fields") != NULL);
     newer_info.info.size = sizeof newer_info;
     newer_info.from_the_future = 5;
     OK(palmtop_model_get_info(model, &newer_info.info));
@@ -357,6 +406,9 @@ static void limits(void) {
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.prompt_tokens = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.new_tokens = 0);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.new_tokens = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.pictures = 0);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.pictures = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.draft_tokens = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = 0);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.threads = UINT32_MAX);
@@ -483,6 +535,79 @@ static void questions(void) {
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, long_prompt, 1, &g));
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_grammar_choices(model, PROMPT, 1, NULL));
     free(much);
+}
+
+static void requests(void) {
+    static const uint32_t draft[] = {5, UINT32_MAX, 7};
+    palmtop_session_options limits;
+    palmtop_session s;
+    palmtop_features empty, twice[2], many[600];
+    palmtop_request good, r, two[2];
+    palmtop_result result_of = {7};
+    size_t i;
+    OK(palmtop_session_options_init(&limits, sizeof limits));
+    limits.pictures = 2;
+    limits.draft_tokens = 2;
+    limits.new_tokens = 8;
+    OK(palmtop_session_new(model, &limits, &s));
+    OK(palmtop_features_new(model, &empty));
+    for (i = 0; i < 600; i++) many[i] = features;
+    twice[0] = twice[1] = features;
+    good = asking(twice);
+    good.picture_count = 2;
+    good.draft = draft;
+    good.draft_count = 3;
+    OK(palmtop_answer_requests(s, &good, 1, NULL, NULL));
+#define BAD_REQUEST(change)                                                                                          \
+    do {                                                                                                             \
+        r = good;                                                                                                    \
+        change;                                                                                                      \
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &r, 1, NULL, &result_of));                         \
+        CHECK(result_of.id == 0);                                                                                    \
+    } while (0)
+    BAD_REQUEST(r.prompt = NULL);
+    BAD_REQUEST(r.prompt = "caption \xc3");
+    BAD_REQUEST(r.prompt = "a <image> b");
+    BAD_REQUEST(r.pictures = NULL);
+    BAD_REQUEST(r.pictures = (const palmtop_features *)(const void *)((const char *)many + 1));
+    BAD_REQUEST(r.picture_count = 0);
+    CHECK(strstr(palmtop_last_error(), "0 pictures in a prompt") != NULL);
+    BAD_REQUEST((r.pictures = many, r.picture_count = 3));
+    CHECK(strstr(palmtop_last_error(), "3 pictures in a prompt") != NULL);
+    BAD_REQUEST((r.pictures = many, r.picture_count = 513));
+    CHECK(strstr(palmtop_last_error(), "513 pictures, but 512") != NULL);
+    BAD_REQUEST(r.picture_count = SIZE_MAX);
+    BAD_REQUEST((r.pictures = &empty, r.picture_count = 1));
+    BAD_REQUEST(r.draft = NULL);
+    BAD_REQUEST(r.draft = (const uint32_t *)(const void *)((const char *)draft + 1));
+    BAD_REQUEST(r.draft_count = SIZE_MAX);
+    twice[1] = empty;
+    BAD_REQUEST((void)0);
+    twice[1] = features;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, NULL, 1, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, NULL, 0, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, 0, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, 257, NULL, NULL));
+    two[0] = two[1] = good;
+    two[0].pictures = two[1].pictures = many;
+    two[0].picture_count = two[1].picture_count = SIZE_MAX / 2 + 1;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, two, 2, NULL, NULL));
+    two[0].picture_count = two[1].picture_count = 300;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, two, 2, NULL, NULL));
+    CHECK(strstr(palmtop_last_error(), "600 pictures, but 512") != NULL);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(s, &good, SIZE_MAX, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT,
+         palmtop_answer_requests(s, (const palmtop_request *)(const void *)((const char *)&r + 1), 1, NULL, NULL));
+    /* Features that were freed are named by nobody. */
+    OK(palmtop_features_free(empty));
+    twice[1] = empty;
+    WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(s, &good, 1, NULL, &result_of));
+    twice[1] = features;
+    /* A session for one picture takes no two. */
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(session, &good, 1, NULL, NULL));
+    OK(palmtop_answer_requests(s, &good, 1, NULL, &result_of));
+    OK(palmtop_result_free(result_of));
+    OK(palmtop_session_free(s));
 }
 
 static void prompts(void) {
@@ -744,6 +869,7 @@ static void busy_watch(void) {
 static void *from_another_thread(void *user) {
     palmtop_timings timings = {0};
     palmtop_pixels pixels;
+    palmtop_request request = asking(&features);
     timings.size = sizeof timings;
     if (user != NULL) CHECK(palmtop_last_error()[0] == 0); /* a new thread has had none */
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
@@ -751,6 +877,7 @@ static void *from_another_thread(void *user) {
     WANT(PALMTOP_BUSY, palmtop_encode_pixels(session, features, &pixels, NULL));
     WANT(PALMTOP_BUSY, palmtop_encode_file(session, features, frame, frame_bytes, NULL));
     WANT(PALMTOP_BUSY, palmtop_answer(session, features, PROMPT, 1, NULL, NULL));
+    WANT(PALMTOP_BUSY, palmtop_answer_requests(session, &request, 1, NULL, NULL));
     WANT(PALMTOP_BUSY, palmtop_session_free(session));
     WANT(PALMTOP_BUSY, palmtop_features_free(features));
     return NULL;
@@ -785,6 +912,7 @@ static int32_t stop_here(void *user, const palmtop_piece *piece) {
 static void busy(void) {
     palmtop_answer_options o;
     palmtop_answer_info answer = {0};
+    palmtop_request request = asking(&features);
     palmtop_result r = {0};
     int heard = 0;
     answer.size = sizeof answer;
@@ -793,6 +921,9 @@ static void busy(void) {
     o.piece_user = &heard;
     o.max_new_tokens = 4;
     OK(palmtop_answer(session, features, PROMPT, 1, &o, NULL));
+    CHECK(heard > 1);
+    heard = 0;
+    OK(palmtop_answer_requests(session, &request, 1, &o, NULL));
     CHECK(heard > 1);
     o.on_piece = stop_here;
     o.ignore_end = 1;
@@ -812,6 +943,7 @@ static void cancelled(void) {
     palmtop_answer_options o;
     palmtop_answer_info answer = {0};
     palmtop_pixels pixels;
+    palmtop_request request = asking(&features);
     palmtop_result r = {0};
     answer.size = sizeof answer;
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
@@ -823,6 +955,8 @@ static void cancelled(void) {
     CHECK(answer.stop == PALMTOP_STOP_CANCELLED && answer.token_count == 1);
     OK(palmtop_result_free(r));
     WANT(PALMTOP_CANCELLED, palmtop_answer(session, features, PROMPT, 1, &o, NULL));
+    WANT(PALMTOP_CANCELLED, palmtop_answer_requests(session, &request, 1, &o, &r));
+    CHECK(r.id == 0);
     WANT(PALMTOP_CANCELLED, palmtop_encode_pixels(session, features, &pixels, NULL));
     OK(palmtop_session_reset_cancel(session));
     OK(palmtop_encode_pixels(session, features, &pixels, NULL));
@@ -944,6 +1078,7 @@ int main(int argc, char **argv) {
     OK(palmtop_encode_file(session, features, file, file_bytes, NULL));
     OK(palmtop_encode_pixels(session, features, &pixels, NULL));
     questions();
+    requests();
     prompts();
     busy();
     cancelled();

@@ -149,9 +149,13 @@ public final class Palmtop {
         public int nice = 127;
         /** Cores for the started threads; none: any core. */
         public int[] cores = {};
+        /** Maximum number of pictures of a prompt. */
+        public int pictures = 1;
+        /** Maximum tokens of a draft that are checked in one step; 0: drafts are of no use. */
+        public int draftTokens = 0;
 
         private int[] numbers() {
-            return new int[] {batch, promptTokens, newTokens, imageSide, kv, threads, nice};
+            return new int[] {batch, promptTokens, newTokens, imageSide, kv, threads, nice, pictures, draftTokens};
         }
     }
 
@@ -173,9 +177,28 @@ public final class Palmtop {
         public PieceListener onPiece = null;
     }
 
+    /**
+     * A prompt, and the pictures that it is about: frames of a film, or a pair. The decoder sees them in this order. Their
+     * features stay as they are: for the next question about a film encode the frames that are new, and hand in all of them.
+     */
+    public static final class Request {
+        final Features[] pictures;
+        final String prompt;
+        /**
+         * Tokens that the answer may turn out to be, such as those of the last answer about the same scene. The answer is the
+         * one without a draft, bit for bit; it comes sooner, the more of it the draft has right.
+         */
+        public int[] draft = {};
+
+        public Request(String prompt, Features... pictures) {
+            this.prompt = prompt;
+            this.pictures = pictures.clone();
+        }
+    }
+
     /** Receives an answer as it is generated. */
     public interface PieceListener {
-        /** Receives whole characters of the answer to a prompt. Return false to end that answer. */
+        /** Receives whole characters of the answer to a prompt or request. Return false to end that answer. */
         boolean piece(int prompt, String text);
     }
 
@@ -243,13 +266,37 @@ public final class Palmtop {
 
         /** Answers prompts about a picture together. */
         public List<Answer> answer(Features features, AnswerOptions options, String... prompts) {
-            byte[][] texts = new byte[prompts.length][];
-            for (int i = 0; i < prompts.length; i++) texts[i] = bytes(prompts[i]);
+            Request[] requests = new Request[prompts.length];
+            for (int i = 0; i < prompts.length; i++) requests[i] = new Request(prompts[i], features);
+            return answer(options, requests);
+        }
+
+        /**
+         * Answers requests together, each about pictures of its own. Each answer is the same as if asked alone. Boxes and masks
+         * are in pixels of the request's first picture.
+         */
+        public List<Answer> answer(AnswerOptions options, Request... requests) {
+            byte[][] texts = new byte[requests.length][];
+            int[] counts = new int[2 * requests.length];
+            int pictures = 0, drafted = 0;
+            for (int i = 0; i < requests.length; i++) {
+                texts[i] = bytes(requests[i].prompt);
+                pictures += counts[2 * i] = requests[i].pictures.length;
+                drafted += counts[2 * i + 1] = requests[i].draft.length;
+            }
+            long[] features = new long[pictures];
+            int[] drafts = new int[drafted];
+            pictures = drafted = 0;
+            for (Request request : requests) {
+                for (Features picture : request.pictures) features[pictures++] = picture.id;
+                System.arraycopy(request.draft, 0, drafts, drafted, request.draft.length);
+                drafted += request.draft.length;
+            }
             int[] numbers = {options.maxNewTokens, options.topK};
             float[] fractions = {options.temperature, options.topP};
             long[] longs = {options.seed, options.deadlineNanos};
             Hearing hearing = options.onPiece == null ? null : new Hearing(options.onPiece);
-            Answer[] answers = ask(id, features.id, texts, numbers, fractions, longs, hearing);
+            Answer[] answers = ask(id, texts, counts, features, drafts, numbers, fractions, longs, hearing);
             List<Answer> list = new ArrayList<>(answers.length);
             Collections.addAll(list, answers);
             return list;
@@ -426,23 +473,26 @@ public final class Palmtop {
         public final int stop;
         public final int promptTokens;
         public final float likelihood;
+        /** Tokens that the draft had right, and that took no step of their own. */
+        public final int acceptedDraftTokens;
         public final List<Detection> objects;
 
         Answer(byte[] text, int[] tokens, float[] probabilities, int stop, int promptTokens, float likelihood,
-                Detection[] objects) {
+                int acceptedDraftTokens, Detection[] objects) {
             this.text = text(text);
             this.tokens = tokens;
             this.probabilities = probabilities;
             this.stop = stop;
             this.promptTokens = promptTokens;
             this.likelihood = likelihood;
+            this.acceptedDraftTokens = acceptedDraftTokens;
             List<Detection> list = new ArrayList<>(objects.length);
             Collections.addAll(list, objects);
             this.objects = Collections.unmodifiableList(list);
         }
     }
 
-    /** An object that an answer locates, in pixels of the upright picture. */
+    /** An object that an answer locates, in pixels of the upright picture; of several, the first. */
     public static final class Detection {
         public final String label;
         /** Likelihood of the label; -1 if there is no label. */
@@ -574,6 +624,6 @@ public final class Palmtop {
 
     private static native void cancelWatch(long watch, boolean cancel);
 
-    private static native Answer[] ask(
-            long session, long features, byte[][] prompts, int[] numbers, float[] fractions, long[] longs, Hearing hearing);
+    private static native Answer[] ask(long session, byte[][] prompts, int[] counts, long[] features, int[] drafts,
+            int[] numbers, float[] fractions, long[] longs, Hearing hearing);
 }

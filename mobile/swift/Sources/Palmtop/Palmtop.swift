@@ -62,7 +62,7 @@ public struct Mask: Sendable {
     }
 }
 
-/// An object that an answer locates, in pixels of the upright picture.
+/// An object that an answer locates, in pixels of the upright picture; of several, the first.
 public struct Detection: Sendable {
     public let label: String
     /// Likelihood of the label; nil if there is no label.
@@ -85,6 +85,8 @@ public struct Answer: Sendable {
     public let tokens: [UInt32]
     /// The probability that the model gave to each token.
     public let probabilities: [Float]
+    /// Tokens that the draft had right, and that took no step of their own.
+    public let acceptedDraftTokens: Int
     public let objects: [Detection]
 }
 
@@ -97,11 +99,16 @@ public func deadline(after seconds: Double) -> UInt64 {
 public final class Session: @unchecked Sendable {
     let handle: palmtop_session
 
-    public init(_ model: Model, newTokens: UInt32 = 256, threads: UInt32 = 0) throws {
+    /// For prompts about up to `pictures` pictures; up to `draftTokens` tokens of a draft are checked in one step.
+    public init(
+        _ model: Model, newTokens: UInt32 = 256, threads: UInt32 = 0, pictures: UInt32 = 1, draftTokens: UInt32 = 0
+    ) throws {
         var options = palmtop_session_options()
         try PalmtopError.check(palmtop_session_options_init(&options, MemoryLayout<palmtop_session_options>.size))
         options.new_tokens = newTokens
         options.threads = threads
+        options.pictures = pictures
+        options.draft_tokens = draftTokens
         var handle = palmtop_session()
         try PalmtopError.check(palmtop_session_new(model.handle, &options, &handle))
         self.handle = handle
@@ -134,6 +141,17 @@ public final class Session: @unchecked Sendable {
     public func answer(
         _ prompt: String, about features: Features, deadline: UInt64 = 0, onPiece: (String) -> Bool = { _ in true }
     ) throws -> Answer {
+        try answer(prompt, about: [features], deadline: deadline, onPiece: onPiece)
+    }
+
+    /// Answers a prompt about several pictures, frames of a film or a pair, in this order. Their features stay as they are: for
+    /// the next question about a film encode the frames that are new, and hand in all of them. `draft` are tokens that the
+    /// answer may turn out to be, such as those of the last answer about the same scene: the answer is the one without it, bit
+    /// for bit, and comes sooner, the more of it the draft has right.
+    public func answer(
+        _ prompt: String, about pictures: [Features], draft: [UInt32] = [], deadline: UInt64 = 0,
+        onPiece: (String) -> Bool = { _ in true }
+    ) throws -> Answer {
         try withoutActuallyEscaping(onPiece) { onPiece in
             let listener = Listener(onPiece)
             var options = palmtop_answer_options()
@@ -148,11 +166,22 @@ public final class Session: @unchecked Sendable {
             }
             var result = palmtop_result()
             defer { palmtop_result_free(result) }
+            let handles = pictures.map { $0.handle }
             try prompt.withCString { text in
-                var prompts: [UnsafePointer<CChar>?] = [text]
-                try PalmtopError.check(palmtop_answer(handle, features.handle, &prompts, 1, &options, &result))
+                try handles.withUnsafeBufferPointer { handles in
+                    try draft.withUnsafeBufferPointer { draft in
+                        var request = palmtop_request()
+                        request.size = MemoryLayout<palmtop_request>.size
+                        request.prompt = text
+                        request.pictures = handles.baseAddress
+                        request.picture_count = handles.count
+                        request.draft = draft.baseAddress
+                        request.draft_count = draft.count
+                        try PalmtopError.check(palmtop_answer_requests(handle, &request, 1, &options, &result))
+                    }
+                }
             }
-            return try withExtendedLifetime(listener) { try Self.read(result) }
+            return try withExtendedLifetime((listener, pictures)) { try Self.read(result) }
         }
     }
 
@@ -199,7 +228,8 @@ public final class Session: @unchecked Sendable {
         return Answer(
             text: String(cString: info.text),
             tokens: Array(UnsafeBufferPointer(start: info.tokens, count: info.token_count)),
-            probabilities: Array(UnsafeBufferPointer(start: info.probabilities, count: info.token_count)), objects: objects)
+            probabilities: Array(UnsafeBufferPointer(start: info.probabilities, count: info.token_count)),
+            acceptedDraftTokens: Int(info.accepted_draft_tokens), objects: objects)
     }
 }
 

@@ -119,6 +119,20 @@ while true {
     }
 }
 
+// Several pictures, in their order, and drafts, which change nothing but the time.
+let film = try Session(model, newTokens: 80, pictures: 2, draftTokens: 4)
+let first = try Features(model)
+try film.encode(file, into: first)
+let plain = try film.answer("caption en", about: [first, features])
+check(plain.acceptedDraftTokens == 0, "no draft")
+check(try film.answer("caption en", about: [features, first]).probabilities != plain.probabilities, "pictures have an order")
+check(try film.answer("caption en", about: first).tokens == caption.tokens, "one picture")
+let drafted = try film.answer("caption en", about: [first, features], draft: plain.tokens)
+check(drafted.tokens == plain.tokens && drafted.probabilities == plain.probabilities, "a draft")
+check(drafted.acceptedDraftTokens > 5, "a draft that is right")
+await refused(PALMTOP_INVALID_ARGUMENT) { _ = try film.answer("caption en", about: []) }
+await refused(PALMTOP_INVALID_ARGUMENT) { _ = try session.answer("caption en", about: [first, features]) }
+
 for object in try session.answer("segment cat", about: features).objects {
     if let mask = object.mask { check(mask.pixels.count == mask.width * mask.height, "a mask") }
 }
