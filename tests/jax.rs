@@ -253,3 +253,21 @@ fn a_damaged_archive_makes_no_model() {
         assert!(!target.exists());
     }
 }
+
+#[test]
+fn the_file_names_which_rows_have_windows_or_has_none() {
+    let (jax, _) = folder("tiny2", true, "", false);
+    let hub = checkpoint("tiny2");
+    for from in [jax.path().join("jax.npz"), hub.path().to_owned()] {
+        for no_windows in [false, true] {
+            let target = jax.path().join("model.palm");
+            let options = Options { no_windows, ..with_recipe(Recipe::default()) };
+            convert(&from, &target, &options, &()).unwrap();
+            let model = Model::open(&target).unwrap();
+            assert_eq!(model.config().text.windows.iter().all(Option::is_none), no_windows);
+            let named = model.file().metadata().text("text.windows_of").ok();
+            assert_eq!(named.as_deref(), (!no_windows).then_some("generated"));
+            std::fs::remove_file(&target).unwrap();
+        }
+    }
+}

@@ -369,6 +369,10 @@ pub struct ReadingArgs {
     /// resize without antialias) [default: what the checkpoint says, or bicubic]
     #[arg(long, value_name = "FILTER")]
     pub resize: Option<Filter>,
+    /// Let answers of a PaliGemma 2 see all positions in every layer, as big_vision does; by default every second layer
+    /// sees the last 4096, as in transformers. Shorter prompts and answers are the same
+    #[arg(long)]
+    pub no_windows: bool,
     /// How a model for retrieval is asked: question (`Question: …`, as transformers does), query (`Query: …`) or plain (the
     /// question alone), each with ten paddings behind it; docs/retrieval.md says which programs do which [default: what
     /// the checkpoint says, or question]

@@ -70,6 +70,7 @@ pub fn reading(args: &ReadingArgs) -> Options {
     Options {
         mask_codec: args.mask_codec.clone(),
         filter: args.resize,
+        no_windows: args.no_windows,
         asking: Asking {
             form: args.query_form,
             mask: args.query_mask,

@@ -82,6 +82,9 @@ pub struct Options {
     pub mask_codec: Option<PathBuf>,
     /// How pictures are resized; otherwise as the checkpoint says.
     pub filter: Option<Filter>,
+    /// Leaves out the windows of a PaliGemma 2, as big_vision does; transformers has them. Answers differ behind 4096
+    /// positions only.
+    pub no_windows: bool,
     /// How questions are worded, for a model for retrieval.
     pub asking: Asking,
     /// What becomes of tensors that PaliGemma has no use for.
@@ -107,6 +110,16 @@ pub fn is_complete(folder: &Path) -> bool {
 }
 
 impl Options {
+    /// Changes what a checkpoint says to what was asked for.
+    fn settle(&self, config: &mut Config) {
+        if let Some(filter) = self.filter {
+            config.image.filter = filter;
+        }
+        if self.no_windows {
+            config.text.windows.fill(None);
+        }
+    }
+
     fn name(&self) -> &str {
         self.name.as_deref().unwrap_or("unnamed")
     }
@@ -169,9 +182,7 @@ fn prepare(
             |key| format!("config.json has a {key}, but the weights are not quantized: it was ignored");
         notes.splice(0..0, quantization.into_iter().map(ignored));
     }
-    if let Some(filter) = options.filter {
-        config.image.filter = filter;
-    }
+    options.settle(&mut config);
     config.retrieval = checkpoint::retrieval::read(folder, &weights, retrieval_dim, &options.asking)?;
     notes.extend(config.retrieval.as_ref().map(checkpoint::retrieval::note));
     if tied {
@@ -204,9 +215,7 @@ fn convert_jax(
     let vocabulary = vocabulary(write::folder_of(file), options)?;
     let weights = JaxCheckpoint::open(file, &vocabulary)?;
     let mut config = weights.config().clone();
-    if let Some(filter) = options.filter {
-        config.image.filter = filter;
-    }
+    options.settle(&mut config);
     let table = tokenizer_table(&vocabulary, file, &mut config)?;
     in_pool(options.threads, || weights.check_sums(progress))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

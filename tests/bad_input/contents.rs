@@ -102,7 +102,7 @@ fn every_missing_or_mistyped_metadata_is_named() {
 
 #[test]
 fn absurd_metadata_is_refused_with_a_reason() {
-    let tiny1: [(&str, Value, &str); 39] = [
+    let tiny1: [(&str, Value, &str); 40] = [
         ("general.architecture", "llama".into(), "is 'llama'; this program runs 'paligemma'"),
         ("general.generation", 3u64.into(), "is 3, not 1 or 2"),
         ("vision.hidden", 0u64.into(), "is 0, outside 1..=262144"),
@@ -137,6 +137,7 @@ fn absurd_metadata_is_refused_with_a_reason() {
         ("text.head_dim", 1u64.into(), "is 1, outside 2..=1024"),
         ("text.vocab", (1u64 << 40).into(), "is 1099511627776, outside 1..=4194304"),
         ("text.windows", vec![16u64, 0].into(), "has 2 entries for 4 layers"),
+        ("text.windows_of", "all".into(), "is 'all'; this program knows windows of 'generated' rows"),
         ("tokens.image", (1u64 << 23).into(), "is 8388608, outside 0..=4194304"),
         ("tokens.bos", u64::MAX.into(), "outside 0..=2175"),
         ("tokens.eos", Vec::<u64>::new().into(), "is empty"),

@@ -398,6 +398,8 @@ fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use palmtop_convert::Options;
 

@@ -97,7 +97,7 @@ impl Reckoning {
     }
 
     fn of(&mut self, published: &Published, format: WeightFormat) -> Option<Needs> {
-        let reckon = || needs(published.preset, format, &self.limits, &self.machine);
+        let reckon = || needs(published.preset, format, &self.limits, (&self.machine).into());
         *self.known.entry((published.preset, format.name())).or_insert_with(reckon)
     }
 

@@ -242,6 +242,9 @@ impl Config {
             m.set("text.final_softcap", c);
         }
         m.set("text.windows", t.windows.iter().map(|w| w.unwrap_or(0) as u64).collect::<Vec<_>>());
+        if t.windows.iter().any(Option::is_some) {
+            m.set(WINDOWS_OF, GENERATED);
+        }
         m.set("image.mean", self.image.mean.to_vec());
         m.set("image.std", self.image.std.to_vec());
         m.set("image.rescale", self.image.rescale);
@@ -304,6 +307,11 @@ impl Config {
                 .map(|w| usize::try_from(w).ok().filter(|&w| w > 0))
                 .collect(),
         };
+        // Files of the first release do not name what has been the only choice.
+        if m.get(WINDOWS_OF).is_some() && m.text(WINDOWS_OF)? != GENERATED {
+            let what = format!("is '{}'; this program knows windows of '{GENERATED}' rows", m.text(WINDOWS_OF)?);
+            return Err(Metadata::wrong(WINDOWS_OF, &what));
+        }
         let up_to = |key, last| Ok::<_, FormatError>(m.usize_in(key, 0..=last)? as u32);
         let id = |key| up_to(key, text.vocab - 1);
         let eos = |token: u64| match usize::try_from(token) {
@@ -396,6 +404,11 @@ impl Config {
 pub fn gate_up_padded(intermediate: usize) -> usize {
     intermediate.next_multiple_of(palmtop_kernels::layout::LANES)
 }
+
+/// Which rows have windows: those behind the prefix, which sees all of itself, as transformers'
+/// `PaliGemmaModel.forward` has it, where a prefix is a block that sees itself.
+const WINDOWS_OF: &str = "text.windows_of";
+const GENERATED: &str = "generated";
 
 const WIDTH_MAX: usize = 1 << 18;
 const LAYERS_MAX: usize = 1024;
