@@ -103,7 +103,7 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
             ids.into_iter().flatten().for_each(|id| session.end(id).unwrap());
             let part = &given[..round % given.len()];
             session
-                .force(&features, prompts[0], part, &options, &mut |_, logits| heard += logits.len())
+                .force(&[&features], prompts[0], part, &options, &mut |_, logits| heard += logits.len())
                 .unwrap();
         }
         let calls = Asked::by_all_threads().since(before).calls;

@@ -51,7 +51,7 @@ fn seen(model: &Path, picture: &str) -> (Vec<f32>, Vec<f32>) {
     let mut out = Vec::new();
     for prompt in PROMPTS {
         session
-            .force(&features, prompt, &[400, 500, 600], &options, &mut |_, row| out.extend_from_slice(row))
+            .force(&[&features], prompt, &[400, 500, 600], &options, &mut |_, row| out.extend_from_slice(row))
             .unwrap();
     }
     (features.values().to_vec(), out)

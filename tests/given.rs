@@ -38,7 +38,7 @@ fn given_answers_see_the_logits_that_chosen_ones_see() {
         for length in [8, 3, 0] {
             let mut rows = Vec::new();
             session
-                .force(&features, PROMPT, &tokens[..length], &options, &mut |i, row| {
+                .force(&[&features], PROMPT, &tokens[..length], &options, &mut |i, row| {
                     rows.push((i, row.iter().map(|&x| f64::from(x)).collect::<Vec<_>>()));
                 })
                 .unwrap();
@@ -61,7 +61,7 @@ fn what_cannot_be_given_is_refused() {
     let options = GenerateOptions::default();
     let mut features = session.new_features().unwrap();
     let force = |session: &mut Session, features: &_, answer: &[u32], options: &_| {
-        session.force(features, PROMPT, answer, options, &mut |_, _| {}).unwrap_err()
+        session.force(&[features], PROMPT, answer, options, &mut |_, _| {}).unwrap_err()
     };
     assert!(matches!(force(&mut session, &features, &[], &options), Error::Usage(_)), "no picture");
     session.encode(scene().view(), &mut features, &options).unwrap();
@@ -84,13 +84,19 @@ fn observed(session: &mut Session) -> BTreeMap<String, (usize, Vec<f64>)> {
     let mut out: BTreeMap<String, (usize, Vec<f64>)> = BTreeMap::new();
     let asked: [(&str, &[u32]); 1] = [(PROMPT, &[300, 301, 302])];
     session
-        .observe(scene().view(), &mut features, &asked, &GenerateOptions::default(), &mut |traced| {
-            if let TracedValues::F32(values) = traced.values {
-                let entry = out.entry(traced.name.to_owned()).or_default();
-                entry.0 = *traced.shape.last().unwrap();
-                entry.1.extend(values.iter().map(|&v| f64::from(v)));
-            }
-        })
+        .observe(
+            &[scene().view()],
+            std::slice::from_mut(&mut features),
+            &asked,
+            &GenerateOptions::default(),
+            &mut |traced| {
+                if let TracedValues::F32(values) = traced.values {
+                    let entry = out.entry(traced.name.to_owned()).or_default();
+                    entry.0 = *traced.shape.last().unwrap();
+                    entry.1.extend(values.iter().map(|&v| f64::from(v)));
+                }
+            },
+        )
         .unwrap();
     out
 }

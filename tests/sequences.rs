@@ -146,7 +146,7 @@ fn certain_tokens_are_computed_together() {
     // The model's own probabilities among what may follow, by teacher forcing.
     let mut rows = Vec::new();
     session
-        .force(&features[0], "caption en", &answer.tokens, &options, &mut |_, logits| {
+        .force(&[&features[0]], "caption en", &answer.tokens, &options, &mut |_, logits| {
             rows.push(logits.to_vec())
         })
         .expect("teacher forcing");

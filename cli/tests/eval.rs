@@ -342,3 +342,37 @@ fn ctrl_c_reports_what_is_done_so_far() {
     let answered = report["answered"].as_u64().unwrap();
     assert!(answered > 0 && answered < 3000 && report["interrupted"] == json!(true), "{report}");
 }
+
+#[test]
+fn prompts_about_several_pictures_are_evaluated() {
+    const END: f64 = 1.0;
+    let mut lines = Vec::new();
+    for vector in palmtop_tests::several("tiny1") {
+        let tokens = &vector.tensors["gen.tokens"].values;
+        // Answers that the model does not end before: the vector's go on.
+        if tokens.contains(&END) || tokens.len() < 4 {
+            continue;
+        }
+        lines.push(json!({"images": vector.images, "prompt": vector.prompt, "expected": vector.text}));
+        let swapped: Vec<_> = vector.images.iter().rev().collect();
+        lines.push(json!({"images": swapped, "prompt": vector.prompt, "expected": "in another order"}));
+    }
+    assert!(!lines.is_empty());
+    let data = examples(&lines);
+    let tokens = palmtop_tests::several("tiny1")[0].tensors["gen.tokens"].values.len().to_string();
+    let args =
+        ["eval", text(&data.path), "-m", model(), "-m", model(), "--json", "--max-new-tokens", &tokens];
+    let report = succeed(args).json().remove(0);
+    let right: f64 = report["tasks"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(|task| Some(task["exact_match"].as_f64()? * task["items"].as_f64()?))
+        .sum();
+    assert_eq!((right, report["agreement"]["same_answers"].as_f64()), (lines.len() as f64 / 2.0, Some(1.0)));
+    let calibrated = data.folder.path().join("calibrated.palm");
+    let checkpoint = data.folder.path().join("checkpoint");
+    lay_out_checkpoint("tiny1", &checkpoint);
+    let with = ["--weights", "int4", "--calibrate", text(&data.path)];
+    succeed([&["convert", text(&checkpoint), "-o", text(&calibrated)], &with[..]].concat());
+}

@@ -4,7 +4,8 @@
 //! {"image": "a.png", "prompt": "detect cat", "expected": "<loc0100>… cat", "task": "detect", "mask": "a.mask.png"}
 //! ```
 //!
-//! `expected`, `task` and `mask` may be missing; other keys are ignored. Paths are relative to the folder of the file.
+//! `expected`, `task` and `mask` may be missing; other keys are ignored. A prompt about several pictures has a list
+//! `images` instead of `image`. Paths are relative to the folder of the file.
 
 use std::fmt;
 use std::fs::File;
@@ -19,10 +20,10 @@ use serde::Deserialize;
 pub struct Example {
     /// The line of the file that it stands in, from 1.
     pub line: usize,
-    /// The picture, as the file names it.
+    /// The pictures of the prompt, as the file names them; ` + ` is between several.
     pub image: String,
-    /// Where the picture is.
-    pub path: PathBuf,
+    /// Where the pictures are, in the prompt's order; at least one.
+    pub paths: Vec<PathBuf>,
     /// What the model is given, without the newline that ends every prompt.
     pub prompt: String,
     /// What it should answer.
@@ -166,7 +167,8 @@ pub fn read_examples(path: &Path) -> Result<Vec<Example>, ExamplesError> {
 /// An example as it stands in the file.
 #[derive(Deserialize)]
 struct Record {
-    image: String,
+    image: Option<String>,
+    images: Option<Vec<String>>,
     prompt: String,
     expected: Option<String>,
     task: Option<String>,
@@ -183,14 +185,29 @@ fn read_line(text: &str, line: usize, folder: &Path) -> Result<Example, String> 
     let named = |what, name: &str| {
         if name.is_empty() { Err(format!("'{what}' is empty: name a file")) } else { Ok(folder.join(name)) }
     };
+    let (key, images) = match (record.image, record.images) {
+        (Some(image), None) => ("image", vec![image]),
+        (None, Some(images)) => ("images", images),
+        (None, None) => {
+            return Err("is not an example: missing field `image`, or `images` for several".into());
+        }
+        (Some(_), Some(_)) => return Err("has both 'image' and 'images': use one of them".into()),
+    };
+    if images.is_empty() {
+        return Err("'images' is empty: name pictures".into());
+    }
+    let task = match record.task {
+        Some(task) => task.parse()?,
+        None => TaskKind::of_prompt(&record.prompt),
+    };
+    if images.len() > 1 && matches!(task, TaskKind::Detect | TaskKind::Segment) {
+        return Err(format!("asks for '{task}' of several pictures: no answer says which one a box is in"));
+    }
     Ok(Example {
         line,
-        path: named("image", &record.image)?,
-        image: record.image,
-        task: match record.task {
-            Some(task) => task.parse()?,
-            None => TaskKind::of_prompt(&record.prompt),
-        },
+        paths: images.iter().map(|image| named(key, image)).collect::<Result<_, _>>()?,
+        image: images.join(" + "),
+        task,
         prompt: record.prompt,
         expected: record.expected,
         mask: record.mask.map(|mask| named("mask", &mask)).transpose()?,
@@ -215,10 +232,20 @@ mod tests {
         let examples = read(text.as_bytes()).unwrap();
         let [first, second] = &examples[..] else { panic!("{examples:?}") };
         assert_eq!((first.line, first.task, first.expected.as_deref()), (1, TaskKind::Detect, Some("x")));
-        assert!(first.path.ends_with("p/a.png") && first.path.is_absolute() && first.mask.is_none());
+        let [path] = &first.paths[..] else { panic!("{first:?}") };
+        assert!(path.ends_with("p/a.png") && path.is_absolute() && first.mask.is_none());
         assert_eq!((second.line, second.task), (3, TaskKind::Ocr));
-        assert_eq!(second.path, Path::new("/b.png"));
+        assert_eq!(second.paths, [Path::new("/b.png")]);
         assert!(second.mask.as_ref().unwrap().ends_with("m.png"));
+    }
+
+    #[test]
+    fn a_prompt_may_be_about_several_pictures() {
+        let text = r#"{"images": ["a.png", "b.png", "a.png"], "prompt": "answer en which one?"}"#;
+        let examples = read(text.as_bytes()).unwrap();
+        assert_eq!(examples[0].image, "a.png + b.png + a.png");
+        let names: Vec<_> = examples[0].paths.iter().map(|path| path.file_name().unwrap()).collect();
+        assert_eq!(names, ["a.png", "b.png", "a.png"]);
     }
 
     #[test]
@@ -254,6 +281,13 @@ mod tests {
             (&format!("{good}{{\"prompt\":\"a\"}}"), "line 2: is not an example: missing field `image`"),
             ("{\"image\":3,\"prompt\":\"a\"}", "line 1: is not an example: invalid type: integer `3`"),
             ("{\"image\":\"\",\"prompt\":\"a\"}", "line 1: 'image' is empty"),
+            ("{\"images\":[],\"prompt\":\"a\"}", "line 1: 'images' is empty"),
+            ("{\"images\":[\"a\",\"\"],\"prompt\":\"a\"}", "line 1: 'images' is empty"),
+            (
+                "{\"image\":\"a\",\"images\":[\"a\"],\"prompt\":\"a\"}",
+                "line 1: has both 'image' and 'images'",
+            ),
+            ("{\"images\":[\"a\",\"b\"],\"prompt\":\"detect a\"}", "line 1: asks for 'detect' of several"),
             ("{\"image\":\"a\",\"prompt\":\"a\",\"mask\":\"\"}", "line 1: 'mask' is empty"),
             ("{\"image\":\"a\",\"prompt\":\"a\",\"task\":\"vqa\"}", "line 1: 'task' is 'vqa': use caption"),
             (&format!("{good}{good}{{"), "line 3: is not an example: EOF"),

@@ -138,7 +138,7 @@ pub fn read(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture
             break;
         }
         pictures.push(Picture {
-            path: folder.join(&image.file_name),
+            paths: vec![folder.join(&image.file_name)],
             annotated_size: image.width.zip(image.height),
             items: vec![Item {
                 line: image.id as usize,

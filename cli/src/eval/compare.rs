@@ -40,7 +40,7 @@ impl TeacherForcing {
     /// Runs both along the first model's answer, and adds what they find likely to `agreement`.
     pub fn run(
         &mut self,
-        sessions: [(&mut Session, &ImageFeatures); 2],
+        sessions: [(&mut Session, &[ImageFeatures]); 2],
         prompt: &str,
         answer: &Answer,
         cancel: &CancelToken,
@@ -48,12 +48,13 @@ impl TeacherForcing {
     ) -> palmtop::Result<()> {
         let mut options = GenerateOptions::default();
         options.cancel = cancel.clone();
-        let [(first, first_features), (second, second_features)] = sessions;
+        let [(first, of_first), (second, of_second)] =
+            sessions.map(|(session, features)| (session, features.iter().collect::<Vec<_>>()));
         self.logits.clear();
         let keep = |_, row: &[f32]| self.logits.extend_from_slice(row);
-        first.force(first_features, prompt, &answer.tokens, &options, &mut { keep })?;
+        first.force(&of_first, prompt, &answer.tokens, &options, &mut { keep })?;
         let mut of_answer = Agreement::default();
-        second.force(second_features, prompt, &answer.tokens, &options, &mut |i, row| {
+        second.force(&of_second, prompt, &answer.tokens, &options, &mut |i, row| {
             let first = &self.logits[i * row.len()..(i + 1) * row.len()];
             of_answer.divergence.add(divergence(first, row));
             of_answer.same_token.add(f64::from(u8::from(likeliest(first) == likeliest(row))));

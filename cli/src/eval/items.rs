@@ -13,11 +13,11 @@ use super::coco;
 use crate::errors::WithHint;
 use crate::output::Console;
 
-/// A prompt about a picture.
+/// A prompt about a picture, or several.
 pub struct Item {
     /// The line of the data, or the number of the picture in a COCO file; both for people.
     pub line: usize,
-    /// The picture, as the data names it.
+    /// The pictures, as the data names them.
     pub image: String,
     pub prompt: String,
     pub task: TaskKind,
@@ -36,9 +36,9 @@ pub enum Expected {
     Unknown,
 }
 
-/// The items about one picture.
+/// The items about one picture, or about the same ones together.
 pub struct Picture {
-    pub path: PathBuf,
+    pub paths: Vec<PathBuf>,
     /// Columns and rows of the picture that the expected boxes are on, if the data says it.
     pub annotated_size: Option<(u32, u32)>,
     pub items: Vec<Item>,
@@ -68,11 +68,11 @@ pub fn read(source: &Source<'_>, console: Console) -> anyhow::Result<Vec<Picture
         return Err(error).hint("--images and --all-labels are for COCO's JSON of annotations");
     }
     let mut pictures = Vec::new();
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
+    let mut places: HashMap<Vec<PathBuf>, usize> = HashMap::new();
     let examples = read_examples(source.data).context("cannot read the data")?;
     for example in examples.into_iter().take(source.limit) {
-        let place = *places.entry(example.path.clone()).or_insert_with(|| {
-            pictures.push(Picture { path: example.path, annotated_size: None, items: Vec::new() });
+        let place = *places.entry(example.paths.clone()).or_insert_with(|| {
+            pictures.push(Picture { paths: example.paths, annotated_size: None, items: Vec::new() });
             pictures.len() - 1
         });
         pictures[place].items.push(Item {
@@ -163,7 +163,7 @@ mod tests {
         let pictures = read_text(COCO, true).unwrap();
         assert_eq!(pictures.len(), 2);
         assert_eq!(pictures[1].items[0].prompt, "detect cat ; dog ; traffic light");
-        assert_eq!(pictures[1].path, Path::new("/pictures/b.jpg"));
+        assert_eq!(pictures[1].paths, [Path::new("/pictures/b.jpg")]);
         assert_eq!(pictures[1].annotated_size, None);
     }
 

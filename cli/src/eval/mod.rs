@@ -19,7 +19,7 @@ use anyhow::{Context, anyhow};
 use palmtop::ImageFeatures;
 use palmtop::image::{ImageLimits, RgbImage, decode_file, orientation_of_file};
 use palmtop::model::Model;
-use palmtop::session::{Answer, CancelToken, GenerateOptions, Session, StopReason};
+use palmtop::session::{Answer, CancelToken, GenerateOptions, Request, Session, StopReason};
 use palmtop_convert::Progress;
 use palmtop_convert::examples::TaskKind;
 
@@ -57,7 +57,8 @@ pub fn run(args: &EvalArgs, console: Console) -> anyhow::Result<Outcome> {
     let pictures = items::read(&source, console)?;
     // If the file cannot be written, or has what is read, that is better known beforehand.
     if let Some(answers) = &args.answers {
-        let read = pictures.iter().map(|picture| picture.path.as_path()).chain([args.data.as_path()]);
+        let pictures = pictures.iter().flat_map(|picture| &picture.paths);
+        let read = pictures.map(PathBuf::as_path).chain([args.data.as_path()]);
         refuse_to_replace(answers, read.chain(args.models.iter().map(|model| model.as_path())))?;
         drop(Replacement::new(answers)?);
     }
@@ -147,7 +148,8 @@ fn warn_of_masks(candidates: &[Candidate<'_>], pictures: &[Picture], console: Co
 /// A model that answers, and what its answers are worth so far.
 struct Candidate<'a> {
     session: Session,
-    features: ImageFeatures,
+    /// Of the pictures at hand, in their order, and memory for more.
+    features: Vec<ImageFeatures>,
     scorer: Scorer<'a>,
     options: GenerateOptions,
     tallies: [Tally; TaskKind::ALL.len()],
@@ -175,6 +177,7 @@ impl<'a> Candidate<'a> {
         let mut limits = args.machine.limits();
         let most = pictures.iter().map(|p| p.items.len()).max().unwrap_or(1);
         limits.batch = args.batch.map_or(BATCH_MAX, |n| n as usize).min(most);
+        limits.pictures = pictures.iter().map(|p| p.paths.len()).max().unwrap_or(1);
         limits.new_tokens = args.max_new_tokens.map_or(NEW_TOKENS, |n| n as usize);
         // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
         let longest = pictures.iter().flat_map(|p| &p.items).map(|i| i.prompt.len() + 2).max().unwrap_or(0);
@@ -183,7 +186,7 @@ impl<'a> Candidate<'a> {
         let mut options = GenerateOptions::default();
         options.cancel = cancel.clone();
         Ok(Self {
-            features: session.new_features()?,
+            features: (0..limits.pictures).map(|_| session.new_features()).collect::<Result<_, _>>()?,
             session,
             scorer: Scorer::of(model)?,
             options,
@@ -192,17 +195,22 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    fn encode(&mut self, picture: &RgbImage) -> palmtop::Result<()> {
-        self.session.encode(picture.view(), &mut self.features, &self.options)?;
-        self.times.encode += self.session.timings().encode;
-        self.times.pictures += 1;
+    fn encode(&mut self, pictures: &[RgbImage]) -> palmtop::Result<()> {
+        for (picture, features) in pictures.iter().zip(&mut self.features) {
+            self.session.encode(picture.view(), features, &self.options)?;
+            self.times.encode += self.session.timings().encode;
+            self.times.pictures += 1;
+        }
         Ok(())
     }
 
     /// Answers prompts together; those of which one cannot be answered one by one. An error ends it all.
-    fn answer(&mut self, prompts: &[&str]) -> palmtop::Result<Vec<palmtop::Result<Answer>>> {
+    fn answer(&mut self, images: usize, prompts: &[&str]) -> palmtop::Result<Vec<palmtop::Result<Answer>>> {
         let go_on = &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(());
-        match self.session.answer(&self.features, prompts, &self.options, go_on) {
+        let pictures: Vec<&ImageFeatures> = self.features.iter().take(images).collect();
+        let requests: Vec<Request<'_>> =
+            prompts.iter().map(|prompt| Request { pictures: &pictures, prompt, draft: &[] }).collect();
+        match self.session.answer_requests(&requests, &self.options, go_on) {
             Ok(answers) => {
                 let answers: Vec<_> = answers.iter().cloned().map(Ok).collect();
                 let timings = self.session.timings();
@@ -215,7 +223,7 @@ impl<'a> Candidate<'a> {
             Err(_) => {
                 let mut out = Vec::with_capacity(prompts.len());
                 for prompt in prompts {
-                    out.extend(self.answer(&[prompt])?);
+                    out.extend(self.answer(images, &[prompt])?);
                 }
                 Ok(out)
             }
@@ -260,7 +268,7 @@ struct Run {
 }
 
 impl Run {
-    /// Answers all items about a picture with every model. What is at fault is reported, and only what ends everything
+    /// Answers all items about a picture, or several together, with every model. What is at fault is reported, and only what ends everything
     /// is an error.
     fn picture(
         &mut self,
@@ -270,21 +278,22 @@ impl Run {
         args: &EvalArgs,
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
-        let path = &picture.path;
-        let decoded = interrupt::while_waiting(|| decode_file(path, &ImageLimits::default()));
-        let image = match decoded {
-            Ok(image) => image,
+        let decode = |path: &PathBuf| decode_file(path, &ImageLimits::default());
+        let decoded: Result<Vec<RgbImage>, _> =
+            interrupt::while_waiting(|| picture.paths.iter().map(decode).collect());
+        let images = match decoded {
+            Ok(images) => images,
             Err(error) => {
                 self.fail(picture.items, &error.into());
                 return Ok(());
             }
         };
-        if let Err(error) = place_boxes(&mut picture, &image) {
+        if let Err(error) = place_boxes(&mut picture, &images[0]) {
             self.fail(picture.items, &error);
             return Ok(());
         }
         for candidate in &mut *candidates {
-            match candidate.encode(&image) {
+            match candidate.encode(&images) {
                 Ok(()) => {}
                 Err(palmtop::Error::Cancelled) => return Ok(()),
                 Err(error @ palmtop::Error::Image(_)) => {
@@ -301,7 +310,7 @@ impl Run {
             if batch.is_empty() || cancel.is_cancelled() {
                 return Ok(());
             }
-            match self.batch(batch, &image, candidates, teacher_forcing, cancel) {
+            match self.batch(batch, &images, candidates, teacher_forcing, cancel) {
                 Err(error) if cancel.is_cancelled() && error.is::<palmtop::Error>() => return Ok(()),
                 done => done?,
             }
@@ -311,13 +320,14 @@ impl Run {
     fn batch(
         &mut self,
         items: Vec<Item>,
-        image: &RgbImage,
+        images: &[RgbImage],
         candidates: &mut [Candidate<'_>],
         teacher_forcing: &mut Option<TeacherForcing>,
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
         let prompts: Vec<&str> = items.iter().map(|i| i.prompt.as_str()).collect();
-        let answers = candidates.iter_mut().map(|c| c.answer(&prompts)).collect::<Result<Vec<_>, _>>()?;
+        let answers =
+            candidates.iter_mut().map(|c| c.answer(images.len(), &prompts)).collect::<Result<Vec<_>, _>>()?;
         let mut answers: Vec<_> = answers.into_iter().map(Vec::into_iter).collect();
         for item in items {
             let of_item: Result<Vec<Answer>, _> =
@@ -333,14 +343,14 @@ impl Run {
             if of_item.iter().any(|a| a.stop.is_broken_off()) {
                 continue;
             }
-            let mask = match expected_mask(&item, image) {
+            let mask = match expected_mask(&item, &images[0]) {
                 Ok(mask) => mask,
                 Err(error) => {
                     self.fail(vec![item], &error);
                     continue;
                 }
             };
-            self.item(item, image, mask, of_item, candidates, teacher_forcing, cancel)?;
+            self.item(item, images, mask, of_item, candidates, teacher_forcing, cancel)?;
         }
         Ok(())
     }
@@ -348,7 +358,7 @@ impl Run {
     fn item(
         &mut self,
         item: Item,
-        image: &RgbImage,
+        images: &[RgbImage],
         mask: Option<Pixels>,
         answers: Vec<Answer>,
         candidates: &mut [Candidate<'_>],
@@ -360,14 +370,14 @@ impl Run {
             let mut agreement = Agreement::default();
             agreement.same.add(f64::from(u8::from(a.text == b.text)));
             if let Some(teacher_forcing) = teacher_forcing {
-                let sessions = [first, second].map(|c| (&mut c.session, &c.features));
+                let sessions = [first, second].map(|c| (&mut c.session, &c.features[..images.len()]));
                 teacher_forcing.run(sessions, &item.prompt, a, cancel, &mut agreement)?;
             }
             self.agreement[task].add(&agreement);
         }
         let mut kept = Vec::with_capacity(answers.len());
         for (candidate, answer) in candidates.iter_mut().zip(answers) {
-            let size = (image.width(), image.height());
+            let size = (images[0].width(), images[0].height());
             let scores = candidate.scorer.score(&item, size, mask.as_ref(), &answer)?;
             let ItemScores { is_exact, overlap, mask_iou, .. } = scores;
             candidate.tallies[task].add(scores);
@@ -393,7 +403,7 @@ fn place_boxes(picture: &mut Picture, image: &RgbImage) -> anyhow::Result<()> {
     let Some(annotated) = picture.annotated_size.filter(|annotated| *annotated != size) else {
         return Ok(());
     };
-    let orientation = orientation_of_file(&picture.path, &ImageLimits::default())?;
+    let orientation = orientation_of_file(&picture.paths[0], &ImageLimits::default())?;
     let placing = Placing::of(annotated, size, orientation)?;
     for item in &mut picture.items {
         if let Expected::Boxes(truths) = &mut item.expected {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use palmtop::image::{ImageLimits, decode_file};
+use palmtop::image::{ImageLimits, RgbImage, decode_file};
 use palmtop::session::{CancelToken, Traced, TracedValues};
 use palmtop::tokenizer::EncodeScratch;
 use palmtop::{GenerateOptions, ImageFeatures, Isa, Limits, Model, Session};
@@ -18,7 +18,8 @@ const TEXT_BYTES_MAX: usize = 8192;
 /// A model, and what it is run on.
 pub(crate) struct Runner<'a> {
     session: Session,
-    features: ImageFeatures,
+    /// Of the pictures of an example, and memory for more.
+    features: Vec<ImageFeatures>,
     file: PathBuf,
     pictures: Vec<Picture>,
     progress: &'a dyn Progress,
@@ -29,10 +30,10 @@ pub(crate) struct Runner<'a> {
     pub streams: ResidualStream,
 }
 
-/// A picture and what it is asked.
+/// A picture, or several together, and what is asked about them.
 struct Picture {
-    path: PathBuf,
-    /// The first line of the file that it stands in.
+    paths: Vec<PathBuf>,
+    /// The first line of the file that they stand in.
     line: usize,
     asked: Vec<(String, Vec<u32>)>,
 }
@@ -49,12 +50,14 @@ impl<'a> Runner<'a> {
         let pictures = read_pictures(model, examples)?;
         let mut limits = Limits::default();
         (limits.isa, limits.threads) = (isa, threads);
+        limits.pictures = pictures.iter().map(|picture| picture.paths.len()).max().unwrap_or(1);
         let asked = || pictures.iter().flat_map(|p| &p.asked);
         // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
         limits.prompt_tokens = asked().map(|(prompt, _)| prompt.len() + 2).max().unwrap_or(2);
         limits.new_tokens = asked().map(|(_, answer)| answer.len()).max().unwrap_or(0).max(1);
         let session = Session::new(model, &limits).map_err(failed)?;
-        let features = session.new_features().map_err(failed)?;
+        let features: Result<Vec<_>, _> = (0..limits.pictures).map(|_| session.new_features()).collect();
+        let features = features.map_err(failed)?;
         let file = examples.to_owned();
         let total = pictures.len() as u64;
         let streams = ResidualStream::default();
@@ -72,21 +75,21 @@ impl<'a> Runner<'a> {
         for picture in &self.pictures {
             self.progress.calibrated(self.done, self.total);
             let example = |what| ConvertError::Example { path: self.file.clone(), line: picture.line, what };
-            let image = decode_file(&picture.path, &ImageLimits::default()).map_err(|e| {
-                example(format!("cannot use picture {}: {}", picture.path.display(), in_one_line(&e)))
-            })?;
+            let decode = |path: &PathBuf| {
+                decode_file(path, &ImageLimits::default()).map_err(|e| {
+                    example(format!("cannot use picture {}: {}", path.display(), in_one_line(&e)))
+                })
+            };
+            let images = picture.paths.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+            let images: Vec<_> = images.iter().map(RgbImage::view).collect();
             let asked: Vec<(&str, &[u32])> =
                 picture.asked.iter().map(|(p, a)| (p.as_str(), &a[..])).collect();
             let mut options = GenerateOptions::default();
             let cancel = CancelToken::default();
             options.cancel = cancel.clone();
             let (progress, streams) = (self.progress, &mut self.streams);
-            let seen = self.session.observe(
-                image.view(),
-                &mut self.features,
-                &asked,
-                &options,
-                &mut |traced: Traced| {
+            let seen =
+                self.session.observe(&images, &mut self.features, &asked, &options, &mut |traced: Traced| {
                     if progress.cancelled() {
                         cancel.cancel();
                     }
@@ -95,8 +98,7 @@ impl<'a> Runner<'a> {
                         Some(matrix) => sink(matrix, values),
                         None => streams.see(traced.name, values),
                     }
-                },
-            );
+                });
             match seen {
                 Err(palmtop::Error::Cancelled) => return Err(ConvertError::Cancelled),
                 Err(error) => return Err(example(error.to_string())),
@@ -135,8 +137,8 @@ fn read_pictures(model: &Model, file: &Path) -> Result<Vec<Picture>, ConvertErro
     let tokenizer = model.tokenizer();
     let mut scratch = EncodeScratch::with_capacity(TEXT_BYTES_MAX);
     let mut pictures: Vec<Picture> = Vec::new();
-    let mut places: HashMap<PathBuf, usize> = HashMap::new();
-    for Example { line, path, prompt, expected, .. } in read_examples(file)? {
+    let mut places: HashMap<Vec<PathBuf>, usize> = HashMap::new();
+    for Example { line, paths, prompt, expected, .. } in read_examples(file)? {
         let wrong = |what| ConvertError::Example { path: file.to_owned(), line, what };
         let expected = expected.unwrap_or_default();
         for (what, text) in [("prompt", &prompt), ("expected answer", &expected)] {
@@ -149,8 +151,8 @@ fn read_pictures(model: &Model, file: &Path) -> Result<Vec<Picture>, ConvertErro
         }
         let mut answer = Vec::new();
         tokenizer.encode(&expected, &mut scratch, &mut answer).map_err(|e| wrong(e.to_string()))?;
-        let place = *places.entry(path.clone()).or_insert_with(|| {
-            pictures.push(Picture { path, line, asked: Vec::new() });
+        let place = *places.entry(paths.clone()).or_insert_with(|| {
+            pictures.push(Picture { paths, line, asked: Vec::new() });
             pictures.len() - 1
         });
         pictures[place].asked.push((prompt, answer));

@@ -309,7 +309,8 @@ impl Config {
         };
         // Files of the first release do not name what has been the only choice.
         if m.get(WINDOWS_OF).is_some() && m.text(WINDOWS_OF)? != GENERATED {
-            let what = format!("is '{}'; this program knows windows of '{GENERATED}' rows", m.text(WINDOWS_OF)?);
+            let what =
+                format!("is '{}'; this program knows windows of '{GENERATED}' rows", m.text(WINDOWS_OF)?);
             return Err(Metadata::wrong(WINDOWS_OF, &what));
         }
         let up_to = |key, last| Ok::<_, FormatError>(m.usize_in(key, 0..=last)? as u32);

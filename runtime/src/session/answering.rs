@@ -219,13 +219,18 @@ impl Session {
     }
 
     fn check_request(&mut self, request: &Request<'_>) -> Result<()> {
-        let (pictures, most) = (request.pictures.len(), self.limits.pictures);
-        if !(1..=most).contains(&pictures) {
-            return Err(UsageError::Pictures { pictures, most }.into());
-        }
-        request.pictures.iter().try_for_each(|picture| picture.check_encoded(&self.model))?;
+        self.check_encoded(request.pictures)?;
         self.prompts.tokenize(&self.model, request.prompt)?;
         Ok(())
+    }
+
+    /// An error for more pictures than the session has room for, none, or ones that it cannot answer about.
+    pub(super) fn check_encoded(&self, pictures: &[&ImageFeatures]) -> Result<(), UsageError> {
+        let (given, most) = (pictures.len(), self.limits.pictures);
+        if !(1..=most).contains(&given) {
+            return Err(UsageError::Pictures { pictures: given, most });
+        }
+        pictures.iter().try_for_each(|picture| picture.check_encoded(&self.model))
     }
 
     /// Forgets all sequences, none of which may be running, and their answers.

@@ -9,7 +9,7 @@ use crate::error::{Result, UsageError};
 use crate::image::RgbView;
 
 impl Session {
-    /// Teacher forcing: runs a prompt and a given answer through the decoder. `on_logits(i, logits)` sees, for every
+    /// Teacher forcing: runs pictures, a prompt about them and a given answer through the decoder. `on_logits(i, logits)` sees, for every
     /// `i` from 0 to `answer.len()`, the logits that the token behind the first `i` of the answer would be chosen from:
     /// those that [`answer`](Self::answer) sees when it gives the same tokens, bit for bit. Nothing is allocated.
     ///
@@ -24,43 +24,47 @@ impl Session {
     /// [`Error::DeadlinePassed`](crate::Error).
     pub fn force(
         &mut self,
-        features: &ImageFeatures,
+        pictures: &[&ImageFeatures],
         prompt: &str,
         answer: &[u32],
         options: &GenerateOptions,
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<()> {
-        self.force_traced(features, prompt, answer, &options.control(), &mut Trace::off(), on_logits)
+        self.force_traced(pictures, prompt, answer, &options.control(), &mut Trace::off(), on_logits)
     }
 
-    /// Runs a picture, then each prompt with a given answer behind it, and hands to `sink` what [`trace`](Self::trace)
+    /// Runs pictures, then each prompt about them with a given answer behind it, and hands to `sink` what [`trace`](Self::trace)
     /// shows of picture and prompts, of the answers too, and besides the rows that each matrix is multiplied with,
     /// `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see activations rounded
     /// to 8 bits, and so does `sink`. Many rows come in several parts.
     ///
-    /// Of `options` only the cancellation and the deadline are looked at.
+    /// `features` are memory for as many pictures at least. Of `options` only the cancellation and the deadline are
+    /// looked at.
     ///
     /// # Errors
     /// As [`encode`](Self::encode) and [`force`](Self::force).
     pub fn observe(
         &mut self,
-        picture: RgbView<'_>,
-        features: &mut ImageFeatures,
+        pictures: &[RgbView<'_>],
+        features: &mut [ImageFeatures],
         asked: &[(&str, &[u32])],
         options: &GenerateOptions,
         sink: &mut dyn FnMut(Traced<'_>),
     ) -> Result<()> {
         let (control, mut trace) = (options.control(), Trace::with_inputs(sink));
-        self.encode_traced(picture.into(), features, &control, &mut trace)?;
+        for (picture, features) in pictures.iter().zip(&mut *features) {
+            self.encode_traced((*picture).into(), features, &control, &mut trace)?;
+        }
+        let encoded: Vec<&ImageFeatures> = features.iter().take(pictures.len()).collect();
         for (prompt, answer) in asked {
-            self.force_traced(features, prompt, answer, &control, &mut trace, &mut |_, _| {})?;
+            self.force_traced(&encoded, prompt, answer, &control, &mut trace, &mut |_, _| {})?;
         }
         Ok(())
     }
 
     fn force_traced(
         &mut self,
-        features: &ImageFeatures,
+        pictures: &[&ImageFeatures],
         prompt: &str,
         answer: &[u32],
         watch: &dyn Watch,
@@ -69,7 +73,7 @@ impl Session {
     ) -> Result<()> {
         let (vocab, most) = (self.model.config().text.vocab, self.limits.new_tokens);
         self.check_answers()?;
-        features.check_encoded(&self.model)?;
+        self.check_encoded(pictures)?;
         if answer.len() > most {
             return Err(UsageError::ForcedTokens { tokens: answer.len(), most }.into());
         }
@@ -79,7 +83,7 @@ impl Session {
         // What an earlier call has left behind is not shown.
         self.clear()?;
         self.pass.head.select_all();
-        let mut position = self.prefill(0, &[features], prompt, watch, trace)?;
+        let mut position = self.prefill(0, pictures, prompt, watch, trace)?;
         on_logits(0, self.engine.logits(0));
         let rows = self.limits.batch * (1 + self.limits.draft_tokens);
         let mut known = 0;
