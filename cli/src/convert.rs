@@ -123,6 +123,9 @@ pub fn formats(args: &RecipeArgs, target_bits: Option<f64>) -> anyhow::Result<(F
 
 const PARTS: [Part; 5] = [Part::PatchEmbedding, Part::Vision, Part::Projector, Part::Text, Part::Embedding];
 
+/// What helps where a checkpoint is none for retrieval.
+pub const WITHOUT_A_FORM: &str = "leave out --query-form, --query-mask and --document-bos";
+
 /// The command that converts a model with its adapter.
 fn with_base(adapter: &Path, base: &Option<String>, args: &ConvertArgs) -> String {
     let word = |path: &Path| shell_word(&path.display().to_string());
@@ -180,6 +183,7 @@ fn with_hint(error: ConvertError, args: &ConvertArgs) -> anyhow::Result<Outcome>
         ConvertError::Examples(_) => {
             "--calibrate takes lines such as {\"image\": \"a.png\", \"prompt\": \"caption en\", \"expected\": \"a cat\"}"
         }
+        ConvertError::NotForRetrieval { .. } => WITHOUT_A_FORM,
         ConvertError::MaskCodec { .. } => "--mask-codec takes vae-oid.npz, as big_vision publishes it",
         _ => return Err(error.into()),
     };

@@ -101,6 +101,8 @@ fn command_lines_that_do_not_fit_together() {
         (&["convert", "somewhere", "-o", "m.palm", "-w", "q4"], "use f32, f16, int8 or int4"),
         (&["convert", "somewhere", "-o", "m.palm", "--recipe", "lm=int4"], "unknown part 'lm'"),
         (&["convert", "x", "-o", "m.palm", "--head", "f16", "--embeddings", "f32"], "head is its embedding"),
+        (&["convert", "x", "-o", "m.palm", "--query-form", "both"], "use question, query or plain"),
+        (&["convert", "x", "-o", "m.palm", "--query-mask", "some"], "use whole or causal"),
         (&["dance"], "unrecognized subcommand"),
     ] {
         assert_says(&fail(2, args), &["error: ", says]);

@@ -132,7 +132,7 @@ pub enum ConvertError {
     /// A wording of questions was asked for, and the checkpoint makes no vectors.
     #[error("{}: has no retrieval head, and only models for retrieval are asked in a form of their own", path.display())]
     NotForRetrieval {
-        /// The checkpoint's folder.
+        /// The checkpoint.
         path: PathBuf,
     },
     /// An adapter cannot be merged.

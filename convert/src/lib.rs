@@ -212,6 +212,9 @@ fn convert_jax(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, ConvertError> {
+    if options.asking != Asking::default() {
+        return Err(ConvertError::NotForRetrieval { path: file.to_owned() });
+    }
     let vocabulary = vocabulary(write::folder_of(file), options)?;
     let weights = JaxCheckpoint::open(file, &vocabulary)?;
     let mut config = weights.config().clone();

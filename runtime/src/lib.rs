@@ -100,6 +100,11 @@ compile_error!(
     "palmtop runs on little-endian machines only: model files are little-endian and used in place"
 );
 
+/// Its example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/prefix.md")]
+struct PageOfPrefixes;
+
 mod engine;
 pub mod error;
 pub mod format;

@@ -16,7 +16,7 @@ use palmtop_hub::{
 use palmtop_present::plain::{human_bytes, printable};
 use serde::Serialize;
 
-use crate::convert::{formats, reading, shell_word};
+use crate::convert::{WITHOUT_A_FORM, formats, reading, shell_word};
 use crate::errors::{UsageError, WithHint};
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
@@ -214,6 +214,7 @@ fn explained(error: HubError, name: &RepositoryName, args: &PullArgs) -> anyhow:
         HubError::Convert(ConvertError::NoRoom { .. }) => {
             "make room, or name another place with -o or PALMTOP_MODELS; --weights int4 takes less".to_owned()
         }
+        HubError::Convert(ConvertError::NotForRetrieval { .. }) => WITHOUT_A_FORM.to_owned(),
         HubError::Convert(ConvertError::Tensors(_)) => {
             "--ignore-extra leaves out what PaliGemma has no use for".to_owned()
         }

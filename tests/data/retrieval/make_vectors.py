@@ -8,7 +8,8 @@ random adapter, `adapter`, of the shape of ColPali's own: rank 2, on the decoder
 In `plain.safetensors`, and `adapted.safetensors` with the adapter merged by peft: vectors [rows, dim] of each page and
 each question, as `ColPaliProcessor` words them (`question.N`); of the questions also without `token_type_ids`, so that
 rows see those before them, in the wordings of colpali-engine (`query.N`, `plain.N`); the scores of questions for pages
-that `score_retrieval` gives; and the token ids of everything. `retrieval.json` has the pictures and questions.
+that `score_retrieval` gives; and the token ids of everything. Attention is eager: with SDPA, a question alone is not
+masked. `retrieval.json` has the pictures and questions.
 
 Needs torch, transformers (5.24 made the vectors here), peft (0.21), safetensors and pillow.
 """
@@ -21,7 +22,14 @@ import peft
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, ColPaliConfig, ColPaliForRetrieval, ColPaliProcessor, PaliGemmaForConditionalGeneration, __version__
+from transformers import (
+    AutoConfig,
+    ColPaliConfig,
+    ColPaliForRetrieval,
+    ColPaliProcessor,
+    PaliGemmaForConditionalGeneration,
+    __version__,
+)
 
 HERE = pathlib.Path(__file__).parent
 DATA = HERE.parent
@@ -70,14 +78,32 @@ def with_adapter(model):
         name = name.replace("base_model.model.vlm.language_model.", "base_model.model.model.language_model.model.")
         saved[name.replace("embedding_proj_layer", "custom_text_proj")] = value.bfloat16()
     write(saved, folder / "adapter_model.safetensors")
+    matrices = "down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj"
     about = {
+        "alpha_pattern": {},
+        "auto_mapping": None,
         "base_model_name_or_path": "vidore/colpaligemma-3b-pt-448-base",
         "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": False,
+        "init_lora_weights": "gaussian",
+        "layer_replication": None,
+        "layers_pattern": None,
+        "layers_to_transform": None,
+        "loftq_config": {},
         "lora_alpha": 2,
+        "lora_dropout": 0.1,
+        "megatron_config": None,
+        "megatron_core": "megatron.core",
+        "modules_to_save": None,
         "peft_type": "LORA",
         "r": 2,
-        "target_modules": "(.*(language_model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)",
+        "rank_pattern": {},
+        "revision": None,
+        "target_modules": f"(.*(language_model).*({matrices}).*$|.*(custom_text_proj).*$)",
         "task_type": "FEATURE_EXTRACTION",
+        "use_dora": False,
+        "use_rslora": False,
     }
     (folder / "adapter_config.json").write_text(json.dumps(about, indent=1) + "\n")
     return wrapped.merge_and_unload()
@@ -116,10 +142,5 @@ if __name__ == "__main__":
         model = load(folder)
         write(compute(model, processor), HERE / "plain.safetensors")
         write(compute(with_adapter(model).eval(), processor), HERE / "adapted.safetensors")
-        model = load(folder)
-        model.save_pretrained(folder + "/saved")
-        names = sorted(load_file(folder + "/saved/model.safetensors"))
-        print(len(names), [name for name in names if ".layers." not in name], names[5])
-        print((pathlib.Path(folder) / "saved/config.json").read_text()[:3000])
     about = {"pages": PAGES, "questions": QUESTIONS, "dim": DIM, "transformers": __version__}
     (HERE / "retrieval.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")

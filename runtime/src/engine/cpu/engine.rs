@@ -40,8 +40,9 @@ impl Memory {
     pub fn new(reserve: &mut Reserve, model: &Model, extent: &Extent) -> Result<Self> {
         let (config, weights) = (model.config(), model.weights());
         let t = &config.text;
-        let layers_kept = if extent.answers { t.layers } else { 1 };
-        let slots = extent.batch.saturating_mul(t.kv_heads).saturating_mul(layers_kept);
+        // Without answers, passes begin with a first sequence that is always free, and end with it.
+        let (sequences, layers_kept) = if extent.answers { (extent.batch, t.layers) } else { (1, 1) };
+        let slots = sequences.saturating_mul(t.kv_heads).saturating_mul(layers_kept);
         let shape = KvShape {
             slots,
             head_dim: t.head_dim,
