@@ -235,7 +235,7 @@ typedef struct palmtop_session_options {
     size_t size;
     uint32_t batch;         /* maximum number of prompts answered together; 1 */
     uint32_t prompt_tokens; /* maximum tokens of a prompt, not counting those of its pictures; 256 */
-    uint32_t new_tokens;    /* maximum tokens of an answer; 256 */
+    uint32_t new_tokens;    /* maximum tokens of an answer; 0: a session without answers; 256 */
     uint32_t image_side;    /* maximum pixels of the longer side of a picture; 16384 */
     int32_t kv;             /* PALMTOP_KV_AUTO */
     uint32_t threads;       /* threads that compute, including the calling one; 0: one per physical core,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use counting::{Asked, held_bytes};
 use palmtop::image::{ImageLimits, decode_file};
-use palmtop::{GenerateOptions, Grammar, KvFormat, Limits, Model, Request, Sampling, Session};
+use palmtop::{
+    GenerateOptions, Grammar, KvFormat, Limits, Model, PrefixLimits, PrefixText, Request, Sampling, Session,
+};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::{RANDOM, convert_to, data, uniform};
 use tempfile::TempDir;
@@ -70,6 +72,8 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
             Some(Grammar::choices(&model, ["yes", "no", "no idea", "a red car", "a red cat"]).unwrap());
         let ways = [&options, &sampled, &among, &chosen];
         let given: Vec<u32> = (300..340).collect();
+        let mut prefix = model.new_prefix(&prefix_limits()).unwrap();
+        let mut embedding = model.retrieval().map(|_| session.new_embedding().unwrap());
         let before = Asked::by_all_threads();
         let mut heard = 0;
         for round in 0..rounds {
@@ -101,6 +105,14 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
                 }
             }
             ids.into_iter().flatten().for_each(|id| session.end(id).unwrap());
+            let (pictures, text) = ([Some(&features), None], PrefixText::Open("Action: "));
+            session.prefix(&pictures, text, &options, &mut prefix).unwrap();
+            heard += prefix.next_position();
+            if let Some(embedding) = &mut embedding {
+                session.embed_picture(&features, &options, embedding).unwrap();
+                session.embed_query(prompts[2], &options, embedding).unwrap();
+                heard += embedding.rows();
+            }
             let part = &given[..round % given.len()];
             session
                 .force(&features, prompts[0], part, &options, &mut |_, logits| heard += logits.len())
@@ -112,6 +124,13 @@ fn nothing_is_allocated_from_the_pixels_to_the_last_token() {
     }
 }
 
+/// Two pictures and a text.
+fn prefix_limits() -> PrefixLimits {
+    let mut limits = PrefixLimits::default();
+    (limits.pictures, limits.tokens) = (2, 50);
+    limits
+}
+
 fn a_session_takes_what_its_plan_says() {
     let dir = tempfile::tempdir().unwrap();
     for (name, format) in [
@@ -121,11 +140,25 @@ fn a_session_takes_what_its_plan_says() {
         (RANDOM[1], WeightFormat::F32),
     ] {
         let model = model(&dir, name, format);
-        for (batch, threads, side, kv) in
-            [(1, 1, 16384, KvFormat::Auto), (4, 3, 1000, KvFormat::Auto), (5, 2, 1000, KvFormat::Int8)]
-        {
+        let before = held_bytes();
+        let prefix = model.new_prefix(&prefix_limits()).unwrap();
+        let rows = held_bytes() - before;
+        assert_eq!(rows, model.plan_prefix(&prefix_limits()).unwrap(), "{name} {format}");
+        drop(prefix);
+        if model.retrieval().is_some() {
+            let before = held_bytes();
+            let _embedding = model.new_embedding(77).unwrap();
+            assert_eq!(held_bytes() - before, model.plan_embedding(77).unwrap(), "{name} {format}");
+        }
+        for (batch, threads, side, kv, new_tokens) in [
+            (1, 1, 16384, KvFormat::Auto, 256),
+            (4, 3, 1000, KvFormat::Auto, 256),
+            (5, 2, 1000, KvFormat::Int8, 256),
+            (1, 2, 1000, KvFormat::Auto, 0),
+        ] {
             let mut limits = Limits::default();
             (limits.batch, limits.threads, limits.image_side, limits.kv) = (batch, Some(threads), side, kv);
+            limits.new_tokens = new_tokens;
             let plan = model.plan(&limits).unwrap();
             let before = held_bytes();
             let session = Session::new(&model, &limits).unwrap();

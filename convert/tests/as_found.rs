@@ -385,12 +385,14 @@ fn quantized_weights_are_named() {
         });
     });
     assert_says(&error, &["ZeRO-3"]);
+    // Half of a model for retrieval.
     let error = refused("tiny1", |dir| {
         change_tensors(dir, |t| {
-            t.0.insert("custom_text_proj.weight".into(), (Dtype::BF16, vec![1], vec![0; 2]));
+            t.0.insert("custom_text_proj.weight".into(), (Dtype::BF16, vec![7, 95], vec![0; 2 * 7 * 95]));
         });
     });
-    assert_says(&error, &["ColPali"]);
+    let misshapen = "'custom_text_proj.weight' is [7, 95] and should be [7, 96]";
+    assert_says(&error, &[misshapen, "missing (1): 'custom_text_proj.bias'"]);
 }
 
 fn dtype_bytes(dtype: Dtype) -> usize {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{ID, Setting, WEIGHTS, options, ranges, wanted};
-use palmtop_convert::{Adapter, Options, Progress, Recipe, convert};
+use palmtop_convert::{Adapter, ConvertError, Options, Progress, Recipe, convert};
 use palmtop_hub::{AdapterSource, HubError, RepositoryName, Wanted};
+use palmtop_tests::colpali::{Layout, colpali};
 use palmtop_tests::{checkpoint, convert_to, data};
 
 #[test]
@@ -262,6 +263,35 @@ fn adapters_come_from_folders_and_repositories() {
     }
     let error = setting.pull_as(&wanted("me/lora"), &()).unwrap_err().to_string();
     assert!(error.starts_with("me/lora: holds an adapter"), "{error}");
+}
+
+#[test]
+fn models_for_retrieval_come_in_each_of_their_layouts() {
+    let mut setting = Setting::new("tiny1");
+    for layout in Layout::ALL {
+        setting.whole = colpali(layout);
+        setting.hub.add("vidore/colpali", setting.whole.path(), 'c');
+        let (_, notes) = setting.pull_as(&wanted("vidore/colpali"), &()).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+        let bytes = std::fs::read(setting.target()).unwrap();
+        assert!(bytes == setting.wanted_bytes(&options(), "vidore/colpali", 'c'), "{layout:?}");
+    }
+    // An adapter, and its base.
+    let (adapter, id) = (data().join("retrieval/adapter"), "vidore/colpali-v1");
+    setting.whole = colpali(Layout::Engine);
+    setting.hub.add("vidore/base", setting.whole.path(), 'd');
+    setting.hub.add(id, &adapter, 'e');
+    let source = AdapterSource::Repository(RepositoryName::parse(id).unwrap(), 1.0);
+    setting.pull_as(&Wanted { adapters: vec![source], ..wanted("vidore/base") }, &()).unwrap();
+    let with_adapter = Options { adapters: vec![Adapter::new(adapter)], ..options() };
+    let bytes = std::fs::read(setting.target()).unwrap();
+    assert!(bytes == setting.wanted_bytes(&with_adapter, "vidore/base + colpali-v1", 'd'));
+    match setting.pull_as(&wanted(id), &()).unwrap_err() {
+        HubError::Convert(ConvertError::OnlyAdapter { base, .. }) => {
+            assert_eq!(base.as_deref(), Some("vidore/colpaligemma-3b-pt-448-base"));
+        }
+        other => panic!("{other}"),
+    }
 }
 
 #[test]

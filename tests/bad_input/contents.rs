@@ -3,6 +3,7 @@
 use palmtop::format::{Metadata, Storage, TensorInfo, Value};
 use palmtop::model::config::Config;
 use palmtop::tasks::{BoxRounding, MaskCodec, MaskScratch, PixelBox, ReadOptions};
+use palmtop::{GenerateOptions, Limits, Retrieval, Session};
 use palmtop_kernels::layout::WeightFormat;
 
 use crate::parts::*;
@@ -164,6 +165,58 @@ fn absurd_metadata_is_refused_with_a_reason() {
     many.metadata.set("vision.image_size", 4096u64);
     many.metadata.set("vision.patch_size", 1u64);
     assert_refused("patches", &many.file(), "is 1, which gives 16777216 patches; 65536 are the most");
+}
+
+/// A model with a retrieval head.
+fn with_retrieval() -> Parts {
+    let mut parts = Parts::tiny();
+    let mut config = Config::from_metadata(&parts.metadata).unwrap();
+    config.retrieval = Some(Retrieval::new(8));
+    config.to_metadata(&mut parts.metadata);
+    let shapes: [(&str, Storage, &[usize]); 2] = [
+        ("retrieval.weight", Storage::Packed(WeightFormat::F16), &[8, config.text.hidden]),
+        ("retrieval.bias", Storage::F32, &[8]),
+    ];
+    for (name, storage, shape) in shapes {
+        let info = TensorInfo::new(name, storage, shape).unwrap();
+        let zeros = vec![0; info.length as usize];
+        parts.tensors.push((info, zeros));
+    }
+    parts
+}
+
+#[test]
+fn broken_retrieval_is_refused_and_vectors_of_zeros_stay_so() {
+    for (key, value, says) in [
+        ("retrieval.dim", Value::U64(0), "is 0, outside 1..=4096"),
+        ("retrieval.dim", u64::MAX.into(), "is 18446744073709551615, outside 1..=4096"),
+        ("retrieval.dim", 9u64.into(), "tensor 'retrieval.weight': shape [8, 96]"),
+        ("retrieval.dim", "8".into(), "is not an unsigned integer"),
+        ("retrieval.document_bos", 0u64.into(), "is 0, outside 1..=2"),
+        ("retrieval.document_bos", 3u64.into(), "is 3, outside 1..=2"),
+        ("retrieval.document_prompt", "x".repeat(1025).into(), "has 1025 bytes, and may have 1024"),
+        ("retrieval.query_prefix", 7u64.into(), "is not a text"),
+        ("retrieval.query_pads", 257u64.into(), "is 257, outside 0..=256"),
+        ("retrieval.query_end", "x".repeat(2000).into(), "has 2000 bytes"),
+        ("retrieval.query_mask", "both".into(), "unknown mask of questions 'both'"),
+        ("retrieval.query_mask", true.into(), "is not a text"),
+    ] {
+        let mut parts = with_retrieval();
+        parts.metadata.set(key, value);
+        assert_refused(key, &parts.file(), says);
+    }
+    for name in ["retrieval.weight", "retrieval.bias"] {
+        let mut parts = with_retrieval();
+        parts.remove(name);
+        assert_refused(name, &parts.file(), &format!("tensor '{name}' is missing"));
+    }
+    let model = open(&with_retrieval().file()).unwrap();
+    let mut limits = Limits::default();
+    limits.new_tokens = 0;
+    let mut session = Session::new(&model, &limits).unwrap();
+    let mut out = session.new_embedding().unwrap();
+    session.embed_query("where?", &GenerateOptions::default(), &mut out).unwrap();
+    assert!(out.rows() > 10 && out.values().iter().all(|&x| x == 0.0));
 }
 
 // Tokenizer and mask decoder

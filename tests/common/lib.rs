@@ -1,5 +1,6 @@
 //! What the whole-system tests share: where the reference data lies, and how values are compared.
 
+pub mod colpali;
 pub mod drafts;
 pub mod hub;
 pub mod npz;
@@ -16,7 +17,7 @@ use palmtop::image::{ImageLimits, decode_file};
 use palmtop::model::config::Config;
 use palmtop::model::tensors::Making;
 use palmtop::session::{Traced, TracedValues};
-use palmtop::{Answer, GenerateOptions, Limits, Model, Session};
+use palmtop::{Answer, GenerateOptions, Limits, Model, Retrieval, Session};
 use palmtop_convert::synthetic::{Synthetic, preset};
 use palmtop_convert::{Options, Recipe, convert, convert_source, tokenizer};
 use palmtop_kernels::layout::WeightFormat;
@@ -52,7 +53,8 @@ fn copy_into(from: &Path, to: &Path) {
 }
 
 /// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so
-/// that attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks.
+/// that attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks. They have
+/// retrieval heads too.
 pub const RANDOM: [&str; 2] = ["random1", "random2"];
 
 /// The architecture of one of [`RANDOM`].
@@ -63,6 +65,8 @@ fn random(name: &str) -> Option<Config> {
         _ => return None,
     };
     config.vision.image_size = 23 * config.vision.patch_size;
+    // Vectors of the usual size.
+    config.retrieval = Some(Retrieval::new(128));
     // Shorter than a prefix, which sees all of itself nevertheless.
     config.text.windows.iter_mut().flatten().for_each(|window| *window = 100);
     Some(config)
@@ -192,7 +196,10 @@ pub fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
                 Dtype::I64 => {
                     data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect()
                 }
-                Dtype::U8 => data.iter().map(|&b| b.into()).collect(),
+                Dtype::I32 => {
+                    data.chunks(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()).into()).collect()
+                }
+                Dtype::U8 | Dtype::BOOL => data.iter().map(|&b| b.into()).collect(),
                 other => panic!("{name} is {other:?}"),
             };
             (name, Tensor { shape: view.shape().to_vec(), values })

@@ -212,6 +212,24 @@ impl Session {
     /// Runs pictures, any of which may be missing, and a text through the decoder, all rows seeing each other, and keeps
     /// in `out` what others need to attend to them: f32 as it was computed. A missing picture costs nothing.
     ///
+    /// ```no_run
+    /// # use palmtop::{GenerateOptions, Limits, Model, PrefixLimits, PrefixText, Session};
+    /// # fn main() -> palmtop::Result<()> {
+    /// # let model = Model::open("pi05-base.palm".as_ref())?;
+    /// # let mut session = Session::new(&model, &Limits::default())?;
+    /// # let (base, wrist) = (session.new_features()?, session.new_features()?);
+    /// # let options = GenerateOptions::default();
+    /// let mut room = PrefixLimits::default();
+    /// (room.pictures, room.tokens) = (3, 200);
+    /// let mut prefix = model.new_prefix(&room)?;
+    /// let text = PrefixText::Open("Task: fold the shirt, State: 12 255 7;\nAction: ");
+    /// session.prefix(&[Some(&base), Some(&wrist), None], text, &options, &mut prefix)?;
+    /// let [layers, rows, kv_heads, head_dim] = prefix.shape();
+    /// assert_eq!(prefix.keys().len(), layers * rows * kv_heads * head_dim);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// The prefix needs one of the session's sequences to be free, and leaves those that run as they are. Of `options`
     /// only the cancellation and the deadline are looked at. Nothing is allocated.
     ///
