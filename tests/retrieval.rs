@@ -1,5 +1,5 @@
-//! Models for retrieval: ColPali's checkpoints in each of their layouts, and the vectors of pages and questions, against
-//! transformers.
+//! Models for retrieval: ColPali's checkpoints in each of their layouts, and the vectors of pages and questions,
+//! against transformers.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -373,9 +373,9 @@ pub struct ReadingArgs {
     /// sees the last 4096, as in transformers. Shorter prompts and answers are the same
     #[arg(long)]
     pub no_windows: bool,
-    /// How a model for retrieval is asked: question (`Question: …`, as transformers does), query (`Query: …`) or plain (the
-    /// question alone), each with ten paddings behind it; docs/retrieval.md says which programs do which [default: what
-    /// the checkpoint says, or question]
+    /// How a model for retrieval is asked: question (`Question: …`, as transformers does), query (`Query: …`) or plain
+    /// (the question alone), each with ten paddings behind it; docs/retrieval.md says which programs do which
+    /// [default: what the checkpoint says, or question]
     #[arg(long, value_name = "FORM")]
     pub query_form: Option<QueryForm>,
     /// Which rows of a question see which: whole (each other) or causal (those before them) [default: whole, as

@@ -1,5 +1,5 @@
-//! Checkpoints of a model for retrieval: a reference checkpoint with the head of `data/retrieval`, in each layout in which
-//! ColPali's come.
+//! Checkpoints of a model for retrieval: a reference checkpoint with the head of `data/retrieval`, in each layout in
+//! which ColPali's come.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -53,8 +53,8 @@ fn copy_into(from: &Path, to: &Path) {
 }
 
 /// Models of random weights that are larger than the reference checkpoints, one of each generation: 23 · 23 patches, so
-/// that attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks. They have
-/// retrieval heads too.
+/// that attention runs in integers, over three chunks of keys, and rows go through the matrices in two blocks. They
+/// have retrieval heads too.
 pub const RANDOM: [&str; 2] = ["random1", "random2"];
 
 /// The architecture of one of [`RANDOM`].

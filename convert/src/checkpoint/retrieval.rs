@@ -15,7 +15,8 @@ use super::Checkpoint;
 use crate::ConvertError;
 use crate::json::{self, Section};
 
-/// How questions are worded, where a checkpoint should be read otherwise than transformers' `ColPaliProcessor` reads it.
+/// How questions are worded, where a checkpoint should be read otherwise than transformers' `ColPaliProcessor` reads
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asking {
     /// What stands around a question.

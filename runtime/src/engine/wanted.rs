@@ -21,7 +21,8 @@ pub(crate) struct RowsOut<'a> {
     pub rows: usize,
     /// Behind the last norm, `[rows, width]`; empty if they are not wanted.
     pub hidden: &'a mut [f32],
-    /// Keys of each layer as its attention sees them, `[layers, rows, kv_heads, head_dim]`; empty if they are not wanted.
+    /// Keys of each layer as its attention sees them, `[layers, rows, kv_heads, head_dim]`; empty if they are not
+    /// wanted.
     pub keys: &'a mut [f32],
     /// Values likewise.
     pub values: &'a mut [f32],

@@ -44,8 +44,8 @@ impl Embedding {
         &self.values[..self.rows * self.dim]
     }
 
-    /// How many of the vectors, the first ones, are of the picture's own rows; those of the prompt follow. None are of a
-    /// question's.
+    /// How many of the vectors, the first ones, are of the picture's own rows; those of the prompt follow. None are of
+    /// a question's.
     pub fn image_rows(&self) -> usize {
         self.image_rows
     }
@@ -117,8 +117,8 @@ impl Session {
     /// cancellation and the deadline are looked at.
     ///
     /// # Errors
-    /// [`Error::Usage`], before anything is computed: for a model that makes no vectors, features that hold no picture or
-    /// are another model's, too little room, and sequences that are all taken. [`Error::Cancelled`] and
+    /// [`Error::Usage`], before anything is computed: for a model that makes no vectors, features that hold no picture
+    /// or are another model's, too little room, and sequences that are all taken. [`Error::Cancelled`] and
     /// [`Error::DeadlinePassed`]. `out` then has no vectors.
     pub fn embed_picture(
         &mut self,

@@ -209,8 +209,8 @@ impl Model {
 }
 
 impl Session {
-    /// Runs pictures, any of which may be missing, and a text through the decoder, all rows seeing each other, and keeps
-    /// in `out` what others need to attend to them: f32 as it was computed. A missing picture costs nothing.
+    /// Runs pictures, any of which may be missing, and a text through the decoder, all rows seeing each other, and
+    /// keeps in `out` what others need to attend to them: f32 as it was computed. A missing picture costs nothing.
     ///
     /// ```no_run
     /// # use palmtop::{GenerateOptions, Limits, Model, PrefixLimits, PrefixText, Session};
