@@ -207,7 +207,8 @@ pub unsafe extern "C" fn palmtop_answer_requests(
         let mut entries = Entries::new();
         for one in &given {
             // SAFETY: as this function's.
-            let pictures = unsafe { arguments::list("picture", one.pictures, one.picture_count, PICTURES_MAX)? };
+            let pictures =
+                unsafe { arguments::list("picture", one.pictures, one.picture_count, PICTURES_MAX)? };
             for picture in pictures {
                 entries.push(FEATURES.get(picture.id)?);
             }

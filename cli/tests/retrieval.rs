@@ -121,17 +121,23 @@ fn what_has_not_changed_is_passed_over_and_what_has_is_made_anew() {
     let pages = pages(&shots);
     fs::write(shots.join("notes.txt"), "no picture").unwrap();
     fs::write(shots.join("broken.png"), "no picture either").unwrap();
+    // An index keeps names as UTF-8.
+    let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"z\xff.png");
+    fs::copy(&pages[0], shots.join(odd)).unwrap();
     let model = model();
     let embed = || run(["embed", text(&shots), "-o", text(&index), "--json", "-m", &model]);
     let ran = embed();
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert_says(&ran.stderr, &["cannot use picture", "broken.png", "passed over 1 file"]);
+    assert_says(
+        &ran.stderr,
+        &["cannot use picture", "broken.png", "its name is not UTF-8", "passed over 1 file"],
+    );
     let lines = ran.json();
     let statuses = |lines: &[Value]| {
         let status = |line: &Value| line["status"].as_str().unwrap_or("failed").to_owned();
         lines.iter().map(status).collect::<Vec<_>>()
     };
-    assert_eq!(statuses(&lines), ["failed", "embedded", "embedded", "embedded"]);
+    assert_eq!(statuses(&lines), ["failed", "embedded", "embedded", "embedded", "failed"]);
     assert_eq!(lines[0]["source"], text(&shots.join("broken.png")));
     assert!(lines[0]["error"].is_string());
     let done = &lines[1];
@@ -140,6 +146,7 @@ fn what_has_not_changed_is_passed_over_and_what_has_is_made_anew() {
     let before = fs::read(&index).unwrap();
 
     fs::remove_file(shots.join("broken.png")).unwrap();
+    fs::remove_file(shots.join(odd)).unwrap();
     let again = embed();
     assert_eq!((again.code, statuses(&again.json())), (Some(0), vec!["unchanged".to_owned(); 3]));
     assert_eq!(fs::read(&index).unwrap(), before);
@@ -222,6 +229,34 @@ fn other_models_and_other_formats_are_refused() {
         &fail(1, ["embed", page, "-o", text(&folder.path().join("x"))]),
         &["makes vectors", "hint: name one"],
     );
+}
+
+#[test]
+fn the_model_of_the_folder_that_made_an_index_asks_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (page, index) = (pages(folder.path()).remove(0), folder.path().join("pages.index"));
+    let models = folder.path().join("models");
+    fs::create_dir(&models).unwrap();
+    for weights in ["f32", "int8"] {
+        fs::copy(model_of(weights), models.join(format!("tiny-{weights}.palm"))).unwrap();
+    }
+    let here = |args: &[&str]| {
+        let output =
+            palmtop(args).env("PALMTOP_MODELS", &models).env("PALMTOP_MODEL", common::model()).output();
+        common::Ran::from(output.unwrap())
+    };
+    let made = here(&["embed", text(&page), "-o", text(&index)]);
+    assert_says(&made.stderr, &["several of `palmtop models`", "hint: name one with -m"]);
+    assert_eq!((made.code, index.exists()), (Some(1), false));
+    let made = here(&["embed", text(&page), "-o", text(&index), "-m", "tiny-int8"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let found = here(&["find", text(&index), "-q", "a"]);
+    assert_says(&found.stderr, &["note: tiny-int8 makes the vectors"]);
+    assert_eq!((found.code, found.stdout.lines().count()), (Some(0), 1));
+    // It does not answer from now on.
+    let said = palmtop(["caption", text(&page)]).env("PALMTOP_MODELS", &models).output().unwrap();
+    let said = common::Ran::from(said);
+    assert!(said.code == Some(0) && !said.stderr.contains("tiny-"), "{}", said.stderr);
 }
 
 #[test]

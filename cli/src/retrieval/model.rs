@@ -7,7 +7,7 @@ use palmtop::Model;
 use palmtop::format::PalmFile;
 use palmtop::session::CancelToken;
 use palmtop::{GenerateOptions, Limits, UsageError};
-use palmtop_hub::Library;
+use palmtop_hub::{Library, makes_vectors};
 use palmtop_retrieval::{Kind, ModelId, fingerprint};
 
 use crate::args::ModelArgs;
@@ -18,8 +18,10 @@ use crate::output::Console;
 /// The model that arguments name, or else one of `palmtop models`: that which made the index, or the only one that
 /// makes vectors. It does not become the one that answers by default, since it does not answer.
 pub fn open(args: &ModelArgs, index: Option<&Kind>, console: Console) -> anyhow::Result<Arc<Model>> {
-    let path = match &args.model {
-        Some(named) => models::file(named)?,
+    let named = args.model.as_deref().map(models::file).transpose()?;
+    // One that the environment names may be there for other commands.
+    let path = match named.filter(|path| args.is_named_by_flag() || makes_vectors(path)) {
+        Some(path) => path,
         None => {
             let (name, path) = pulled(index)?;
             console.note(format_args!("note: {name} makes the vectors; -m names another"));
@@ -38,10 +40,11 @@ fn pulled(index: Option<&Kind>) -> anyhow::Result<(String, std::path::PathBuf)> 
     let installed = Library::from_environment().map(|library| library.installed()).unwrap_or_default();
     let mut fitting = Vec::new();
     for one in installed {
-        let Ok(file) = PalmFile::open(&one.path) else { continue };
         let fits = match index {
-            Some(kind) => fingerprint(&file) == kind.model.fingerprint,
-            None => file.metadata().get("retrieval.dim").is_some(),
+            Some(kind) => {
+                PalmFile::open(&one.path).is_ok_and(|file| fingerprint(&file) == kind.model.fingerprint)
+            }
+            None => makes_vectors(&one.path),
         };
         if fits {
             fitting.push((one.name, one.path));
