@@ -13,6 +13,7 @@ use palmtop_kernels::layout::WeightFormat;
 use crate::answer::TogetherArgs;
 use crate::library::args::ModelsArgs;
 use crate::pull::args::PullArgs;
+use crate::retrieval::args::{EmbedArgs, FindArgs};
 use crate::serve::args::ServeArgs;
 use crate::watch::args::WatchArgs;
 
@@ -56,15 +57,19 @@ pub enum Command {
     Watch(WatchArgs),
     /// Answer over HTTP: OpenAI's, Ollama's and Moondream's interfaces, and a page with a camera
     Serve(ServeArgs),
+    /// Make an index of pages: what they show, as vectors that questions are compared with
+    Embed(EmbedArgs),
+    /// Find the pages of an index that answer a question
+    Find(FindArgs),
     /// Get a model from the Hugging Face hub: a checkpoint is converted while it comes
     Pull(PullArgs),
     /// List the models that are here and those that can be pulled; show or remove one
     Models(ModelsArgs),
     /// Make a model file from a checkpoint folder
     Convert(ConvertArgs),
-    /// Show what is in a model file
+    /// Show what is in a model file, or in an index of pages
     Inspect(InspectArgs),
-    /// Compare every checksum of a model file
+    /// Compare every checksum of a model file, or of an index of pages
     Verify(VerifyArgs),
     /// Show how much memory a session will need, without creating it
     Plan(PlanArgs),
@@ -461,10 +466,10 @@ pub enum ReportForm {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The model file
+    /// The model file, or an index of pages
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
-    /// List every tensor with offset and checksum, instead of combining the layers
+    /// List every tensor with offset and checksum, instead of combining the layers; of an index, every page
     #[arg(long)]
     pub all: bool,
     /// Print one JSON object with everything
@@ -474,7 +479,7 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The model file
+    /// The model file, or an index of pages
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
 }

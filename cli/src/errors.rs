@@ -10,7 +10,9 @@ use palmtop::image::ImageError;
 use palmtop_convert::ConvertError;
 use palmtop_hub::{HubError, LibraryError, published};
 use palmtop_present::sources::SourceError;
+use palmtop_retrieval::{Defect, IndexError};
 
+use crate::convert::shell_word;
 use crate::interrupt;
 use crate::output::say;
 
@@ -118,6 +120,7 @@ fn is_cancellation(error: &(dyn Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(palmtop::Error::Cancelled))
         || matches!(error.downcast_ref(), Some(HubError::Cancelled))
         || matches!(error.downcast_ref(), Some(ConvertError::Cancelled))
+        || matches!(error.downcast_ref(), Some(IndexError::Cancelled))
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {
@@ -135,6 +138,14 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             && let Some(hint) = error.hint()
         {
             return Some(hint);
+        }
+        if let Some(error) = error.downcast_ref()
+            && let Some(hint) = hint_for_index(error)
+        {
+            return Some(hint);
+        }
+        if let Some(palmtop::Error::Usage(palmtop::UsageError::NoRetrieval)) = error.downcast_ref() {
+            return Some(NO_RETRIEVAL.into());
         }
         if let Some(LibraryError::Unknown { name, .. }) = error.downcast_ref() {
             return Some(hint_for_name(name));
@@ -163,6 +174,28 @@ fn hint_for_name(name: &str) -> String {
         Some(one) if one == name => format!("get it: palmtop pull {name}"),
         Some(one) => format!("palmtop models lists all; palmtop pull {one} gets that one"),
         None => "palmtop models lists those that are here, and those that palmtop pull gets".to_owned(),
+    }
+}
+
+/// What to do about a model that makes no vectors.
+const NO_RETRIEVAL: &str = "convert a checkpoint of ColPali, such as vidore/colpali-v1.3-hf: palmtop convert \
+                            CHECKPOINT_DIR -o colpali.palm (docs/retrieval.md)";
+
+fn hint_for_index(error: &IndexError) -> Option<String> {
+    match error {
+        IndexError::Busy { .. } => {
+            Some("wait until that one is done, or stop it; what it has added can be found already".into())
+        }
+        IndexError::File { path, source: Defect::Magic } => Some(format!(
+            "an index is made by palmtop embed; if {} is something else, choose another name",
+            path.display()
+        )),
+        IndexError::File { path, source: Defect::Damaged { .. } | Defect::Cut { .. } } => Some(format!(
+            "palmtop embed --compact -o {} keeps the pages that are whole; then embed the pages again, and those that were \
+             lost are made anew",
+            shell_word(&path.display().to_string())
+        )),
+        _ => None,
     }
 }
 

@@ -8,15 +8,19 @@ use palmtop::format::{FormatError, Storage, TensorInfo, VERSION, Value};
 use palmtop_convert::Progress;
 use palmtop_present::json;
 use palmtop_present::plain::{human_bytes, printable};
+use palmtop_retrieval::Index;
 
 use crate::args::{InspectArgs, VerifyArgs};
 use crate::errors::WithHint;
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
-use crate::{Outcome, models};
+use crate::{Outcome, models, retrieval};
 
 /// Prints head and tensor table.
 pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
+    if Index::is_one(&args.model) {
+        return retrieval::inspect::inspect(args);
+    }
     let file = models::open_file(&models::file(&args.model)?)?;
     let mut out = Stdout::new();
     if args.json {
@@ -64,6 +68,9 @@ pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
 
 /// Reads all of the file and compares its checksums.
 pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
+    if Index::is_one(&args.model) {
+        return retrieval::inspect::verify(args, console);
+    }
     let file = models::open_file(&models::file(&args.model)?)?;
     let bar = Bar::new(console, "verifying", None);
     bar.start(file.tensors().iter().map(|t| t.length).sum());

@@ -19,6 +19,7 @@ mod output;
 mod plan;
 mod progress;
 mod pull;
+mod retrieval;
 mod save;
 mod serve;
 mod service;
@@ -96,6 +97,8 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Run(args) => answer::run(&args.into(), console),
         Command::Watch(args) => watch::run(&args, console),
         Command::Serve(args) => serve::run(&args, console),
+        Command::Embed(args) => retrieval::embed::run(&args, console),
+        Command::Find(args) => retrieval::find::run(&args, console),
         Command::Pull(args) => pull::run(&args, console),
         Command::Models(args) => library::run(&args, console),
         Command::Convert(args) => convert::run(&args, console),

@@ -87,7 +87,7 @@ pub fn threads(limits: &Limits) -> usize {
 }
 
 /// Opens a model file, and brings it into memory as the user wants it.
-fn load(path: &Path, how: Load) -> anyhow::Result<Arc<Model>> {
+pub fn load(path: &Path, how: Load) -> anyhow::Result<Arc<Model>> {
     if how == Load::Read {
         return open_by(path, |path| interrupt::while_waiting(|| Model::read(path)));
     }

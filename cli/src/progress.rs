@@ -90,8 +90,15 @@ impl Bar {
     pub fn note(&self, text: &str) {
         match &self.shown {
             Output::Nothing => {}
-            Output::Bar(bar) => bar.suspend(|| say(format_args!("{text}\n"))),
-            Output::Lines(_) => say(format_args!("{text}\n")),
+            Output::Bar(_) | Output::Lines(_) => self.hide_while(|| say(format_args!("{text}\n"))),
+        }
+    }
+
+    /// Writes elsewhere while the bar is out of the way.
+    pub fn hide_while<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.shown {
+            Output::Bar(bar) => bar.suspend(write),
+            Output::Nothing | Output::Lines(_) => write(),
         }
     }
 

@@ -19,7 +19,7 @@ mod whole;
 pub use cache::{Cached, find as find_in_cache};
 pub use client::Cancelled;
 pub use error::HubError;
-pub use library::{Installed, Library, LibraryError, Unfinished, nearest};
+pub use library::{Installed, Library, LibraryError, Unfinished, makes_vectors, nearest};
 pub use naming::model_name;
 pub use pull::{AdapterSource, Follower, Pulled, Wanted, pull, short};
 pub use repository::{Repository, RepositoryFile, RepositoryName};

@@ -235,9 +235,10 @@ impl Library {
         by_time.into_iter().rev().find_map(there)
     }
 
-    /// Remembers that a model of the folder is used now. A folder that cannot be written to remembers nothing.
+    /// Remembers that a model of the folder is used now, so that it answers by default; not one that
+    /// [makes vectors](makes_vectors), whose answers are of no use. A folder that cannot be written to remembers nothing.
     pub fn note_used(&self, path: &Path) {
-        let Some(name) = self.name_of(path) else { return };
+        let Some(name) = self.name_of(path).filter(|_| !makes_vectors(path)) else { return };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let mut state = self.state();
         // Two in one second have an order, too.
@@ -333,6 +334,11 @@ fn origin(path: &Path) -> Option<Origin> {
         license: text("general.license"),
         recipe: text("quantization.recipe"),
     })
+}
+
+/// Whether a model file is one for retrieval; `false` if it cannot be read.
+pub fn makes_vectors(path: &Path) -> bool {
+    PalmFile::open(path).is_ok_and(|file| file.metadata().get("retrieval.dim").is_some())
 }
 
 /// Names that are like one, the nearest first.

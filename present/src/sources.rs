@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use palmtop::image::{self, DecodeOptions, Decoded, FileKind, ImageError};
+use palmtop::image::{self, DecodeOptions, Decoded, FileKind, ImageError, ImageLimits};
 
 use crate::passed_over::PassedOver;
 
@@ -31,16 +31,24 @@ impl Source {
     /// # Errors
     /// If it cannot be read, is no picture, or is larger than the limits.
     pub fn decode(&self, options: &DecodeOptions) -> Result<Decoded, ImageError> {
+        image::decode_with(&self.read(&options.limits)?, options)
+    }
+
+    /// Reads the picture's bytes, encoded as they are; one more than the limit of what is longer.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&self, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
         match self {
-            Self::File(path) => image::decode_file_with(path, options),
+            Self::File(path) => image::read_file(path, limits),
             Self::Stdin => {
                 let mut bytes = Vec::new();
                 // One byte more, so that too much is seen to be too much.
-                let mut stdin = io::stdin().lock().take(options.limits.encoded_bytes_max.saturating_add(1));
+                let mut stdin = io::stdin().lock().take(limits.encoded_bytes_max.saturating_add(1));
                 stdin
                     .read_to_end(&mut bytes)
                     .map_err(|source| ImageError::Read { path: "-".into(), source })?;
-                image::decode_with(&bytes, options)
+                Ok(bytes)
             }
         }
     }

@@ -175,20 +175,25 @@ impl Commit {
 
     /// The last commit of a file: the slot that is whole and has the larger number.
     pub fn last(file: &[u8]) -> Result<Self, Defect> {
-        let slots = [0, 1].map(|slot| Self::parse(file, slot));
-        let last = slots.into_iter().flatten().max_by_key(|commit| commit.sequence);
-        let last = last.ok_or(damaged(SLOTS[0], "neither commit is whole"))?;
-        if last.bytes > file.len() as u64 {
-            return Err(Defect::Cut { committed: last.bytes, found: file.len() as u64 });
-        }
-        Ok(last)
+        let slot = |at: u64| file.get(at as usize..)?.first_chunk().copied();
+        Self::last_of(SLOTS.map(slot))
     }
 
-    fn parse(file: &[u8], slot: usize) -> Option<Self> {
-        let at = SLOTS[slot] as usize;
-        let bytes = file.get(at..at + SLOT_BYTES)?;
+    /// The same, of slots that were copied, as must be done while somebody may write them.
+    pub fn last_of(slots: [Option<[u8; SLOT_BYTES]>; 2]) -> Result<Self, Defect> {
+        let commits = [0, 1].map(|slot| Self::parse(&slots[slot]?, slot));
+        let last = commits.into_iter().flatten().max_by_key(|commit| commit.sequence);
+        last.ok_or(damaged(SLOTS[0], "neither commit is whole"))
+    }
+
+    /// Whether a slot is whole.
+    pub fn is_whole(slot: &[u8; SLOT_BYTES]) -> bool {
+        checksum(&slot[..SLOT_BYTES - 8]) == u64_at(slot, SLOT_BYTES - 8)
+    }
+
+    fn parse(bytes: &[u8; SLOT_BYTES], slot: usize) -> Option<Self> {
         let commit = Self { sequence: u64_at(bytes, 0), bytes: u64_at(bytes, 8), records: u64_at(bytes, 16) };
-        let is_sound = checksum(&bytes[..SLOT_BYTES - 8]) == u64_at(bytes, SLOT_BYTES - 8)
+        let is_sound = Self::is_whole(bytes)
             && commit.sequence % 2 == slot as u64
             // So that counting on never overflows.
             && commit.sequence <= u64::MAX / 2
@@ -410,8 +415,8 @@ mod tests {
             torn[SLOTS[0] as usize + at] ^= 4;
             assert_eq!(Commit::last(&torn), Ok(commits[0]), "byte {at}");
         }
-        file.truncate(RECORDS_START as usize + 64);
-        let cut = Defect::Cut { committed: RECORDS_START + 128, found: RECORDS_START + 64 };
-        assert_eq!(Commit::last(&file), Err(cut));
+        file.truncate(SLOTS[1] as usize + 9);
+        assert_eq!(Commit::last(&file), Ok(commits[1]));
+        assert!(Commit::last(&file[..SLOTS[0] as usize]).is_err());
     }
 }

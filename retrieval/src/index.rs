@@ -1,6 +1,7 @@
 //! A mapped index, read-only.
 
 use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use palmtop::format::checksum;
@@ -8,7 +9,7 @@ use palmtop_kernels::layout::PackedMatrix;
 
 use crate::directory::Directory;
 use crate::error::{Defect, IndexError, Result};
-use crate::format::{ALIGN, Commit, HEADER_BYTES, Kind, MAGIC, RECORDS_START};
+use crate::format::{ALIGN, Commit, Kind, MAGIC, RECORDS_START, SLOT_BYTES, SLOTS};
 use crate::page::Page;
 use crate::vectors::VectorFormat;
 
@@ -76,6 +77,29 @@ pub(crate) fn open_regular(path: &Path, write: bool) -> Result<File> {
     File::options().read(true).write(write).open(path).map_err(io(path))
 }
 
+/// Copies the commit slots of a file; none where it is too short.
+fn read_slots(file: &File) -> std::io::Result<[Option<[u8; SLOT_BYTES]>; 2]> {
+    const ATTEMPTS: usize = 8;
+    let read = |at: u64| {
+        let (mut slot, mut file) = ([0; SLOT_BYTES], file);
+        file.seek(SeekFrom::Start(at))?;
+        match file.read_exact(&mut slot) {
+            Ok(()) => Ok(Some(slot)),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let mut slots = [read(SLOTS[0])?, read(SLOTS[1])?];
+    for _ in 1..ATTEMPTS {
+        // One may have been read while it was written. The other one is older than a commit that is done already.
+        if slots.iter().flatten().all(Commit::is_whole) {
+            break;
+        }
+        slots = [read(SLOTS[0])?, read(SLOTS[1])?];
+    }
+    Ok(slots)
+}
+
 impl Index {
     /// Maps an index and reads what pages it has; their vectors are not read (see [`verify`](Self::verify)).
     ///
@@ -83,8 +107,9 @@ impl Index {
     /// If the file cannot be read, is no index, is damaged or cut off ([`Defect`]).
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path, false)?;
-        // A writer may commit while this reads, and write a slot over: the other one is whole then.
-        Self::new(Bytes::Mapped(map(&file, path)?)).map_err(in_file(path))
+        // Before the file is mapped: what was committed by then is in the mapping, whatever is committed meanwhile.
+        let slots = read_slots(&file).map_err(io(path))?;
+        Self::new(Bytes::Mapped(map(&file, path)?), |_| Commit::last_of(slots)).map_err(in_file(path))
     }
 
     /// Uses an index that lies in memory, which must begin at a multiple of 64.
@@ -92,25 +117,23 @@ impl Index {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_memory(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
-        Ok(Self::new(Bytes::Owned(Box::new(bytes)))?)
+        Ok(Self::new(Bytes::Owned(Box::new(bytes)), Commit::last)?)
     }
 
     /// Whether a file begins as an index does; `false` if it cannot be read.
     pub fn is_one(path: &Path) -> bool {
-        use std::io::Read;
         let mut start = [0; MAGIC.len()];
         let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
         is_file && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
     }
 
-    fn new(bytes: Bytes) -> Result<Self, Defect> {
+    fn new(bytes: Bytes, last: impl FnOnce(&[u8]) -> Result<Commit, Defect>) -> Result<Self, Defect> {
         let file = bytes.get();
         if !(file.as_ptr() as usize).is_multiple_of(ALIGN as usize) {
             return Err(Defect::Alignment);
         }
         let kind = Kind::parse(file)?;
-        debug_assert!(HEADER_BYTES as u64 <= RECORDS_START);
-        let directory = Directory::read(file, &kind, &Commit::last(file)?)?;
+        let directory = Directory::read(file, &kind, &last(file)?)?;
         let live_bytes = directory.live_bytes();
         Ok(Self { kind, pages: directory.into_pages(), live_bytes, bytes })
     }
@@ -152,6 +175,14 @@ impl Index {
     pub(crate) fn matrix(&self, page: usize) -> Option<PackedMatrix<'_>> {
         let page = &self.pages[page];
         PackedMatrix::new(self.kind.vectors.layout(page.rows, self.kind.dims), self.packed(page)?)
+    }
+
+    /// Tells the system that all is about to be read, in order. A wish; without it the disk is asked for less at once.
+    pub(crate) fn read_through(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            let _ = map.advise(memmap2::Advice::Sequential);
+        }
     }
 
     fn packed(&self, page: &Page) -> Option<&[u8]> {

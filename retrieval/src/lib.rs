@@ -51,6 +51,6 @@ pub use error::{Defect, IndexError, Result};
 pub use fingerprint::fingerprint;
 pub use format::{Kind, ModelId};
 pub use index::Index;
-pub use page::{NewPage, Page};
+pub use page::{NewPage, Page, content_hash};
 pub use vectors::VectorFormat;
 pub use writer::Writer;

@@ -11,7 +11,7 @@ pub struct Page {
     pub name: Box<str>,
     /// Width and height of its picture in pixels.
     pub size: (u32, u32),
-    /// Tells whether a picture has changed: a hash of its file.
+    /// Tells whether a picture has changed: a hash of its file, such as [`content_hash`].
     pub content: [u8; 16],
     /// Its vectors.
     pub rows: usize,
@@ -30,8 +30,14 @@ pub struct NewPage<'a> {
     pub name: &'a str,
     /// Width and height of its picture in pixels.
     pub size: (u32, u32),
-    /// Tells whether a picture has changed: a hash of its file.
+    /// Tells whether a picture has changed: a hash of its file, such as [`content_hash`].
     pub content: [u8; 16],
     /// Its vectors, one behind the other: as many numbers each as the index says.
     pub rows: &'a [f32],
+}
+
+/// Tells whether a picture's file has changed: the 128-bit XXH3 of its bytes. It sees changes, and is no proof against
+/// somebody who wants none to be seen.
+pub fn content_hash(file: &[u8]) -> [u8; 16] {
+    xxhash_rust::xxh3::xxh3_128(file).to_le_bytes()
 }

@@ -145,6 +145,7 @@ impl Searcher {
         let scores: Vec<AtomicU32> =
             (0..pages * queries.len()).map(|_| AtomicU32::new(f32::NAN.to_bits())).collect();
         let kernels = self.kernels;
+        index.read_through();
         for first in (0..pages).step_by(TASKS_MAX) {
             let tasks = TASKS_MAX.min(pages - first);
             self.pool.run(&mut self.scratch, tasks, |task, scratch| {

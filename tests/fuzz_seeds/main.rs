@@ -11,6 +11,7 @@ use palmtop::image::{ImageLimits, decode};
 use palmtop::tokenizer::TokenizerLayout;
 use palmtop_convert::npz::Npz;
 use palmtop_convert::{examples, tokenizer};
+use palmtop_retrieval::Index;
 // The parsers show what they have found, take requests and read cameras with these.
 use palmtop_present as _;
 use palmtop_serve as _;
@@ -67,6 +68,10 @@ fn whole_seeds_are_accepted() {
     }
     for (path, bytes) in of("image") {
         decode(&bytes, &ImageLimits::default()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    for (path, _) in of("index") {
+        let index = Index::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(index.pages().len() > 1 && index.unused_bytes() > 0 && index.verify(|_| {}).is_empty());
     }
     for (path, bytes) in of("npz").chain(of("jax")) {
         let npz = Npz::parse(&bytes).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

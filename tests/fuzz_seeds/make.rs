@@ -9,6 +9,7 @@ use palmtop_convert::synthetic::Synthetic;
 use palmtop_convert::tokenizer::{AddedToken, Vocabulary};
 use palmtop_convert::{Options, WeightSource, convert_source, needed};
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_retrieval::{Kind, ModelId, NewPage, VectorFormat, Writer};
 use palmtop_tests::npz::{archive, jax};
 use palmtop_tests::{data, uniform};
 use safetensors::Dtype;
@@ -85,6 +86,20 @@ pub fn all(seeds: &Path) {
         write("jax", &format!("{stem}.npz"), &archive(&prefixed, generation == Generation::Gemma2));
         let few: BTreeMap<_, _> = prefixed.into_iter().filter(|(key, _)| key.contains("head")).collect();
         write("npz", &format!("{stem}.npz"), &archive(&few, generation == Generation::Gemma2));
+    }
+    for vectors in VectorFormat::ALL {
+        let path = folder.path().join("pages.index");
+        let _ = std::fs::remove_file(&path);
+        let kind = Kind { dims: 8, vectors, model: ModelId { fingerprint: 7, name: "smallest".into() } };
+        let mut writer = Writer::create(&path, &kind).unwrap();
+        for (name, rows) in [("a.png", 1), ("b.png", 17), ("c.png", 2), ("a.png", 3)] {
+            let rows: Vec<f32> = (0..rows * 8).map(|i| (i * 7 % 11) as f32 / 11.0).collect();
+            writer.put(&NewPage { name, size: (7, 9), content: [1; 16], rows: &rows }).unwrap();
+            writer.commit().unwrap();
+        }
+        writer.remove("c.png").unwrap();
+        writer.commit().unwrap();
+        write("index", vectors.name(), &std::fs::read(&path).unwrap());
     }
     let index = br#"{"weight_map": {"a": "a.safetensors", "lm_head.weight": "a.safetensors"}}"#;
     let head = br#"{"a":{"dtype":"BF16","shape":[2,1],"data_offsets":[0,4]},"b.SCB":{"dtype":"F32","shape":[],"data_offsets":[4,8]}}"#;

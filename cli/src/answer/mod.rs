@@ -5,6 +5,7 @@ mod job;
 mod subject;
 mod together;
 
+use palmtop_present::PassedOver;
 use palmtop_present::sources::Source;
 
 use answerer::{Answerer, name_of};
@@ -75,15 +76,21 @@ pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
     if failed > 0 && count > 1 {
         console.note(format_args!("{failed} of {count} pictures could not be used"));
     }
-    if !passed_over.is_empty() {
-        let advice = passed_over.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
-        let number = passed_over.count();
-        let files = if number == 1 { "file" } else { "files" };
-        let text = format!("passed over {number} {files} that palmtop does not read: {passed_over}{advice}");
-        // Pictures that nobody looked at are no small matter.
-        if passed_over.advice().is_some() { say(format_args!("{text}\n")) } else { console.note(text) }
-    }
+    note_passed_over(&passed_over, console);
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// Says which files of folders were not looked at.
+pub fn note_passed_over(passed_over: &PassedOver, console: Console) {
+    if passed_over.is_empty() {
+        return;
+    }
+    let advice = passed_over.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+    let number = passed_over.count();
+    let files = if number == 1 { "file" } else { "files" };
+    let text = format!("passed over {number} {files} that palmtop does not read: {passed_over}{advice}");
+    // Pictures that nobody looked at are no small matter.
+    if passed_over.advice().is_some() { say(format_args!("{text}\n")) } else { console.note(text) }
 }
 
 /// What can go wrong with a picture.

@@ -6,6 +6,7 @@
 mod cameras;
 mod checkpoints;
 mod images;
+mod indexes;
 mod models;
 mod requests;
 mod texts;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 pub use cameras::{BYTES_MAX, http, http_given, v4l2};
 pub use checkpoints::{adapter, config, example_lines, jax, npz, safetensors};
 pub use images::{frames, image, streams};
+pub use indexes::index;
 pub use models::{head, tokenizer_table};
 pub use requests::requests;
 pub use texts::{prompts, results};
@@ -26,7 +28,7 @@ pub use tokenizers::{added_tokens, tokenizer_json, tokenizer_model};
 pub type Parser = (&'static str, fn(&[u8]));
 
 /// All of them, by the names of their targets and of the folders of their seeds.
-pub const ALL: [Parser; 19] = [
+pub const ALL: [Parser; 20] = [
     ("adapter", adapter),
     ("added_tokens", added_tokens),
     ("config", config),
@@ -35,6 +37,7 @@ pub const ALL: [Parser; 19] = [
     ("head", head),
     ("http", http),
     ("image", image),
+    ("index", index),
     ("jax", jax),
     ("npz", npz),
     ("prompts", prompts),

@@ -85,7 +85,7 @@ pub fn tokenizer_table(bytes: &[u8]) {
 
 /// Bytes that begin at a multiple of 64.
 #[derive(Clone)]
-struct Aligned {
+pub(super) struct Aligned {
     blocks: Vec<Block>,
     length: usize,
 }
@@ -95,7 +95,7 @@ struct Aligned {
 struct Block([u8; 64]);
 
 impl Aligned {
-    fn of(bytes: &[u8]) -> Self {
+    pub(super) fn of(bytes: &[u8]) -> Self {
         let block = |part: &[u8]| {
             let mut block = Block([0; 64]);
             block.0[..part.len()].copy_from_slice(part);
@@ -104,7 +104,7 @@ impl Aligned {
         Self { blocks: bytes.chunks(64).map(block).collect(), length: bytes.len() }
     }
 
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: blocks are plain bytes without padding, and there are at least `length` of them, as `of` made them.
         unsafe { std::slice::from_raw_parts_mut(self.blocks.as_mut_ptr().cast(), self.length) }
     }

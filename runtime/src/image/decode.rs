@@ -102,7 +102,12 @@ pub fn decode_file_with(path: impl AsRef<Path>, options: &DecodeOptions) -> Resu
     decode_with(&read_file(path.as_ref(), &options.limits)?, options)
 }
 
-fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
+/// The bytes of the file at `path`, encoded as they are: at most one more than `encoded_bytes_max`, so that a decoder
+/// refuses what is longer.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_file(path: &Path, limits: &ImageLimits) -> Result<Vec<u8>, ImageError> {
     let read = || {
         let mut bytes = Vec::new();
         // One byte more, so that a longer file is seen to be longer. Devices and pipes have no length to ask for.

@@ -26,7 +26,7 @@ mod tiff;
 mod webp;
 
 pub use decode::{
-    Decoded, decode, decode_file, decode_file_with, decode_into, decode_with, orientation_of_file,
+    Decoded, decode, decode_file, decode_file_with, decode_into, decode_with, orientation_of_file, read_file,
 };
 pub use error::{ImageError, LayoutError};
 pub use frame::{Frame, PixelFormat, Plane, Rotation, YuvColor};
