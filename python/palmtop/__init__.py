@@ -441,21 +441,21 @@ class Frames(Sequence[Features]):
             frames.push(frame, format="bgr")
             answer = session.answer(frames, "caption en", draft=answer)
 
-    Each frame is encoded once, when it comes, and its features are kept for as long as it is one of the last `count`: by
+    Each frame is encoded once, when it comes, and its features are kept for as long as it is one of the last `maxlen`: by
     default as many as the session has room for in a prompt. One thread at a time may use them, as the session."""
 
-    def __init__(self, session: Session, count: Optional[int] = None):
-        count = session.pictures if count is None else count
-        if not 1 <= count <= session.pictures:
-            raise ValueError(f"{count} frames, but the session takes 1 to {session.pictures} pictures in a prompt")
+    def __init__(self, session: Session, maxlen: Optional[int] = None):
+        maxlen = session.pictures if maxlen is None else maxlen
+        if not 1 <= maxlen <= session.pictures:
+            raise ValueError(f"{maxlen} frames, but the session takes 1 to {session.pictures} pictures in a prompt")
         self.session = session
-        self.count = count  #: maximum number of frames
-        self._last: Deque[Features] = deque(maxlen=count)
+        self.maxlen = maxlen  #: maximum number of frames
+        self._last: Deque[Features] = deque(maxlen=maxlen)
 
     def push(
         self, frame: Any, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None
     ) -> Features:
-        """Encodes the next frame, as Session.encode() does, and forgets the oldest one if there are more than `count`. If it
+        """Encodes the next frame, as Session.encode() does, and forgets the oldest one if there are more than `maxlen`. If it
         raises, the frames are as they were."""
         features = self.session.encode(frame, format=format, rotation=rotation, timeout=timeout)
         self._last.append(features)
