@@ -36,17 +36,17 @@
  * free objects in any order: a session keeps its model alive, and a result keeps the data that it refers to.
  *
  * THREADS. You may call every function from any thread. Any number of threads may use a model, a grammar or a result at
- * the same time. A session or a watch runs one call at a time, and so do features while they are written: a second call
- * returns PALMTOP_BUSY at once and has no effect. To process several pictures at the same time, create one session per
- * thread; they share one model. palmtop_session_cancel and palmtop_watch_cancel may be called from any thread at any
- * time. After fork(), the child process must not use objects that its parent created.
+ * the same time. A session or a watch runs one call at a time, and so do features and a prefix while they are written:
+ * a second call returns PALMTOP_BUSY at once and has no effect. To process several pictures at the same time, create
+ * one session per thread; they share one model. palmtop_session_cancel and palmtop_watch_cancel may be called from any
+ * thread at any time. After fork(), the child process must not use objects that its parent created.
  *
  * MEMORY. palmtop_session_new takes the memory that palmtop_model_plan states. It writes to every page of it except the
- * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels,
- * palmtop_answer and palmtop_answer_requests allocate nothing up to the last token. The last two then allocate their
- * result, if you ask for one. palmtop_encode_file allocates the decoded picture. What a watch allocates is described
- * with it. If a large allocation (megabytes) fails, the call returns PALMTOP_OUT_OF_MEMORY. If the system cannot
- * allocate even a few hundred bytes, the process ends.
+ * threads' stacks, so that the system provides it then, unless you set lazy_memory. After that, palmtop_encode_pixels
+ * and palmtop_compute_prefix allocate nothing, nor do palmtop_answer and palmtop_answer_requests up to the last token.
+ * These then allocate their result, if you ask for one. palmtop_encode_file allocates the decoded picture. What a watch
+ * allocates is described with it. If a large allocation (megabytes) fails, the call returns PALMTOP_OUT_OF_MEMORY. If
+ * the system cannot allocate even a few hundred bytes, the process ends.
  *
  * TEXT is UTF-8. Strings that you pass in end with a zero byte. So do strings that you get back, except the pieces that
  * palmtop_piece_callback receives.
@@ -223,6 +223,15 @@ enum {
     PALMTOP_ISA_AMX = 8
 };
 
+/* How pictures are resized to the encoder's square: as the model's file says, or in another way. Fine-tunes on videos
+ * and pairs of pictures were trained with the last one. */
+enum {
+    PALMTOP_FILTER_OF_MODEL = 0,
+    PALMTOP_FILTER_BICUBIC = 1,         /* antialiased, as in Pillow */
+    PALMTOP_FILTER_BILINEAR = 2,        /* antialiased, as in Pillow */
+    PALMTOP_FILTER_BILINEAR_ALIASED = 3 /* between the four nearest pixels, as in tf.image.resize */
+};
+
 #define PALMTOP_NICE_AS_IT_IS 127
 
 /* Called first on each thread that a session starts; `index` counts from 1. Use it to set the thread's priority or
@@ -250,6 +259,8 @@ typedef struct palmtop_session_options {
                              * page when it is first used; 0 */
     uint32_t pictures;      /* maximum number of pictures of a prompt; 1 */
     uint32_t draft_tokens;  /* maximum tokens of a draft that are checked in one step; 0: drafts are of no use */
+    int32_t filter;         /* PALMTOP_FILTER_OF_MODEL */
+    uint32_t reserved;
 } palmtop_session_options;
 
 /* Sets the defaults given in the comments above. `size` is sizeof(palmtop_session_options). */
@@ -298,6 +309,7 @@ typedef struct palmtop_timings {
     uint64_t prefill_ns;   /* prefill of the last prompts, up to their first tokens */
     uint64_t decode_ns;    /* all tokens after the first */
     uint64_t decode_steps; /* each gives every answer that has not ended a token, or as many as its draft has right */
+    uint64_t prefix_ns;    /* the last prefix */
 } palmtop_timings;
 
 palmtop_status palmtop_session_get_timings(palmtop_session session, palmtop_timings *timings);
@@ -451,9 +463,9 @@ typedef struct palmtop_request {
     const char *prompt;
     const palmtop_features *pictures; /* features of this session's model, each as often as you like */
     size_t picture_count;             /* 1 to the session's `pictures` */
-    const uint32_t *draft;            /* tokens that the answer may turn out to be, such as those of the last answer about
-                                       * the same scene. The answer is the one without a draft, bit for bit; it comes
-                                       * sooner the more of it the draft has right. Null: none */
+    const uint32_t *draft;            /* tokens that the answer may turn out to be, such as those of the last answer
+                                       * about the same scene. The answer is the one without a draft, bit for bit; it
+                                       * comes sooner the more of it the draft has right. Null: none */
     size_t draft_count;               /* any number; tokens that the model does not have end the draft */
 } palmtop_request;
 
@@ -550,6 +562,73 @@ typedef struct palmtop_mask {
 palmtop_status palmtop_result_get_mask(
     palmtop_result result, size_t answer, size_t index, palmtop_mask *mask, uint8_t *pixels, size_t bytes);
 
+/* ---- Prefixes for another model ---------------------------------------------------------------------------------- */
+
+/* A model that acts, such as the action expert of a robot, attends to what the decoder makes of pictures and an
+ * instruction: keys and values of every layer, and the rows that come out behind the last one. A prefix is memory for
+ * these, made once; docs/prefix.md has more about their numbers. */
+typedef struct palmtop_prefix { uint64_t id; } palmtop_prefix;
+
+/* What a prefix has room for, and what is kept of it. The comments end with the default. */
+typedef struct palmtop_prefix_options {
+    size_t size;
+    uint32_t pictures;    /* maximum number of pictures, missing ones included, at most 512; 1 */
+    uint32_t tokens;      /* maximum tokens of the text, begin-of-sequence and newline included; 256 */
+    uint32_t keys_values; /* 1: keep keys and values; 1 */
+    uint32_t hidden;      /* 1: keep the rows behind the last layer; 0: do not, and end with its keys and values; 1 */
+} palmtop_prefix_options;
+
+palmtop_status palmtop_prefix_options_init(palmtop_prefix_options *options, size_t size);
+
+/* Computes the bytes that a prefix with these options (null: the defaults) would take, beside those of its session. */
+palmtop_status palmtop_prefix_plan(palmtop_model model, const palmtop_prefix_options *options, uint64_t *bytes);
+
+/* Allocates a prefix. All sessions of this model can use it. */
+palmtop_status palmtop_prefix_new(palmtop_model model, const palmtop_prefix_options *options, palmtop_prefix *prefix);
+
+/* Frees a prefix, and all that palmtop_prefix_get_info points to. Returns PALMTOP_BUSY while a call is using it. */
+palmtop_status palmtop_prefix_free(palmtop_prefix prefix);
+
+typedef struct palmtop_prefix_request {
+    size_t size;                      /* sizeof(palmtop_prefix_request), set by you */
+    const palmtop_features *pictures; /* in their order; an id of 0 is a missing one, such as that of a camera that a
+                                       * robot does not have: it takes no time, nothing sees its rows, and they are
+                                       * zeros */
+    size_t picture_count;             /* at most the session's `pictures` and the prefix's */
+    const char *text;                 /* begin-of-sequence is put before it, and a newline behind; null: `tokens` */
+    const uint32_t *tokens;           /* if `text` is null: the tokens as they are; null: none */
+    size_t token_count;
+    uint32_t open;                    /* 1: nothing is put behind `text`; 0 */
+    uint32_t reserved;
+    uint64_t deadline_ns;             /* a time of palmtop_clock_ns; 0: no deadline */
+} palmtop_prefix_request;
+
+/* Runs pictures and a text through the decoder, all rows seeing each other, and keeps in `prefix` what others need to
+ * attend to them. Allocates nothing. The session may answer before and after. A prefix that failed has no rows. */
+palmtop_status palmtop_compute_prefix(
+    palmtop_session session, palmtop_prefix prefix, const palmtop_prefix_request *request);
+
+/* What a prefix holds: rows of all pictures, picture after picture, then those of the text. Arrays are row-major,
+ * without gaps; what is not kept, or has no rows, is null. They are part of the prefix, not copies, and valid until the
+ * next call of palmtop_compute_prefix or palmtop_prefix_free with this prefix. */
+typedef struct palmtop_prefix_info {
+    size_t size;              /* sizeof(palmtop_prefix_info), set by you */
+    const float *keys;        /* [layers][rows][kv_heads][head_dim], behind the rotary embedding */
+    const float *values;      /* [layers][rows][kv_heads][head_dim] */
+    const float *hidden;      /* [rows][width], behind the last norm */
+    const uint8_t *mask;      /* [rows]: 1 if the row is there, 0 in a missing picture */
+    const int32_t *positions; /* [rows]: how many rows that are there stand before it; in a missing picture, one less */
+    uint32_t layers;
+    uint32_t rows;            /* 0 before the first call, and after one that failed */
+    uint32_t kv_heads;
+    uint32_t head_dim;
+    uint32_t width;           /* of the decoder */
+    uint32_t next_position;   /* of what comes behind: how many rows are there */
+} palmtop_prefix_info;
+
+/* Gets what a prefix holds. Returns PALMTOP_BUSY while it is computed. */
+palmtop_status palmtop_prefix_get_info(palmtop_prefix prefix, palmtop_prefix_info *info);
+
 /* ---- Watching ---------------------------------------------------------------------------------------------------- */
 
 /* A watch asks the same questions of the frames of one or several cameras, and turns the answers into events:
@@ -579,7 +658,8 @@ typedef struct palmtop_watch { uint64_t id; } palmtop_watch;
 /* The comments end with the default. */
 typedef struct palmtop_watch_options {
     size_t size;
-    const palmtop_session_options *session; /* threads, nice, cores, kv, isa, image_side, lazy_memory, on_thread_start.
+    const palmtop_session_options *session; /* threads, nice, cores, kv, isa, image_side, filter, lazy_memory,
+                                             * on_thread_start.
                                              * The questions determine batch, prompt_tokens, new_tokens, pictures and
                                              * draft_tokens, and no image_side is above 8192; null: the session's
                                              * defaults */

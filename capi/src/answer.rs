@@ -20,7 +20,7 @@ handle!(palmtop_grammar, GRAMMARS: Grammar, 5, "grammar");
 /// Prompts of a call at most; what is known of them stands on the stack.
 const PROMPTS_MAX: usize = 256;
 /// Pictures of all prompts of a call at most; what keeps them stands on the stack, too.
-const PICTURES_MAX: usize = 512;
+pub(crate) const PICTURES_MAX: usize = 512;
 /// Tokens of a draft at most: those of the longest answer that a session can be made for.
 const DRAFT_MAX: usize = 1 << 20;
 

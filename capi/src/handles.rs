@@ -10,7 +10,8 @@
 //! The generation of a place counts how often it has been freed. If the kind, index or generation of a handle does not
 //! match, the handle names no object and the call fails. Zero is never issued.
 //!
-//! Kinds: 1 models, 2 sessions, 3 features, 4 results, 5 grammars, 6 watches. Each is declared beside its objects.
+//! Kinds: 1 models, 2 sessions, 3 features, 4 results, 5 grammars, 6 watches, 7 prefixes. Each is declared beside its
+//! objects.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

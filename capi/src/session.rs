@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use palmtop::image::Filter;
 use palmtop::{CancelToken, GenerateOptions, Isa, KvFormat, Limits, Session, ThreadHints};
 
 use crate::arguments::{self, Out, Versioned};
@@ -26,6 +27,10 @@ pub const PALMTOP_ISA_AVX2: i32 = 5;
 pub const PALMTOP_ISA_AVXVNNI: i32 = 6;
 pub const PALMTOP_ISA_AVX512: i32 = 7;
 pub const PALMTOP_ISA_AMX: i32 = 8;
+pub const PALMTOP_FILTER_OF_MODEL: i32 = 0;
+pub const PALMTOP_FILTER_BICUBIC: i32 = 1;
+pub const PALMTOP_FILTER_BILINEAR: i32 = 2;
+pub const PALMTOP_FILTER_BILINEAR_ALIASED: i32 = 3;
 pub const PALMTOP_NICE_AS_IT_IS: i32 = 127;
 
 pub type palmtop_thread_callback = Option<unsafe extern "C" fn(user: *mut c_void, index: u32)>;
@@ -49,6 +54,8 @@ pub struct palmtop_session_options {
     pub lazy_memory: u32,
     pub pictures: u32,
     pub draft_tokens: u32,
+    pub filter: i32,
+    pub reserved: u32,
 }
 
 // SAFETY: integers, addresses and a nullable function, the first a `usize`.
@@ -75,6 +82,8 @@ pub(crate) const DEFAULT_SESSION_OPTIONS: palmtop_session_options = palmtop_sess
     lazy_memory: 0,
     pictures: 1,
     draft_tokens: 0,
+    filter: PALMTOP_FILTER_OF_MODEL,
+    reserved: 0,
 };
 
 #[repr(C)]
@@ -85,12 +94,13 @@ pub struct palmtop_timings {
     pub prefill_ns: u64,
     pub decode_ns: u64,
     pub decode_steps: u64,
+    pub prefix_ns: u64,
 }
 
 // SAFETY: integers, the first a `usize`.
 unsafe impl Versioned for palmtop_timings {
     const NAME: &'static str = "palmtop_timings";
-    const FIRST_BYTES: usize = size_of::<Self>();
+    const FIRST_BYTES: usize = offset_of!(Self, prefix_ns);
 }
 
 /// A session and what stops it.
@@ -144,6 +154,13 @@ pub(crate) fn limits(options: &palmtop_session_options) -> Result<Limits> {
         other => return Err(Failure::argument(format!("{other} is not a format of the KV cache"))),
     };
     limits.touch_memory = options.lazy_memory == 0;
+    limits.filter = match options.filter {
+        PALMTOP_FILTER_OF_MODEL => None,
+        PALMTOP_FILTER_BICUBIC => Some(Filter::Bicubic),
+        PALMTOP_FILTER_BILINEAR => Some(Filter::Bilinear),
+        PALMTOP_FILTER_BILINEAR_ALIASED => Some(Filter::BilinearAliased),
+        other => return Err(Failure::argument(format!("{other} is not a filter for resizing"))),
+    };
     limits.isa = match options.isa {
         PALMTOP_ISA_DEFAULT => None,
         PALMTOP_ISA_SCALAR => Some(Isa::Scalar),
@@ -283,6 +300,7 @@ pub unsafe extern "C" fn palmtop_session_get_timings(
             prefill_ns: ns(taken.prefill),
             decode_ns: ns(taken.decode),
             decode_steps: taken.decode_steps as u64,
+            prefix_ns: ns(taken.rows),
         };
         // SAFETY: as this function's.
         unsafe { arguments::give(timings, value) }

@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use common::{Compiler, SANITIZE, compilers, crate_dir, exists, libraries, run};
-use palmtop::image::{Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
+use palmtop::image::{Filter, Frame, ImageLimits, PixelFormat, Plane, Rotation, decode_file};
 use palmtop::{
-    Answer, CancelToken, GenerateOptions, ImageFeatures, Limits, Model, Request, Session, ThreadHints,
+    Answer, CancelToken, GenerateOptions, ImageFeatures, Limits, Model, Prefix, PrefixLimits, PrefixText,
+    Request, Session, ThreadHints,
 };
 use palmtop_convert::Options;
 use palmtop_tests::skip::{missing, skipped};
@@ -451,6 +452,54 @@ fn answers_about_several_pictures_are_those_of_the_rust_library_to_the_bit() {
     everywhere(&source, &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
         let said = program.run(&[text(self::model()), text(&path), "90", "70"]);
         assert_eq!(said, expected, "{:?}", program.way);
+    });
+}
+
+/// Shapes as `prefix.c` prints them, and arrays as it writes them.
+fn shapes_and_bytes(prefix: &Prefix, arrays: &mut Vec<u8>) -> String {
+    for array in [prefix.keys(), prefix.values(), prefix.hidden()] {
+        arrays.extend(array.iter().flat_map(|number| number.to_ne_bytes()));
+    }
+    arrays.extend(prefix.mask().iter().map(|&is_there| u8::from(is_there)));
+    arrays.extend(prefix.positions().iter().flat_map(|position| position.to_ne_bytes()));
+    let [layers, rows, heads, head_dim] = prefix.shape();
+    let (width, next) = (prefix.hidden_shape()[1], prefix.next_position());
+    format!("{layers} {rows} {heads} {head_dim} {width} {next}\n")
+}
+
+#[test]
+fn prefixes_are_those_of_the_rust_library_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("frames.rgb"), folder.path().join("arrays"));
+    let (width, height) = (90, 70);
+    let film = noisy_film(2, width, height);
+    std::fs::write(&path, &film).unwrap();
+    let model = Model::open(model()).unwrap();
+    let mut limits = Limits::default();
+    (limits.pictures, limits.new_tokens) = (3, 0);
+    limits.filter = Some(Filter::BilinearAliased);
+    let mut session = Session::new(&model, &limits).unwrap();
+    let features = encoded(&mut session, &rgb_frames(&film, width, height));
+    let mut room = PrefixLimits::default();
+    (room.pictures, room.tokens) = (3, 40);
+    let mut expected = format!("{}\n", model.plan_prefix(&room).unwrap());
+    let mut prefix = model.new_prefix(&room).unwrap();
+    let mut arrays = Vec::new();
+    let mut compute = |pictures: &[Option<&ImageFeatures>], text: PrefixText<'_>, prefix: &mut Prefix| {
+        session.prefix(pictures, text, &GenerateOptions::default(), prefix).unwrap();
+        shapes_and_bytes(prefix, &mut arrays)
+    };
+    let cameras = [Some(&features[0]), None, Some(&features[1])];
+    expected += &compute(&cameras, PrefixText::Prompt("fold the shirt"), &mut prefix);
+    room.hidden = false;
+    let mut keys_only = model.new_prefix(&room).unwrap();
+    expected += &compute(&cameras, PrefixText::Open("fold the shirt"), &mut keys_only);
+    expected += &compute(&cameras[..1], PrefixText::Tokens(&[2, 7, 9]), &mut prefix);
+    expected += "ok\n";
+    everywhere(&test_program("prefix.c"), &[Way::Shared, Way::Sanitized, Way::Valgrind], |program| {
+        let said = program.run(&[text(self::model()), text(&path), "90", "70", text(&out)]);
+        assert_eq!(said, expected, "{:?}", program.way);
+        assert!(std::fs::read(&out).unwrap() == arrays, "{:?}: other numbers", program.way);
     });
 }
 

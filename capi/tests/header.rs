@@ -17,7 +17,7 @@ fn sources() -> String {
         text += source.split("#[cfg(test)]").next().unwrap();
     }
     // What the macro makes of the handles.
-    for handle in ["model", "session", "features", "result", "grammar", "watch"] {
+    for handle in ["model", "session", "features", "result", "grammar", "watch", "prefix"] {
         writeln!(text, "pub struct palmtop_{handle} {{\n    pub id: u64,\n}}").unwrap();
     }
     text

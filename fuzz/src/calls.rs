@@ -96,8 +96,9 @@ struct World {
     results: Handles,
     grammars: Handles,
     watches: Handles,
-    /// Pictures encoded, prompts answered.
-    done: (usize, usize),
+    prefixes: Handles,
+    /// Pictures encoded, calls that answered, prefixes computed.
+    done: [usize; 3],
     pixels: Vec<u8>,
 }
 
@@ -144,8 +145,9 @@ unsafe extern "C" fn on_piece(user: *mut c_void, piece: *const palmtop_piece) ->
     i32::from(*left < 0)
 }
 
-/// Plays all calls, then frees what is left. Gives how many pictures and prompts were encoded and answered.
-pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
+/// Plays all calls, then frees what is left. Gives how many pictures were encoded, how many calls answered, and how
+/// many prefixes were computed.
+pub fn play(bytes: &[u8], model: &CString) -> [usize; 3] {
     let mut bytes = Bytes(bytes);
     let mut world = World {
         models: Handles::default(),
@@ -154,7 +156,8 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
         results: Handles::default(),
         grammars: Handles::default(),
         watches: Handles::default(),
-        done: (0, 0),
+        prefixes: Handles::default(),
+        done: [0; 3],
         pixels: (0..40_000u32).map(|i| (i * 31 / 7) as u8).collect(),
     };
     while !bytes.0.is_empty() {
@@ -172,6 +175,11 @@ pub fn play(bytes: &[u8], model: &CString) -> (usize, usize) {
     world.results.live.iter().for_each(|&id| assert_eq!(palmtop_result_free(palmtop_result { id }), 0));
     world.grammars.live.iter().for_each(|&id| assert_eq!(palmtop_grammar_free(palmtop_grammar { id }), 0));
     world.watches.live.iter().for_each(|&id| assert_eq!(palmtop_watch_free(palmtop_watch { id }), 0));
+    world
+        .prefixes
+        .live
+        .iter()
+        .for_each(|&id| assert_eq!(palmtop_prefix_free(palmtop_prefix { id }), PALMTOP_OK));
     done
 }
 
@@ -180,7 +188,7 @@ impl World {
     fn step(&mut self, bytes: &mut Bytes, path: &CString) -> i32 {
         // SAFETY, for all of this function: every address is null, or that of memory of ours as large as is said; sizes
         // in structs are lied about only where the library refuses them before it looks further.
-        match bytes.byte() % 31 {
+        match bytes.byte() % 34 {
             0 => {
                 let mut model = palmtop_model::default();
                 let kind = bytes.byte();
@@ -219,6 +227,8 @@ impl World {
                     252 => options.image_side = bytes.number(),
                     246 => options.pictures = bytes.number(),
                     245 => options.draft_tokens = bytes.number(),
+                    244 => options.filter = bytes.number() as i32,
+                    240..=243 => options.filter = i32::from(bytes.byte() % 4),
                     251 => options.kv = bytes.number() as i32,
                     248 => options.isa = bytes.number() as i32,
                     247 => options.isa = i32::from(bytes.byte() % 16),
@@ -317,6 +327,9 @@ impl World {
             24 | 25 => self.watch_frame(bytes),
             26 => self.watch(bytes),
             27..=29 => self.answer_requests(bytes),
+            30 => self.new_prefix(bytes),
+            31 => self.compute_prefix(bytes),
+            32 => self.prefix(bytes),
             _ => {
                 let id = self.features.pick(bytes);
                 let (mut width, mut height) = (7, 7);
@@ -348,7 +361,7 @@ impl World {
             }
         };
         self.used(status, session, &[features]);
-        self.done.0 += usize::from(status == PALMTOP_OK);
+        self.done[0] += usize::from(status == PALMTOP_OK);
         status
     }
 
@@ -579,10 +592,93 @@ impl World {
             assert!([PALMTOP_OK, PALMTOP_CANCELLED, PALMTOP_DEADLINE].contains(&status));
             self.results.made(PALMTOP_OK, result.id);
         }
-        self.done.1 += usize::from(status == PALMTOP_OK);
+        self.done[1] += usize::from(status == PALMTOP_OK);
         if options.grammar.id == 0 || self.grammars.live.contains(&options.grammar.id) {
             self.used(status, session, features);
         }
+    }
+
+    fn new_prefix(&mut self, bytes: &mut Bytes) -> i32 {
+        let id = self.models.pick(bytes);
+        let mut prefix = palmtop_prefix::default();
+        let mut taken = 7;
+        // SAFETY: an empty struct of integers.
+        let mut options: palmtop_prefix_options = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is as large as is said.
+        unsafe { palmtop_prefix_options_init(&mut options, size_of::<palmtop_prefix_options>()) };
+        (options.pictures, options.tokens) = (u32::from(bytes.byte() % 4), u32::from(bytes.byte()));
+        (options.keys_values, options.hidden) = (u32::from(bytes.byte() & 1), u32::from(bytes.byte() & 1));
+        // SAFETY: as in `step`.
+        let status = unsafe { palmtop_prefix_plan(palmtop_model { id }, &options, &mut taken) };
+        assert!(status != PALMTOP_OK || taken < 1 << 30);
+        // SAFETY: as in `step`.
+        let status = unsafe { palmtop_prefix_new(palmtop_model { id }, &options, &mut prefix) };
+        self.prefixes.made(status, prefix.id);
+        self.models.used(status, id);
+        status
+    }
+
+    fn compute_prefix(&mut self, bytes: &mut Bytes) -> i32 {
+        let (session, prefix) = (self.sessions.pick(bytes), self.prefixes.pick(bytes));
+        let count = usize::from(bytes.byte() % 4);
+        let features: Vec<u64> = (0..count).map(|_| self.features.pick(bytes)).collect();
+        let pictures: Vec<_> = features.iter().map(|&id| palmtop_features { id }).collect();
+        let tokens: [u32; 4] = std::array::from_fn(|_| bytes.size());
+        // SAFETY: an empty struct of integers and addresses.
+        let mut request: palmtop_prefix_request = unsafe { std::mem::zeroed() };
+        request.size =
+            bytes.one_of(&[size_of_val(&request), size_of_val(&request), size_of_val(&request), 0]);
+        (request.pictures, request.picture_count) = (pictures.as_ptr(), count);
+        request.open = u32::from(bytes.byte() & 1);
+        match bytes.byte() % 4 {
+            0 => (request.tokens, request.token_count) = (tokens.as_ptr(), usize::from(bytes.byte() % 5)),
+            1 if bytes.byte() > 200 => request.token_count = bytes.number() as usize,
+            _ => request.text = text(bytes),
+        }
+        if bytes.byte() > 240 {
+            request.deadline_ns = bytes.one_of(&[1, 1000, u64::MAX]);
+        }
+        // SAFETY: lists are as long as they say, or null; a size of zero is refused.
+        let status = unsafe {
+            palmtop_compute_prefix(palmtop_session { id: session }, palmtop_prefix { id: prefix }, &request)
+        };
+        self.done[2] += usize::from(status == PALMTOP_OK);
+        // A picture that is missing is none.
+        let live = |id: &u64| *id == 0 || self.features.live.contains(id);
+        let lives = self.sessions.live.contains(&session)
+            && self.prefixes.live.contains(&prefix)
+            && features.iter().all(live);
+        assert!(status != PALMTOP_OK || lives);
+        assert!(status != PALMTOP_INVALID_HANDLE || !lives);
+        status
+    }
+
+    /// Looks at a prefix, and at times frees it.
+    fn prefix(&mut self, bytes: &mut Bytes) -> i32 {
+        let id = self.prefixes.pick(bytes);
+        let prefix = palmtop_prefix { id };
+        if bytes.byte() > 200 {
+            let status = palmtop_prefix_free(prefix);
+            self.prefixes.freed(status, id);
+            return status;
+        }
+        // SAFETY: an empty struct of integers and addresses.
+        let mut info: palmtop_prefix_info = unsafe { std::mem::zeroed() };
+        info.size = size_of_val(&info);
+        // SAFETY: the struct is as large as is said.
+        let status = unsafe { palmtop_prefix_get_info(prefix, &mut info) };
+        self.prefixes.used(status, id);
+        if status == PALMTOP_OK && !info.keys.is_null() {
+            let numbers = [info.layers, info.rows, info.kv_heads, info.head_dim];
+            let numbers = numbers.map(|n| n as usize).iter().product();
+            // SAFETY: as many numbers are there, and nobody writes them.
+            let (keys, mask) = unsafe {
+                let keys = std::slice::from_raw_parts(info.keys, numbers);
+                (keys, std::slice::from_raw_parts(info.mask, info.rows as usize))
+            };
+            assert!(keys.iter().all(|key| key.is_finite()) && mask.iter().all(|&there| there < 2));
+        }
+        status
     }
 
     /// After a call with a session and features.

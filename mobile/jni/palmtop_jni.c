@@ -82,12 +82,12 @@ NATIVE(void, freeModel)(JNIEnv *env, jclass class, jlong model) {
     check(env, palmtop_model_free(to_model(model)));
 }
 
-/* The nine numbers of SessionOptions. */
+/* The ten numbers of SessionOptions. */
 static palmtop_session_options to_options(JNIEnv *env, jintArray array) {
     palmtop_session_options options;
-    jint numbers[9];
+    jint numbers[10];
     palmtop_session_options_init(&options, sizeof options);
-    (*env)->GetIntArrayRegion(env, array, 0, 9, numbers);
+    (*env)->GetIntArrayRegion(env, array, 0, 10, numbers);
     options.batch = (uint32_t)numbers[0];
     options.prompt_tokens = (uint32_t)numbers[1];
     options.new_tokens = (uint32_t)numbers[2];
@@ -97,6 +97,7 @@ static palmtop_session_options to_options(JNIEnv *env, jintArray array) {
     options.nice = numbers[6];
     options.pictures = (uint32_t)numbers[7];
     options.draft_tokens = (uint32_t)numbers[8];
+    options.filter = numbers[9];
     return options;
 }
 

@@ -190,6 +190,14 @@ public final class PalmtopTest {
                 Arrays.fill(too, single);
                 refused(Palmtop.INVALID_ARGUMENT, () -> film.answer(greedy, too));
                 refused(Palmtop.INVALID_ARGUMENT, () -> session.answer(greedy, new Request("a", first, second)));
+                wide.filter = Palmtop.FILTER_BILINEAR_ALIASED;
+                try (Session other = model.session(wide)) {
+                    other.encode(first, picture, 0);
+                    Answer resized = other.answer(greedy, new Request("caption en", first)).get(0);
+                    check(!Arrays.equals(resized.probabilities, answers.get(0).probabilities), "another filter");
+                }
+                wide.filter = 4;
+                refused(Palmtop.INVALID_ARGUMENT, () -> model.session(wide));
             }
 
             // A watch: its records are answers of the session, under the names of the questions.

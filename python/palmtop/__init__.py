@@ -44,7 +44,7 @@ Draft = Union["Answer", Sequence[int], np.ndarray]
 
 __all__ = [
     "Answer", "AnswerRecord", "Busy", "Cancelled", "Counts", "DeadlinePassed", "Error", "EventRecord", "Features", "Frames",
-    "Model", "Plan", "Record", "Request", "Session", "Timings", "Watch", "__version__", "pull",
+    "Model", "Plan", "Prefix", "Record", "Request", "Session", "Timings", "Watch", "__version__", "pull",
 ]
 
 
@@ -66,6 +66,7 @@ class Timings:
     prefill: float
     decode: float
     decode_steps: int
+    rows: float  #: the last prefix, or the vectors of the last page or question
 
 
 class Model:
@@ -82,6 +83,7 @@ class Model:
     vocabulary: int  #: tokens that the model knows
     generation: int  #: 1 or 2, of PaliGemma
     has_mask_decoder: bool  #: segment() gives masks
+    vector_size: Optional[int]  #: numbers of a vector, of a model for retrieval
 
     def __init__(self, path: Union[str, os.PathLike], *, map: bool = True):
         self._take(_palmtop.Model(os.fspath(path), map))
@@ -97,7 +99,7 @@ class Model:
     def _take(self, native: _palmtop.Model) -> None:
         self._native = native
         info = native.info()
-        self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder = info
+        self.image_side, self.image_tokens, self.vocabulary, self.generation, self.has_mask_decoder, self.vector_size = info
 
     def preload(self) -> None:
         """Reads all weights once, so that the first answer does not wait for the disk."""
@@ -117,12 +119,13 @@ class Model:
         pictures: int = 1,
         draft_tokens: int = 0,
         image_side: int = 16384,
+        filter: Optional[str] = None,
         kv: str = "auto",
         threads: Optional[int] = None,
     ) -> Plan:
         """The memory that a session with these limits would take. Creates no session."""
         tokens = (batch, prompt_tokens, new_tokens, pictures, draft_tokens)
-        return Plan(*self._native.plan((*tokens, image_side, kv, threads, None, True)))
+        return Plan(*self._native.plan((tokens, image_side, filter, kv, threads, None, True)))
 
     def session(
         self,
@@ -133,6 +136,7 @@ class Model:
         pictures: int = 1,
         draft_tokens: int = 0,
         image_side: int = 16384,
+        filter: Optional[str] = None,
         kv: str = "auto",
         threads: Optional[int] = None,
         isa: Optional[str] = None,
@@ -141,13 +145,15 @@ class Model:
         nice: Optional[int] = None,
     ) -> "Session":
         """Creates a session that answers up to `batch` prompts together, each about up to `pictures` pictures. Up to
-        `draft_tokens` tokens of a draft are checked in one step. `kv` is the format of the KV cache: auto, f32,
+        `draft_tokens` tokens of a draft are checked in one step. With `new_tokens=0` it gives no answers, only prefixes and
+        vectors, and takes less memory. `filter` says how pictures are resized: bicubic, bilinear or bilinear-aliased,
+        which fine-tunes on videos and pairs of pictures were trained with; the default is what the model's file says. `kv` is the format of the KV cache: auto, f32,
         f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
         PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. The session writes to every page of
         its memory, so that the system provides it now, unless `lazy_memory` is true. `cores` and `nice` are requests for
         the threads that the session starts; the system may refuse them."""
         tokens = (batch, prompt_tokens, new_tokens, pictures, draft_tokens)
-        wanted = (*tokens, image_side, kv, threads, isa, lazy_memory)
+        wanted = (tokens, image_side, filter, kv, threads, isa, lazy_memory)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice), pictures)
 
 
@@ -214,6 +220,34 @@ class Request:
         features = [self.features] if isinstance(self.features, Features) else self.features
         draft = self.draft.tokens if isinstance(self.draft, Answer) else self.draft
         return [one._native for one in features], self.prompt, [int(token) for token in draft]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the decoder makes of pictures and a text, for a model that attends to it. Rows are those of all pictures, picture
+    after picture, and then those of the text. The arrays are read-only views of what was computed, without a copy; each
+    keeps all of the prefix in memory."""
+
+    keys: Optional[np.ndarray]  #: float32 [layers, rows, kv_heads, head_dim], behind the rotary embedding
+    values: Optional[np.ndarray]  #: float32 [layers, rows, kv_heads, head_dim]
+    hidden: Optional[np.ndarray]  #: float32 [rows, width], behind the decoder's last norm
+    mask: np.ndarray  #: bool [rows], whether a row is there: not those of missing pictures, which are zeros
+    positions: np.ndarray  #: int32 [rows], cumsum(mask) - 1
+    next_position: int  #: of what comes behind
+
+
+def _prefix(native: _palmtop.Prefix) -> Prefix:
+    def view(array: Optional[_palmtop.Array]) -> Optional[np.ndarray]:
+        return None if array is None else np.asarray(array)
+
+    return Prefix(
+        keys=view(native.keys()),
+        values=view(native.values()),
+        hidden=view(native.hidden()),
+        mask=np.asarray(native.mask()),
+        positions=np.asarray(native.positions()),
+        next_position=native.next_position(),
+    )
 
 
 def _answer(raw: _palmtop._Answered) -> Answer:
@@ -352,6 +386,37 @@ class Session:
             over.set()
             thread.join()
 
+    def prefix(
+        self,
+        features: Union[Features, Sequence[Optional[Features]]],
+        text: Union[str, Sequence[int]] = (),
+        *,
+        open: bool = False,
+        keys_values: bool = True,
+        hidden: bool = True,
+        timeout: Optional[float] = None,
+    ) -> Prefix:
+        """Runs pictures and a text through the decoder, all rows seeing each other, for a model that attends to keys and
+        values or takes the rows, such as a robot's action expert. None in the list is a missing picture: it takes no time,
+        nothing sees it, its rows are zeros and false in the mask.
+
+        `text` stands between begin-of-sequence and a newline; with `open`, nothing stands behind it. Tokens in its place
+        are taken as they are. What `keys_values` and `hidden` leave out is None, and takes neither memory nor, in the last
+        layer, time."""
+        pictures = [features] if isinstance(features, Features) else list(features)
+        native = [None if one is None else one._native for one in pictures]
+        words, tokens = (text, []) if isinstance(text, str) else (None, [int(token) for token in text])
+        return _prefix(self._native.prefix(native, words, tokens, open, (keys_values, hidden), timeout))
+
+    def embed_picture(self, features: Features, *, timeout: Optional[float] = None) -> np.ndarray:
+        """The vectors of a page, float32 [vectors, model.vector_size], each of length 1, of a model for retrieval. How well the
+        page fits a question is (question @ page.T).max(axis=1).sum(). The array is read-only."""
+        return np.asarray(self._native.embed_picture(features._native, timeout))
+
+    def embed_query(self, question: str, *, timeout: Optional[float] = None) -> np.ndarray:
+        """The vectors of a question, like those of embed_picture(), in the wording that the model was taught."""
+        return np.asarray(self._native.embed_query(question, timeout))
+
     def cancel(self) -> None:
         """Stops the call that is using this session within about the time of one layer; callable from any thread. That
         call raises Cancelled, and so does every later call until reset_cancel()."""
@@ -376,21 +441,21 @@ class Frames(Sequence[Features]):
             frames.push(frame, format="bgr")
             answer = session.answer(frames, "caption en", draft=answer)
 
-    Each frame is encoded once, when it comes, and its features are kept for as long as it is one of the last `count`: by
+    Each frame is encoded once, when it comes, and its features are kept for as long as it is one of the last `maxlen`: by
     default as many as the session has room for in a prompt. One thread at a time may use them, as the session."""
 
-    def __init__(self, session: Session, count: Optional[int] = None):
-        count = session.pictures if count is None else count
-        if not 1 <= count <= session.pictures:
-            raise ValueError(f"{count} frames, but the session takes 1 to {session.pictures} pictures in a prompt")
+    def __init__(self, session: Session, maxlen: Optional[int] = None):
+        maxlen = session.pictures if maxlen is None else maxlen
+        if not 1 <= maxlen <= session.pictures:
+            raise ValueError(f"{maxlen} frames, but the session takes 1 to {session.pictures} pictures in a prompt")
         self.session = session
-        self.count = count  #: maximum number of frames
-        self._last: Deque[Features] = deque(maxlen=count)
+        self.maxlen = maxlen  #: maximum number of frames
+        self._last: Deque[Features] = deque(maxlen=maxlen)
 
     def push(
         self, frame: Any, *, format: Optional[str] = None, rotation: int = 0, timeout: Optional[float] = None
     ) -> Features:
-        """Encodes the next frame, as Session.encode() does, and forgets the oldest one if there are more than `count`. If it
+        """Encodes the next frame, as Session.encode() does, and forgets the oldest one if there are more than `maxlen`. If it
         raises, the frames are as they were."""
         features = self.session.encode(frame, format=format, rotation=rotation, timeout=timeout)
         self._last.append(features)

@@ -128,7 +128,7 @@ class Watch:
         elif settings:
             raise ValueError(f"write {', '.join(settings)} into toml")
         self.model = model
-        wanted = (1, 256, 256, 1, 0, image_side, kv, threads, isa, lazy_memory)
+        wanted = ((1, 256, 256, 1, 0), image_side, None, kv, threads, isa, lazy_memory)
         self._native = _palmtop.Watch(model._native, toml, wanted, list(cores), nice, all_answers, recording)
         #: Bytes that the session takes, and that the gates of all cameras take beside it.
         self.session_bytes, self.gate_bytes = self._native.plan()

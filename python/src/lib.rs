@@ -7,6 +7,7 @@
 #![allow(missing_docs, reason = "the Python side has them")]
 
 mod pull;
+mod rows;
 mod watch;
 
 use std::ops::ControlFlow;
@@ -17,14 +18,15 @@ use std::time::{Duration, Instant};
 use palmtop::image::{Frame, ImageError, ImageLimits, PixelFormat, Plane, Rotation, decode};
 use palmtop::tasks::{Mask, ReadOptions, Task};
 use palmtop::{
-    CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, Request,
-    Sampling, StopReason, ThreadHints,
+    CancelToken, DefaultFloatMode, GenerateOptions, Grammar, ImageFeatures, KvFormat, Limits, PrefixLimits,
+    PrefixText, Request, Sampling, StopReason, ThreadHints,
 };
 use pyo3::create_exception;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
+use rows::{Array, Prefix};
 
 create_exception!(palmtop, Error, PyRuntimeError, "What went wrong, and what to do about it.");
 create_exception!(palmtop, Busy, Error, "Another thread is using the session.");
@@ -101,14 +103,15 @@ impl Model {
         py.detach(|| self.0.lock()).map_err(to_python)
     }
 
-    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, and whether masks are
-    /// decoded.
-    fn info(&self) -> PyResult<(usize, usize, usize, u32, bool)> {
+    /// Side of the square that pictures are resized to, image tokens, vocabulary, generation, whether masks are
+    /// decoded, and numbers of a vector for retrieval.
+    fn info(&self) -> PyResult<(usize, usize, usize, u32, bool, Option<usize>)> {
         let config = self.0.config();
         let generation =
             if config.text.generation == palmtop::model::config::Generation::Gemma1 { 1 } else { 2 };
         let masks = self.0.mask_codec().map_err(to_python)?.is_some();
-        Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks))
+        let vectors = self.0.retrieval().map(|retrieval| retrieval.dim);
+        Ok((config.vision.image_size, config.vision.patches(), config.text.vocab, generation, masks, vectors))
     }
 
     /// Bytes of a session, of the weights, and of the features of one picture.
@@ -118,18 +121,20 @@ impl Model {
     }
 }
 
-/// `batch`, `prompt_tokens`, `new_tokens`, `pictures`, `draft_tokens`, `image_side`, `kv`, `threads`, `isa` and
-/// `lazy_memory` of a session.
-type Wanted = (usize, usize, usize, usize, usize, usize, String, Option<usize>, Option<String>, bool);
+/// `batch`, `prompt_tokens`, `new_tokens`, `pictures` and `draft_tokens` of a session.
+type WantedTokens = (usize, usize, usize, usize, usize);
+/// These, and `image_side`, `filter`, `kv`, `threads`, `isa` and `lazy_memory`.
+type Wanted = (WantedTokens, usize, Option<String>, String, Option<usize>, Option<String>, bool);
 
 fn limits(wanted: Wanted) -> PyResult<Limits> {
-    let (batch, prompt_tokens, new_tokens, pictures, draft_tokens, image_side, kv, threads, isa, lazy_memory) =
-        wanted;
+    let (tokens, image_side, filter, kv, threads, isa, lazy_memory) = wanted;
+    let (batch, prompt_tokens, new_tokens, pictures, draft_tokens) = tokens;
     let mut limits = Limits::default();
     limits.touch_memory = !lazy_memory;
     (limits.batch, limits.prompt_tokens, limits.new_tokens) = (batch, prompt_tokens, new_tokens);
     (limits.pictures, limits.draft_tokens) = (pictures, draft_tokens);
     (limits.image_side, limits.threads) = (image_side, threads);
+    limits.filter = filter.map(|name| name.parse()).transpose().map_err(PyValueError::new_err)?;
     limits.kv = match &*kv {
         "auto" => KvFormat::Auto,
         "f32" => KvFormat::F32,
@@ -337,6 +342,73 @@ impl Session {
         answers.iter().zip(&asked).map(|(answer, request)| self.read(py, answer, first(request))).collect()
     }
 
+    /// Runs pictures, of which some may be missing, and a text or tokens through the decoder. `keep` keys and values,
+    /// and the rows behind the last layer.
+    fn prefix(
+        &self,
+        py: Python<'_>,
+        pictures: Vec<Option<Py<Features>>>,
+        text: Option<String>,
+        tokens: Vec<u32>,
+        open: bool,
+        keep: (bool, bool),
+        timeout: Option<f64>,
+    ) -> PyResult<Prefix> {
+        let _mode = DefaultFloatMode::enter();
+        let session = &mut *self.lock()?;
+        let options = self.options(timeout)?;
+        let guards: Vec<Option<RwLockReadGuard<'_, ImageFeatures>>> = pictures
+            .iter()
+            .map(|one| one.as_ref().map(|one| one.get().read()).transpose())
+            .collect::<PyResult<_>>()?;
+        let pictures: Vec<Option<&ImageFeatures>> = guards.iter().map(Option::as_deref).collect();
+        // What the session has no room for is refused before it is computed.
+        let most = session.limits();
+        let mut limits = PrefixLimits::default();
+        (limits.keys_values, limits.hidden) = keep;
+        limits.pictures = pictures.len().min(most.pictures);
+        // No token is shorter than a byte; begin-of-sequence and the final newline are two more.
+        limits.tokens = text.as_ref().map_or(tokens.len(), |text| text.len() + 2).min(most.prompt_tokens);
+        let text = match &text {
+            None => PrefixText::Tokens(&tokens),
+            Some(text) if open => PrefixText::Open(text),
+            Some(text) => PrefixText::Prompt(text),
+        };
+        py.detach(|| {
+            let mut prefix = self.model.new_prefix(&limits)?;
+            session.prefix(&pictures, text, &options, &mut prefix)?;
+            Ok(Prefix::new(prefix))
+        })
+        .map_err(to_python)
+    }
+
+    /// The vectors of a page.
+    fn embed_picture(&self, py: Python<'_>, features: &Features, timeout: Option<f64>) -> PyResult<Array> {
+        let _mode = DefaultFloatMode::enter();
+        let session = &mut *self.lock()?;
+        let options = self.options(timeout)?;
+        let features = &*features.read()?;
+        py.detach(|| {
+            let mut vectors = self.model.new_embedding(self.model.page_rows()?)?;
+            session.embed_picture(features, &options, &mut vectors)?;
+            Ok(Array::of_vectors(vectors))
+        })
+        .map_err(to_python)
+    }
+
+    /// The vectors of a question.
+    fn embed_query(&self, py: Python<'_>, question: &str, timeout: Option<f64>) -> PyResult<Array> {
+        let _mode = DefaultFloatMode::enter();
+        let session = &mut *self.lock()?;
+        let options = self.options(timeout)?;
+        py.detach(|| {
+            let mut vectors = self.model.new_embedding(session.limits().prompt_tokens)?;
+            session.embed_query(question, &options, &mut vectors)?;
+            Ok(Array::of_vectors(vectors))
+        })
+        .map_err(to_python)
+    }
+
     /// Stops the call that is using the session; it and all later ones raise until `reset_cancel`.
     fn cancel(&self) {
         self.cancel.cancel();
@@ -346,11 +418,12 @@ impl Session {
         self.cancel.reset();
     }
 
-    /// Seconds of the last encoding, prefill and decoding, and decoding steps.
-    fn timings(&self) -> PyResult<(f64, f64, f64, usize)> {
+    /// Seconds of the last encoding, prefill and decoding, decoding steps, and seconds of the last rows.
+    fn timings(&self) -> PyResult<(f64, f64, f64, usize, f64)> {
         let taken = self.lock()?.timings();
-        let seconds = [taken.encode, taken.prefill, taken.decode].map(|t| t.as_secs_f64());
-        Ok((seconds[0], seconds[1], seconds[2], taken.decode_steps))
+        let [encode, prefill, decode, rows] =
+            [taken.encode, taken.prefill, taken.decode, taken.rows].map(|t| t.as_secs_f64());
+        Ok((encode, prefill, decode, taken.decode_steps, rows))
     }
 }
 
@@ -421,6 +494,8 @@ fn _palmtop(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Model>()?;
     m.add_class::<Session>()?;
     m.add_class::<Features>()?;
+    m.add_class::<Prefix>()?;
+    m.add_class::<Array>()?;
     m.add_class::<watch::Watch>()?;
     m.add_function(wrap_pyfunction!(object_prompt, m)?)?;
     m.add_function(wrap_pyfunction!(pull::pull, m)?)?;

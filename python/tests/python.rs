@@ -7,12 +7,16 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use palmtop::image::{Frame, ImageLimits, PixelFormat, decode_file};
-use palmtop::{Answer, CancelToken, GenerateOptions, Limits, Model, Request, Session, ThreadHints};
+use palmtop::image::{Filter, Frame, ImageLimits, PixelFormat, decode_file};
+use palmtop::{
+    Answer, CancelToken, GenerateOptions, ImageFeatures, Limits, Model, PrefixLimits, PrefixText, Request,
+    Session, ThreadHints,
+};
 use palmtop_convert::Options;
+use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::hub::Hub;
 use palmtop_tests::skip::{missing, skipped};
-use palmtop_tests::{bits, caption, checkpoint, data};
+use palmtop_tests::{bits, caption, checkpoint, converted, data, uniform};
 use palmtop_watch::frames::{FrameOptions, FrameWatch, PreparedFrames};
 use palmtop_watch::record::{Line, Record};
 
@@ -61,18 +65,23 @@ fn caption_of_two(model: &Path, picture: &Path) -> Answer {
     let mut limits = Limits::default();
     (limits.pictures, limits.new_tokens) = (2, 40);
     let mut session = Session::new(&Model::open(model).unwrap(), &limits).unwrap();
+    let [first, second] = picture_and_array(&mut session, picture);
+    let request = Request { pictures: &[&first, &second], prompt: "caption en", draft: &[] };
     let options = GenerateOptions::default();
-    let first = decode_file(picture, &ImageLimits::default()).unwrap();
-    let second: Vec<u8> = (0..70 * 96 * 3).map(|i| (i * 7 % 251) as u8).collect();
-    let second = Frame::packed(PixelFormat::Rgb, 96, 70, 3 * 96, &second).unwrap();
-    let features = [first.view().into(), second].map(|frame: Frame<'_>| {
-        let mut features = session.new_features().unwrap();
-        session.encode(frame, &mut features, &options).unwrap();
-        features
-    });
-    let request = Request { pictures: &[&features[0], &features[1]], prompt: "caption en", draft: &[] };
     let answers = session.answer_requests(&[request], &options, &mut |_| ControlFlow::Continue(()));
     answers.unwrap()[0].clone()
+}
+
+/// The features of a picture, and of the array of the tests in Python.
+fn picture_and_array(session: &mut Session, picture: &Path) -> [ImageFeatures; 2] {
+    let picture = decode_file(picture, &ImageLimits::default()).unwrap();
+    let array: Vec<u8> = (0..70 * 96 * 3).map(|i| (i * 7 % 251) as u8).collect();
+    let array = Frame::packed(PixelFormat::Rgb, 96, 70, 3 * 96, &array).unwrap();
+    [picture.view().into(), array].map(|frame: Frame<'_>| {
+        let mut features = session.new_features().unwrap();
+        session.encode(frame, &mut features, &GenerateOptions::default()).unwrap();
+        features
+    })
 }
 
 #[test]
@@ -101,7 +110,33 @@ fn python_hears_what_the_rust_library_says() {
     test_stubs(from_here());
     test_pull(from_here());
     test(from_here(), false);
+    test_rows(from_here());
     test_watch(from_here(), folder.path(), false);
+}
+
+/// `test_rows.py`, and then the prefix that it has written against the Rust library's.
+fn test_rows(mut python: Command) {
+    let (model, folder) = (converted("tiny1", uniform(WeightFormat::Int8)), tempfile::tempdir().unwrap());
+    let (picture, arrays) = (data().join("images/scene_640x361.png"), folder.path().join("arrays"));
+    python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_rows.py"));
+    check(&python.args([&model.path, &picture, &arrays]).output().unwrap());
+
+    let mut limits = Limits::default();
+    (limits.pictures, limits.new_tokens, limits.filter) = (3, 0, Some(Filter::BilinearAliased));
+    let mut session = Session::new(&model.open(), &limits).unwrap();
+    let [first, second] = picture_and_array(&mut session, &picture);
+    let (mut room, text) = (PrefixLimits::default(), PrefixText::Prompt("fold the shirt"));
+    room.pictures = 3;
+    let mut prefix = session.model().new_prefix(&room).unwrap();
+    let options = GenerateOptions::default();
+    session.prefix(&[Some(&first), None, Some(&second)], text, &options, &mut prefix).unwrap();
+    let mut expected = Vec::new();
+    for array in [prefix.keys(), prefix.values(), prefix.hidden()] {
+        expected.extend(array.iter().flat_map(|number| number.to_ne_bytes()));
+    }
+    expected.extend(prefix.mask().iter().map(|&is_there| u8::from(is_there)));
+    expected.extend(prefix.positions().iter().flat_map(|position| position.to_ne_bytes()));
+    assert!(std::fs::read(&arrays).unwrap() == expected, "other numbers");
 }
 
 /// What `palmtop.pull` gets of a hub of our own is what a conversion of the whole checkpoint gives.
@@ -219,5 +254,6 @@ fn pip_installs_it_beside_pillow_and_supervision() {
     check(&Command::new(venv.join("bin/pip")).args(["install", &package]).output().unwrap());
     test_stubs(Command::new(venv.join("bin/python")));
     test(Command::new(venv.join("bin/python")), true);
+    test_rows(Command::new(venv.join("bin/python")));
     test_watch(Command::new(venv.join("bin/python")), folder.path(), true);
 }

@@ -206,7 +206,7 @@ for newest, frame in enumerate(frames):
     assert same(answer, film.answer(last, "caption en"))
 kept = list(window)
 refused(palmtop.DeadlinePassed, lambda: window.push(rgb, timeout=0))
-assert list(window) == kept and window[-1] is kept[2] and window[:2] == kept[:2] and window.count == 3
+assert list(window) == kept and window[-1] is kept[2] and window[:2] == kept[:2] and window.maxlen == 3
 window.clear()
 assert len(window) == 0 and len(palmtop.Frames(film, 2)) == 0
 refused(ValueError, lambda: film.answer(window, "caption en"))

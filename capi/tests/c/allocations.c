@@ -64,7 +64,7 @@ static void still_frames(palmtop_model model, const uint8_t *frame, size_t bytes
     OK(palmtop_watch_free(watch));
 }
 
-/* Neither do several pictures and drafts: a window over a film. */
+/* Neither do several pictures, drafts and prefixes: a window over a film. */
 static void films(palmtop_model model, const uint8_t *frame, size_t bytes) {
     static const char *const prompts[] = {"caption en", "answer en what happens?"};
     palmtop_session_options limits;
@@ -73,6 +73,10 @@ static void films(palmtop_model model, const uint8_t *frame, size_t bytes) {
     palmtop_features ring[3], window[3];
     palmtop_request requests[2] = {{0}, {0}};
     palmtop_answer_info answers[2] = {{0}, {0}};
+    palmtop_prefix_options room;
+    palmtop_prefix_request camera = {0};
+    palmtop_prefix_info rows = {0};
+    palmtop_prefix prefix;
     palmtop_result result;
     palmtop_pixels pixels;
     unsigned round, before, i;
@@ -104,14 +108,25 @@ static void films(palmtop_model model, const uint8_t *frame, size_t bytes) {
         requests[i].draft = answers[i].tokens;
         requests[i].draft_count = answers[i].token_count;
     }
+    OK(palmtop_prefix_options_init(&room, sizeof room));
+    room.pictures = 3;
+    OK(palmtop_prefix_new(model, &room, &prefix));
+    camera.size = sizeof camera;
+    camera.picture_count = 3;
+    camera.text = "fold the shirt";
+    rows.size = sizeof rows;
     before = calls;
     for (round = 0; round < 10; round++) {
         pixels.planes[0].data = frame + round * 100;
         OK(palmtop_encode_pixels(session, ring[round % 3], &pixels, NULL));
         for (i = 0; i < 3; i++) window[i] = ring[(round + 1 + i) % 3];
         OK(palmtop_answer_requests(session, requests, 2, &options, NULL));
+        camera.pictures = window;
+        OK(palmtop_compute_prefix(session, prefix, &camera));
+        OK(palmtop_prefix_get_info(prefix, &rows));
     }
-    CHECK(calls == before && heard > 0);
+    CHECK(calls == before && heard > 0 && rows.rows > 0);
+    OK(palmtop_prefix_free(prefix));
     OK(palmtop_result_free(result));
     for (i = 0; i < 3; i++) OK(palmtop_features_free(ring[i]));
     OK(palmtop_session_free(session));

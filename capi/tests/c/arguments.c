@@ -13,6 +13,7 @@ static palmtop_features features;
 static palmtop_result result;
 static palmtop_grammar grammar;
 static palmtop_watch watch;
+static palmtop_prefix prefix;
 
 static uint8_t *frame;
 static size_t frame_bytes;
@@ -42,7 +43,7 @@ static void fill_bad(void) {
 /* Where the bytes of `id` happen to be a living handle of that kind, there is nothing to be refused. */
 static int lives(uint64_t id) {
     return id == model.id || id == session.id || id == features.id || id == result.id || id == grammar.id ||
-           id == watch.id;
+           id == watch.id || id == prefix.id;
 }
 
 static const char *const PROMPT[] = {"caption en"};
@@ -54,6 +55,16 @@ static palmtop_request asking(const palmtop_features *pictures) {
     request.prompt = PROMPT[0];
     request.pictures = pictures;
     request.picture_count = 1;
+    return request;
+}
+
+/* A prefix of one picture. */
+static palmtop_prefix_request seen_by(const palmtop_features *pictures) {
+    palmtop_prefix_request request = {0};
+    request.size = sizeof request;
+    request.pictures = pictures;
+    request.picture_count = 1;
+    request.text = "fold the shirt";
     return request;
 }
 
@@ -70,8 +81,10 @@ static void handles(void) {
     palmtop_pixels pixels;
     palmtop_answer_options options;
     uint32_t width, height;
+    palmtop_prefix_request one_camera = seen_by(&features);
+    palmtop_prefix_info rows = {0};
     size_t i, k;
-    uint64_t others[6];
+    uint64_t others[7];
     palmtop_watch_report report = {0};
     palmtop_watch_counts counts = {0};
     palmtop_record record = {0};
@@ -87,6 +100,7 @@ static void handles(void) {
     report.size = sizeof report;
     counts.size = sizeof counts;
     record.size = sizeof record;
+    rows.size = sizeof rows;
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
     OK(palmtop_answer_options_init(&options, sizeof options));
     others[0] = model.id;
@@ -95,8 +109,9 @@ static void handles(void) {
     others[3] = result.id;
     others[4] = grammar.id;
     others[5] = watch.id;
-    for (i = 0; i < sizeof bad / sizeof *bad + 6; i++) {
-        uint64_t id = i < 6 ? others[i] : bad[i - 6];
+    others[6] = prefix.id;
+    for (i = 0; i < sizeof bad / sizeof *bad + 7; i++) {
+        uint64_t id = i < 7 ? others[i] : bad[i - 7];
         palmtop_model m = {id};
         palmtop_session s = {id}, new_session = {7};
         palmtop_features f = {id}, new_features = {7};
@@ -104,7 +119,9 @@ static void handles(void) {
         palmtop_grammar g = {id}, new_grammar = {7};
         palmtop_watch w = {id}, new_watch = {7};
         palmtop_request request = asking(&features), about = asking(&f);
-        if (i >= 6 && lives(id)) continue;
+        palmtop_prefix x = {id}, new_prefix = {7};
+        palmtop_prefix_request cameras = seen_by(&f);
+        if (i >= 7 && lives(id)) continue;
         if (id != model.id) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_get_info(m, &info));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_verify(m));
@@ -117,7 +134,9 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_plan(m, QUESTIONS, NULL, &plan, &gates));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_watch_new(m, QUESTIONS, NULL, &new_watch));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_model_free(m));
-            CHECK(new_watch.id == 0);
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_prefix_plan(m, NULL, &gates));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_prefix_new(m, NULL, &new_prefix));
+            CHECK(new_watch.id == 0 && new_prefix.id == 0);
             CHECK(new_session.id == 0 && new_features.id == 0 && new_grammar.id == 0);
         }
         if (id != session.id) {
@@ -130,6 +149,7 @@ static void handles(void) {
             CHECK(new_result.id == 0);
             new_result.id = 7;
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(s, &request, 1, NULL, &new_result));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_compute_prefix(s, prefix, &one_camera));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_session_free(s));
             CHECK(new_result.id == 0);
         }
@@ -139,7 +159,13 @@ static void handles(void) {
             WANT(PALMTOP_INVALID_HANDLE, palmtop_encode_file(session, f, frame, frame_bytes, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer(session, f, PROMPT, 1, NULL, NULL));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_answer_requests(session, &about, 1, NULL, NULL));
+            if (id != 0) WANT(PALMTOP_INVALID_HANDLE, palmtop_compute_prefix(session, prefix, &cameras));
             WANT(PALMTOP_INVALID_HANDLE, palmtop_features_free(f));
+        }
+        if (id != prefix.id) {
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_compute_prefix(session, x, &one_camera));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_prefix_get_info(x, &rows));
+            WANT(PALMTOP_INVALID_HANDLE, palmtop_prefix_free(x));
         }
         if (id != result.id) {
             CHECK(palmtop_result_count(r) == 0);
@@ -176,7 +202,9 @@ static void handles(void) {
         static palmtop_features f;
         static palmtop_grammar g;
         static palmtop_watch w;
+        static palmtop_prefix x;
         if (k == 0) {
+            OK(palmtop_prefix_new(model, NULL, &x));
             OK(palmtop_session_new(model, NULL, &s));
             OK(palmtop_features_new(model, &f));
             OK(palmtop_grammar_choices(model, PROMPT, 1, &g));
@@ -186,6 +214,7 @@ static void handles(void) {
         WANT(want, palmtop_features_free(f));
         WANT(want, palmtop_grammar_free(g));
         WANT(want, palmtop_watch_free(w));
+        WANT(want, palmtop_prefix_free(x));
     }
 }
 
@@ -220,6 +249,10 @@ static void structs(void) {
     palmtop_watch_counts counts = {0};
     palmtop_record record = {0};
     palmtop_watch made;
+    palmtop_prefix_options room;
+    palmtop_prefix_request one_camera = seen_by(&features);
+    palmtop_prefix_info rows = {0};
+    palmtop_prefix none = {7};
     uint64_t gates;
     palmtop_session s;
     struct {
@@ -290,7 +323,16 @@ static void structs(void) {
     WANT(PALMTOP_INVALID_ARGUMENT, palmtop_answer_requests(session, two, 2, NULL, NULL));
     CHECK(strstr(palmtop_last_error(), "request 1") != NULL);
     SIZES(palmtop_model_info, info, palmtop_model_get_info(model, &info));
-    SIZES(palmtop_timings, timings, palmtop_session_get_timings(session, &timings));
+    SIZES_FROM(offsetof(palmtop_timings, prefix_ns), palmtop_timings, timings, palmtop_session_get_timings(session, &timings));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_options_init(NULL, sizeof room));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_options_init(&room, 8));
+    OK(palmtop_prefix_options_init(&room, sizeof room));
+    CHECK(room.pictures == 1 && room.tokens == 256 && room.keys_values == 1 && room.hidden == 1);
+    SIZES(palmtop_prefix_options, room, palmtop_prefix_new(model, &room, &none));
+    SIZES(palmtop_prefix_options, room, palmtop_prefix_plan(model, &room, &gates));
+    CHECK(none.id == 0 && gates == 0);
+    SIZES(palmtop_prefix_request, one_camera, palmtop_compute_prefix(session, prefix, &one_camera));
+    SIZES(palmtop_prefix_info, rows, palmtop_prefix_get_info(prefix, &rows));
     SIZES(palmtop_answer_info, answer, palmtop_result_get_answer(result, 0, &answer));
     SIZES_FROM(offsetof(palmtop_object, track), palmtop_object, object, palmtop_result_get_object(result, 0, 0, &object));
     SIZES(palmtop_mask, mask, palmtop_result_get_mask(result, 0, 0, &mask, NULL, 0));
@@ -408,6 +450,8 @@ static void limits(void) {
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.pictures = 0);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.pictures = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.draft_tokens = UINT32_MAX);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.filter = 4);
+    REFUSED(PALMTOP_INVALID_ARGUMENT, o.filter = -1);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = 0);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.image_side = UINT32_MAX);
     REFUSED(PALMTOP_INVALID_ARGUMENT, o.threads = UINT32_MAX);
@@ -607,6 +651,89 @@ static void requests(void) {
     OK(palmtop_answer_requests(s, &good, 1, NULL, &result_of));
     OK(palmtop_result_free(result_of));
     OK(palmtop_session_free(s));
+}
+
+static void prefixes(void) {
+    static const uint32_t tokens[] = {5, 7}, beyond[] = {UINT32_MAX};
+    palmtop_prefix_options good, o;
+    palmtop_prefix_request fine = seen_by(&features), r;
+    palmtop_prefix_info rows = {0};
+    palmtop_features empty, many[600];
+    palmtop_prefix x = {7};
+    uint64_t bytes = 7, more;
+    size_t i;
+    rows.size = sizeof rows;
+    OK(palmtop_prefix_options_init(&good, sizeof good));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_new(model, NULL, NULL));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_plan(model, NULL, NULL));
+    o = good;
+    o.pictures = 513;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_new(model, &o, &x));
+    CHECK(x.id == 0);
+    o.pictures = UINT32_MAX;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_plan(model, &o, &bytes));
+    CHECK(bytes == 0);
+    o = good;
+    o.tokens = UINT32_MAX;
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_new(model, &o, &x));
+    OK(palmtop_prefix_plan(model, NULL, &bytes));
+    o = good;
+    o.hidden = 0;
+    OK(palmtop_prefix_plan(model, &o, &more));
+    CHECK(more < bytes);
+    o.tokens = 100;
+    OK(palmtop_prefix_new(model, &o, &x));
+    OK(palmtop_prefix_get_info(x, &rows));
+    CHECK(rows.rows == 0 && rows.keys == NULL && rows.mask == NULL && rows.next_position == 0);
+    OK(palmtop_compute_prefix(session, x, &fine));
+    OK(palmtop_prefix_get_info(x, &rows));
+    CHECK(rows.rows > 0 && rows.keys != NULL && rows.values != NULL && rows.hidden == NULL && rows.mask[0] == 1);
+    CHECK(rows.positions[rows.rows - 1] == (int32_t)rows.rows - 1 && rows.next_position == rows.rows);
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_prefix_get_info(x, NULL));
+    OK(palmtop_features_new(model, &empty));
+    for (i = 0; i < 600; i++) many[i] = features;
+#define BAD_PREFIX(change)                                                                                           \
+    do {                                                                                                             \
+        OK(palmtop_compute_prefix(session, x, &fine));                                                               \
+        r = fine;                                                                                                    \
+        change;                                                                                                      \
+        WANT(PALMTOP_INVALID_ARGUMENT, palmtop_compute_prefix(session, x, &r));                                      \
+    } while (0)
+    BAD_PREFIX(r.pictures = NULL);
+    BAD_PREFIX(r.pictures = (const palmtop_features *)(const void *)((const char *)many + 1));
+    BAD_PREFIX((r.pictures = many, r.picture_count = 2));
+    BAD_PREFIX((r.pictures = many, r.picture_count = 513));
+    BAD_PREFIX(r.picture_count = SIZE_MAX);
+    BAD_PREFIX(r.pictures = &empty);
+    BAD_PREFIX(r.text = "\xff");
+    BAD_PREFIX(r.text = "a <image> b");
+    BAD_PREFIX((r.tokens = tokens, r.token_count = 2));
+    CHECK(strstr(palmtop_last_error(), "not both") != NULL);
+    BAD_PREFIX((r.text = NULL, r.token_count = 2));
+    BAD_PREFIX((r.text = NULL, r.tokens = beyond, r.token_count = 1));
+    BAD_PREFIX((r.text = NULL, r.tokens = tokens, r.token_count = SIZE_MAX));
+    BAD_PREFIX((r.text = NULL, r.tokens = (const uint32_t *)(const void *)((const char *)tokens + 1), r.token_count = 1));
+    /* Nothing at all: no picture that is there, and no text. */
+    many[0].id = 0;
+    BAD_PREFIX((r.text = NULL, r.pictures = many));
+    OK(palmtop_prefix_get_info(x, &rows));
+    CHECK(rows.rows == 0 && rows.keys == NULL);
+    BAD_PREFIX((r.text = NULL, r.picture_count = 0));
+    WANT(PALMTOP_INVALID_ARGUMENT, palmtop_compute_prefix(session, x, NULL));
+    r = fine;
+    r.deadline_ns = 1;
+    WANT(PALMTOP_DEADLINE, palmtop_compute_prefix(session, x, &r));
+    OK(palmtop_session_cancel(session));
+    WANT(PALMTOP_CANCELLED, palmtop_compute_prefix(session, x, &fine));
+    OK(palmtop_session_reset_cancel(session));
+    r.deadline_ns = UINT64_MAX;
+    r.pictures = many;
+    r.open = 1;
+    OK(palmtop_compute_prefix(session, x, &r));
+    OK(palmtop_prefix_get_info(x, &rows));
+    CHECK(rows.mask[0] == 0 && rows.positions[0] == -1 && rows.next_position < rows.rows && rows.keys[0] == 0);
+    OK(palmtop_features_free(empty));
+    OK(palmtop_prefix_free(x));
 }
 
 static void prompts(void) {
@@ -869,6 +996,7 @@ static void *from_another_thread(void *user) {
     palmtop_timings timings = {0};
     palmtop_pixels pixels;
     palmtop_request request = asking(&features);
+    palmtop_prefix_request one_camera = seen_by(&features);
     timings.size = sizeof timings;
     if (user != NULL) CHECK(palmtop_last_error()[0] == 0); /* a new thread has had none */
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
@@ -877,6 +1005,7 @@ static void *from_another_thread(void *user) {
     WANT(PALMTOP_BUSY, palmtop_encode_file(session, features, frame, frame_bytes, NULL));
     WANT(PALMTOP_BUSY, palmtop_answer(session, features, PROMPT, 1, NULL, NULL));
     WANT(PALMTOP_BUSY, palmtop_answer_requests(session, &request, 1, NULL, NULL));
+    WANT(PALMTOP_BUSY, palmtop_compute_prefix(session, prefix, &one_camera));
     WANT(PALMTOP_BUSY, palmtop_session_free(session));
     WANT(PALMTOP_BUSY, palmtop_features_free(features));
     return NULL;
@@ -1060,6 +1189,7 @@ int main(int argc, char **argv) {
     OK(palmtop_features_new(model, &features));
     OK(palmtop_grammar_choices(model, segment, 1, &grammar));
     OK(palmtop_watch_new(model, QUESTIONS, NULL, &watch));
+    OK(palmtop_prefix_new(model, NULL, &prefix));
     OK(palmtop_pixels_init(&pixels, sizeof pixels, PALMTOP_NV12, 64, 48, frame, frame_bytes));
     OK(palmtop_encode_pixels(session, features, &pixels, NULL));
     OK(palmtop_answer_options_init(&options, sizeof options));
@@ -1078,6 +1208,7 @@ int main(int argc, char **argv) {
     OK(palmtop_encode_pixels(session, features, &pixels, NULL));
     questions();
     requests();
+    prefixes();
     prompts();
     busy();
     cancelled();
@@ -1096,6 +1227,7 @@ int main(int argc, char **argv) {
     results();
     OK(palmtop_result_free(result));
     OK(palmtop_features_free(features));
+    OK(palmtop_prefix_free(prefix));
     free(frame);
     free(file);
     puts("ok");

@@ -33,6 +33,9 @@ public final class Palmtop {
     /** The meaning of luma and chroma, as in palmtop.h. */
     public static final int BT601_LIMITED = 0, BT601_FULL = 1, BT709_LIMITED = 2, BT709_FULL = 3;
 
+    /** How pictures are resized, as in palmtop.h. */
+    public static final int FILTER_OF_MODEL = 0, FILTER_BICUBIC = 1, FILTER_BILINEAR = 2, FILTER_BILINEAR_ALIASED = 3;
+
     /** Why an answer ended. */
     public static final int STOP_END = 0, STOP_LIMIT = 1, STOP_CANCELLED = 2, STOP_DEADLINE = 3, STOP_CALLBACK = 4;
 
@@ -153,9 +156,13 @@ public final class Palmtop {
         public int pictures = 1;
         /** Maximum tokens of a draft that are checked in one step; 0: drafts are of no use. */
         public int draftTokens = 0;
+        /** How pictures are resized; fine-tunes on videos were trained with {@link #FILTER_BILINEAR_ALIASED}. */
+        public int filter = FILTER_OF_MODEL;
 
         private int[] numbers() {
-            return new int[] {batch, promptTokens, newTokens, imageSide, kv, threads, nice, pictures, draftTokens};
+            return new int[] {
+                batch, promptTokens, newTokens, imageSide, kv, threads, nice, pictures, draftTokens, filter
+            };
         }
     }
 

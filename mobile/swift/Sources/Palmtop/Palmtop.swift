@@ -99,9 +99,11 @@ public func deadline(after seconds: Double) -> UInt64 {
 public final class Session: @unchecked Sendable {
     let handle: palmtop_session
 
-    /// For prompts about up to `pictures` pictures; up to `draftTokens` tokens of a draft are checked in one step.
+    /// For prompts about up to `pictures` pictures; up to `draftTokens` tokens of a draft are checked in one step. `filter` is
+    /// one of PALMTOP_FILTER_: how pictures are resized, by default as the model's file says.
     public init(
-        _ model: Model, newTokens: UInt32 = 256, threads: UInt32 = 0, pictures: UInt32 = 1, draftTokens: UInt32 = 0
+        _ model: Model, newTokens: UInt32 = 256, threads: UInt32 = 0, pictures: UInt32 = 1, draftTokens: UInt32 = 0,
+        filter: Int32 = 0
     ) throws {
         var options = palmtop_session_options()
         try PalmtopError.check(palmtop_session_options_init(&options, MemoryLayout<palmtop_session_options>.size))
@@ -109,6 +111,7 @@ public final class Session: @unchecked Sendable {
         options.threads = threads
         options.pictures = pictures
         options.draft_tokens = draftTokens
+        options.filter = filter
         var handle = palmtop_session()
         try PalmtopError.check(palmtop_session_new(model.handle, &options, &handle))
         self.handle = handle
