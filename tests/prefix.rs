@@ -354,7 +354,7 @@ fn a_session_without_answers_takes_less_and_gives_none() {
     };
     let heard = &mut |_: palmtop::Piece<'_>| ControlFlow::Continue(());
     refused(session.answer(&scene, &["caption en"], &options, heard).map(|_| ()));
-    refused(session.force(&scene, "caption en", &[], &options, &mut |_, _| {}));
+    refused(session.force(&[&scene], "caption en", &[], &options, &mut |_, _| {}));
     let request = Request { pictures: &[&scene], prompt: "caption en", draft: &[] };
     refused(session.begin(&request, &options, heard).map(|_| ()));
 }
