@@ -21,6 +21,7 @@ use palmtop_watch::source::{Address, OpenOptions};
 
 use super::Failure;
 use super::job::{Job, Prompt};
+use super::subject::Subjects;
 use super::together::{Frames, Step};
 use crate::args::DecodingArgs;
 use crate::errors::WithHint;
@@ -32,6 +33,8 @@ use crate::save::Saver;
 const BATCH_MAX: usize = 8;
 /// Tokens of an answer at most, unless the user says otherwise.
 const NEW_TOKENS: usize = 256;
+/// Tokens of the last window's answer that are checked at once as a draft of the next one's.
+const DRAFT_TOKENS: usize = 8;
 /// The memory for prompts is for as many tokens as a prompt has bytes, within these.
 const PROMPT_TOKENS: (usize, usize) = (64, 4096);
 
@@ -46,6 +49,8 @@ pub struct Answerer<'a> {
     spare: Vec<ImageFeatures>,
     /// What the prompt's pictures are; if they are more than there are features, these come again from the first on.
     parts: Vec<Part>,
+    /// Of a film that is followed, what was answered last to each prompt: the next window shows nearly the same.
+    drafts: Vec<Vec<u32>>,
     decode: DecodeOptions,
     options: GenerateOptions,
     batch: usize,
@@ -60,11 +65,11 @@ struct Looked {
 }
 
 impl<'a> Answerer<'a> {
-    /// For prompts with so many pictures at most.
+    /// For prompts about these.
     pub fn new(
         job: &'a Job,
         model: &'a Arc<Model>,
-        pictures: usize,
+        subjects: &Subjects,
         cancel: CancelToken,
         console: Console,
     ) -> anyhow::Result<Self> {
@@ -72,7 +77,8 @@ impl<'a> Answerer<'a> {
         let batch = decoding.batch.map_or(BATCH_MAX, |n| n as usize).min(job.prompts.len());
         let mut limits = job.common.model.machine.limits();
         limits.batch = batch;
-        limits.pictures = pictures;
+        limits.pictures = subjects.pictures();
+        limits.draft_tokens = if subjects.slide() { DRAFT_TOKENS } else { 0 };
         limits.filter = job.together.as_ref().and_then(|together| together.filter());
         let texts = job.choices.iter().map(Line::as_str);
         let grammar = (!job.choices.is_empty()).then(|| Grammar::choices(model, texts)).transpose();
@@ -91,8 +97,8 @@ impl<'a> Answerer<'a> {
         let mut decode = DecodeOptions::default();
         decode.allow_truncated = job.common.allow_truncated;
         let spare = vec![session.new_features()?];
-        let (pictures, parts) = (VecDeque::new(), Vec::new());
-        Ok(Self { job, model, session, pictures, spare, parts, decode, options, batch, console })
+        let (pictures, parts, drafts) = (VecDeque::new(), Vec::new(), vec![Vec::new(); job.prompts.len()]);
+        Ok(Self { job, model, session, pictures, spare, parts, drafts, decode, options, batch, console })
     }
 
     /// Answers all prompts about one picture.
@@ -273,16 +279,17 @@ impl<'a> Answerer<'a> {
             if index > 0 && self.options.cancel.is_cancelled() {
                 break;
             }
-            all_found.extend(self.answer(source, looked, prompts, printer, saver)?);
+            all_found.extend(self.answer(source, looked, index * self.batch, prompts, printer, saver)?);
         }
         Ok(all_found)
     }
 
-    /// Answers prompts together, prints the answers and gives the objects found.
+    /// Answers prompts together, the job's from `first` on; prints the answers and gives the objects found.
     fn answer(
         &mut self,
         source: &str,
         looked: Looked,
+        first: usize,
         prompts: &[Prompt],
         printer: &mut Printer,
         saver: &mut Saver,
@@ -291,7 +298,8 @@ impl<'a> Answerer<'a> {
         let pictures: Vec<&ImageFeatures> = self.pictures.iter().cycle().take(self.parts.len()).collect();
         let requests: Vec<Request<'_>> = prompts
             .iter()
-            .map(|prompt| Request { pictures: &pictures, prompt: &prompt.text, draft: &[] })
+            .zip(&self.drafts[first..])
+            .map(|(prompt, draft)| Request { pictures: &pictures, prompt: &prompt.text, draft })
             .collect();
         let mut printed = Ok(());
         self.session.answer_requests(&requests, &self.options, &mut |piece| {
@@ -307,8 +315,13 @@ impl<'a> Answerer<'a> {
             return Err(Error::Cancelled.into());
         }
         let together: &[Part] = if self.parts.len() > 1 { &self.parts } else { &[] };
-        let first = self.parts.first();
-        let (size, is_truncated) = first.map_or(((1, 1), false), |part| (part.size, part.is_truncated));
+        let part = self.parts.first();
+        let (size, is_truncated) = part.map_or(((1, 1), false), |part| (part.size, part.is_truncated));
+        if self.session.limits().draft_tokens > 0 {
+            for (draft, answer) in self.drafts[first..].iter_mut().zip(answers) {
+                draft.clone_from(&answer.tokens);
+            }
+        }
         let mut all_found = Vec::new();
         for (prompt, answer) in prompts.iter().zip(answers).filter(|(_, answer)| answer.is_begun()) {
             // Of several pictures nothing says which one a box is in.

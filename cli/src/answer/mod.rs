@@ -11,7 +11,6 @@ use palmtop_present::sources::Source;
 use answerer::{Answerer, name_of};
 pub use job::Job;
 use subject::{Subject, Subjects};
-use together::Step;
 pub use together::TogetherArgs;
 
 use crate::models;
@@ -32,12 +31,10 @@ pub fn run(job: &Job, console: Console) -> anyhow::Result<Outcome> {
             "note: this model has no mask decoder, so there are boxes only; convert it with --mask-codec",
         );
     }
-    let mut answerer = Answerer::new(job, &model, subjects.pictures(), cancel.clone(), console)?;
+    let mut answerer = Answerer::new(job, &model, &subjects, cancel.clone(), console)?;
+    let count = subjects.entries.len();
+    let names = if subjects.slide() { count.max(2) } else { count };
     let Subjects { entries, passed_over } = subjects;
-    let count = entries.len();
-    // Of a film that is followed there are many answers.
-    let slides = |entry: &Result<Subject, _>| matches!(entry, Ok(Subject::Film(_, frames)) if matches!(frames.step, Step::Sliding { .. }));
-    let names = if entries.iter().any(slides) { count.max(2) } else { count };
     let mut printer = Printer::new(job.common.json, job.shown, names, job.prompts.len());
     let mut failed = 0;
     for entry in entries {

@@ -107,6 +107,14 @@ impl Subjects {
         self.entries.iter().flatten()
     }
 
+    /// True if a window goes over any of them, so that there are many answers about one.
+    pub fn slide(&self) -> bool {
+        let slides = |subject: &Subject| {
+            matches!(subject, Subject::Film(_, Frames { step: Step::Sliding { .. }, .. }))
+        };
+        self.subjects().any(slides)
+    }
+
     /// Pictures of a prompt, at most.
     pub fn pictures(&self) -> usize {
         self.subjects().map(Subject::pictures).max().unwrap_or(1)
