@@ -8,7 +8,7 @@ use palmtop::format::Storage;
 use palmtop::image::{ImageLimits, decode_file};
 use palmtop::model::config::Config;
 use palmtop::{Error, GenerateOptions, Grammar, Limits, Model, Session, UsageError};
-use palmtop_convert::{Adapter, ConvertError, Options, Recipe, convert, read_config};
+use palmtop_convert::{Adapter, Asking, ConvertError, Options, QueryForm, Recipe, convert, read_config};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::npz::{Array, archive, jax};
 use palmtop_tests::{checkpoint, data, trace, uniform};
@@ -252,6 +252,12 @@ fn a_damaged_archive_makes_no_model() {
         assert!(error.contains(text), "{error}");
         assert!(!target.exists());
     }
+    // Nor does a sound one that is asked for a form of questions.
+    std::fs::write(&file, good).unwrap();
+    let asking = Asking { form: Some(QueryForm::Plain), ..Asking::default() };
+    let options = Options { asking, ..with_recipe(Recipe::default()) };
+    let error = convert(dir.path(), &target, &options, &()).unwrap_err();
+    assert!(matches!(error, ConvertError::NotForRetrieval { .. }) && !target.exists(), "{error}");
 }
 
 #[test]

@@ -6,14 +6,16 @@ use std::path::Path;
 
 use palmtop::image::{ImageLimits, RgbImage, decode_file};
 use palmtop::session::Request;
-use palmtop::{GenerateOptions, ImageFeatures, KvFormat, Limits, Model, Piece, Session};
+use palmtop::{
+    GenerateOptions, ImageFeatures, KvFormat, Limits, Model, Piece, PrefixLimits, PrefixText, Session,
+};
 use palmtop_convert::synthetic::Synthetic;
 use palmtop_convert::{Calibration, Checkpoint, Options, Recipe, WeightSource, convert, read_config};
 use palmtop_convert::{convert_source, tokenizer};
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_tests::drafts::drafts;
 use palmtop_tests::odd::{Odd, odd_grid, odd_models, write_checkpoint};
-use palmtop_tests::{bits, data, trace, uniform};
+use palmtop_tests::{bits, data, relative_error, trace, uniform};
 use serde_json::json;
 
 use crate::forward::Plain;
@@ -47,11 +49,28 @@ fn compare(odd: &Odd, weights: &dyn WeightSource, model: &Path, worst: &mut Wors
     let prompt = ids(&values, "input_ids");
     let (answer, plain) = Plain::new(&odd.config, weights).answer(&[pixels], &prompt, TOKENS);
     assert_eq!(ids(&values, "gen.tokens"), answer, "{}", odd.name);
+    let error =
+        relative_error(&prefix(&mut session(model, KvFormat::Auto)), &values["text.final_norm"].values);
+    assert!(error < 1e-4, "{}: the rows of a prefix are off by {error:.1e}", odd.name);
     let others = ["pixel_values", "input_ids", "gen.tokens"];
     assert_eq!(plain.len() + others.len(), values.len(), "{}: {:?}", odd.name, values.keys());
     for (name, value) in values.iter().filter(|(name, _)| !others.contains(&name.as_str())) {
         worst.compare(&odd.name, name, &plain, value, 1e-4);
     }
+}
+
+/// The rows of a picture that is there, of one that is not, and of the prompt.
+fn prefix(session: &mut Session) -> Vec<f64> {
+    let (mut features, options) = (session.new_features().expect("memory"), GenerateOptions::default());
+    session.encode(picture().view(), &mut features, &options).expect("features");
+    let mut room = PrefixLimits::default();
+    (room.pictures, room.tokens) = (2, 24);
+    let mut out = session.model().new_prefix(&room).expect("memory");
+    let pictures = [Some(&features), None];
+    session.prefix(&pictures, PrefixText::Prompt(PROMPT), &options, &mut out).expect("a prefix");
+    assert!(out.keys().iter().chain(out.values()).all(|x| x.is_finite()));
+    let rows = out.hidden().chunks(out.hidden_shape()[1]).zip(out.mask());
+    rows.filter(|(_, is_there)| **is_there).flat_map(|(row, _)| row).map(|&x| x.into()).collect()
 }
 
 /// Traces the model and answers with it, in batches, by drafts and about two pictures, with keys and values in all
@@ -63,6 +82,7 @@ fn run(odd: &Odd, model: &Path, turn: usize) {
         for (name, value) in &values {
             assert!(value.values.iter().all(|v| v.is_finite()), "{}, {kv:?}: {name}", odd.name);
         }
+        assert!(prefix(&mut session).iter().all(|v| v.is_finite()), "{}, {kv:?}", odd.name);
         let (mut features, mut options) =
             (session.new_features().expect("memory"), GenerateOptions::default());
         options.stop_at_eos = false;
