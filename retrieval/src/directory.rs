@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use palmtop::format::checksum;
+
 use crate::error::Defect;
-use crate::format::{Commit, Kind, RECORDS_START, Record};
+use crate::format::{Commit, Kind, RECORDS_START, Record, Slots};
 use crate::page::Page;
 
 /// The pages that count, by where their records begin: in the order in which they were added.
@@ -16,7 +18,25 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Of all committed records of a file.
+    /// Of all committed records of a file. If a slot is torn, the records behind the commit that are whole count as well:
+    /// those of a commit whose slot was damaged are. Gives the bytes and the number of all records that count.
+    pub fn of_file(file: &[u8], kind: &Kind, slots: &Slots) -> Result<(Self, Commit), Defect> {
+        let (mut commit, is_torn) = slots.last()?;
+        let mut directory = Self::read(file, kind, &commit)?;
+        while is_torn && let Ok((record, bytes)) = Record::parse(file, commit.bytes, kind) {
+            if let Record::Page { checksum: stated, rows, .. } = record {
+                let at = (commit.bytes + record.vectors_at()) as usize;
+                if checksum(&file[at..at + kind.vectors.layout(rows, kind.dims).bytes()]) != stated {
+                    break;
+                }
+            }
+            directory.apply(&record, commit.bytes, bytes, kind);
+            (commit.bytes, commit.records) = (commit.bytes + bytes, commit.records + 1);
+        }
+        Ok((directory, commit))
+    }
+
+    /// Of the records that a commit counts.
     pub fn read(file: &[u8], kind: &Kind, commit: &Commit) -> Result<Self, Defect> {
         let end = usize::try_from(commit.bytes).ok().and_then(|end| file.get(..end));
         let file = end.ok_or(Defect::Cut { committed: commit.bytes, found: file.len() as u64 })?;

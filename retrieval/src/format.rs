@@ -173,19 +173,6 @@ impl Commit {
         bytes
     }
 
-    /// The last commit of a file: the slot that is whole and has the larger number.
-    pub fn last(file: &[u8]) -> Result<Self, Defect> {
-        let slot = |at: u64| file.get(at as usize..)?.first_chunk().copied();
-        Self::last_of(SLOTS.map(slot))
-    }
-
-    /// The same, of slots that were copied, as must be done while somebody may write them.
-    pub fn last_of(slots: [Option<[u8; SLOT_BYTES]>; 2]) -> Result<Self, Defect> {
-        let commits = [0, 1].map(|slot| Self::parse(&slots[slot]?, slot));
-        let last = commits.into_iter().flatten().max_by_key(|commit| commit.sequence);
-        last.ok_or(damaged(SLOTS[0], "neither commit is whole"))
-    }
-
     /// Whether a slot is whole.
     pub fn is_whole(slot: &[u8; SLOT_BYTES]) -> bool {
         checksum(&slot[..SLOT_BYTES - 8]) == u64_at(slot, SLOT_BYTES - 8)
@@ -201,6 +188,30 @@ impl Commit {
             && commit.bytes.is_multiple_of(ALIGN)
             && commit.records <= (commit.bytes - RECORDS_START) / ALIGN;
         is_sound.then_some(commit)
+    }
+}
+
+/// The slots of a file, copied, as must be done while somebody may write them; none where the file is too short.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots(pub [Option<[u8; SLOT_BYTES]>; 2]);
+
+impl Slots {
+    pub fn of(file: &[u8]) -> Self {
+        Self(SLOTS.map(|at| file.get(at as usize..)?.first_chunk().copied()))
+    }
+
+    /// The last commit: the slot that is whole and has the larger number. And whether the other slot is damaged, or was
+    /// not written to its end: then a later commit may have been there, whose records are on the disk.
+    pub fn last(&self) -> Result<(Commit, bool), Defect> {
+        let commits = [0, 1].map(|slot| Commit::parse(self.0[slot].as_ref()?, slot));
+        let last = commits.into_iter().flatten().max_by_key(|commit| commit.sequence);
+        let last = last.ok_or(damaged(SLOTS[0], "neither commit is whole"))?;
+        // A slot of zeros was never written.
+        let was_written = |slot: &[u8; SLOT_BYTES]| slot.iter().any(|&byte| byte != 0);
+        let is_torn = [0, 1]
+            .into_iter()
+            .any(|slot| commits[slot].is_none() && self.0[slot].is_some_and(|s| was_written(&s)));
+        Ok((last, is_torn))
     }
 }
 
@@ -404,19 +415,19 @@ mod tests {
     #[test]
     fn the_whole_slot_with_the_larger_number_is_the_last_commit() {
         let mut file = vec![0; RECORDS_START as usize + 256];
-        assert!(Commit::last(&file).is_err());
+        assert!(Slots::of(&file).last().is_err());
         let commits = [Commit::FIRST, Commit { sequence: 2, bytes: RECORDS_START + 128, records: 1 }];
         for commit in commits {
             put(&mut file, commit.place() as usize, &commit.encode());
-            assert_eq!(Commit::last(&file), Ok(commit));
+            assert_eq!(Slots::of(&file).last(), Ok((commit, false)));
         }
         for at in 0..SLOT_BYTES {
             let mut torn = file.clone();
             torn[SLOTS[0] as usize + at] ^= 4;
-            assert_eq!(Commit::last(&torn), Ok(commits[0]), "byte {at}");
+            assert_eq!(Slots::of(&torn).last(), Ok((commits[0], true)), "byte {at}");
         }
         file.truncate(SLOTS[1] as usize + 9);
-        assert_eq!(Commit::last(&file), Ok(commits[1]));
-        assert!(Commit::last(&file[..SLOTS[0] as usize]).is_err());
+        assert_eq!(Slots::of(&file).last(), Ok((commits[1], false)));
+        assert!(Slots::of(&file[..SLOTS[0] as usize]).last().is_err());
     }
 }

@@ -9,7 +9,7 @@ use palmtop_kernels::layout::PackedMatrix;
 
 use crate::directory::Directory;
 use crate::error::{Defect, IndexError, Result};
-use crate::format::{ALIGN, Commit, Kind, MAGIC, RECORDS_START, SLOT_BYTES, SLOTS};
+use crate::format::{ALIGN, Commit, Kind, MAGIC, RECORDS_START, SLOT_BYTES, SLOTS, Slots};
 use crate::page::Page;
 use crate::vectors::VectorFormat;
 
@@ -78,7 +78,7 @@ pub(crate) fn open_regular(path: &Path, write: bool) -> Result<File> {
 }
 
 /// Copies the commit slots of a file; none where it is too short.
-fn read_slots(file: &File) -> std::io::Result<[Option<[u8; SLOT_BYTES]>; 2]> {
+fn read_slots(file: &File) -> std::io::Result<Slots> {
     const ATTEMPTS: usize = 8;
     let read = |at: u64| {
         let (mut slot, mut file) = ([0; SLOT_BYTES], file);
@@ -97,7 +97,7 @@ fn read_slots(file: &File) -> std::io::Result<[Option<[u8; SLOT_BYTES]>; 2]> {
         }
         slots = [read(SLOTS[0])?, read(SLOTS[1])?];
     }
-    Ok(slots)
+    Ok(Slots(slots))
 }
 
 impl Index {
@@ -109,7 +109,7 @@ impl Index {
         let file = open_regular(path, false)?;
         // Before the file is mapped: what was committed by then is in the mapping, whatever is committed meanwhile.
         let slots = read_slots(&file).map_err(io(path))?;
-        Self::new(Bytes::Mapped(map(&file, path)?), |_| Commit::last_of(slots)).map_err(in_file(path))
+        Self::new(Bytes::Mapped(map(&file, path)?), Some(slots)).map_err(in_file(path))
     }
 
     /// Uses an index that lies in memory, which must begin at a multiple of 64.
@@ -117,7 +117,7 @@ impl Index {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_memory(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self> {
-        Ok(Self::new(Bytes::Owned(Box::new(bytes)), Commit::last)?)
+        Ok(Self::new(Bytes::Owned(Box::new(bytes)), None)?)
     }
 
     /// Whether a file begins as an index does; `false` if it cannot be read.
@@ -127,13 +127,14 @@ impl Index {
         is_file && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
     }
 
-    fn new(bytes: Bytes, last: impl FnOnce(&[u8]) -> Result<Commit, Defect>) -> Result<Self, Defect> {
+    fn new(bytes: Bytes, slots: Option<Slots>) -> Result<Self, Defect> {
         let file = bytes.get();
         if !(file.as_ptr() as usize).is_multiple_of(ALIGN as usize) {
             return Err(Defect::Alignment);
         }
         let kind = Kind::parse(file)?;
-        let directory = Directory::read(file, &kind, &last(file)?)?;
+        let slots = slots.unwrap_or_else(|| Slots::of(file));
+        let (directory, _) = Directory::of_file(file, &kind, &slots)?;
         let live_bytes = directory.live_bytes();
         Ok(Self { kind, pages: directory.into_pages(), live_bytes, bytes })
     }

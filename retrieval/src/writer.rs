@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::directory::Directory;
 use crate::error::{Defect, IndexError, PageError, Result};
-use crate::format::{ALIGN, Commit, Kind, NAME_BYTES_MAX, RECORDS_START, Record, SLOTS};
+use crate::format::{ALIGN, Commit, Kind, NAME_BYTES_MAX, RECORDS_START, Record, SLOTS, Slots};
 use crate::index::{in_file, io, map, open_regular};
 use crate::page::{NewPage, Page};
 
@@ -79,15 +79,20 @@ impl Writer {
         let mapped = map(&file, path)?;
         let defect = in_file(path);
         let kind = Kind::parse(&mapped).map_err(&defect)?;
-        let commit = Commit::last(&mapped).map_err(&defect)?;
-        let directory = Directory::read(&mapped, &kind, &commit).map_err(&defect)?;
-        let is_longer = mapped.len() as u64 > commit.bytes;
+        let slots = Slots::of(&mapped);
+        let (commit, _) = slots.last().map_err(&defect)?;
+        let (directory, counted) = Directory::of_file(&mapped, &kind, &slots).map_err(&defect)?;
+        let is_longer = mapped.len() as u64 > counted.bytes;
         drop(mapped);
         if is_longer {
             // Readers have mapped what is before, and nothing of this.
-            file.set_len(commit.bytes).map_err(io(path))?;
+            file.set_len(counted.bytes).map_err(io(path))?;
         }
-        Ok(Self::of(file, path, kind, directory, commit))
+        let mut writer = Self::of(file, path, kind, directory, commit);
+        (writer.end, writer.records) = (counted.bytes, counted.records);
+        // Mends a slot that is torn.
+        writer.commit()?;
+        Ok(writer)
     }
 
     /// Opens a damaged index, and keeps what is whole of it: the pages that can be read and have their checksum go into
