@@ -14,6 +14,7 @@ use palmtop::{
 };
 use palmtop_convert::Options;
 use palmtop_kernels::layout::WeightFormat;
+use palmtop_tests::colpali::{Layout, colpali};
 use palmtop_tests::hub::Hub;
 use palmtop_tests::skip::{missing, skipped};
 use palmtop_tests::{bits, caption, checkpoint, converted, data, uniform};
@@ -114,12 +115,14 @@ fn python_hears_what_the_rust_library_says() {
     test_watch(from_here(), folder.path(), false);
 }
 
-/// `test_rows.py`, and then the prefix that it has written against the Rust library's.
+/// `test_rows.py`, and then the prefix and the vectors that it has written against the Rust library's.
 fn test_rows(mut python: Command) {
     let (model, folder) = (converted("tiny1", uniform(WeightFormat::Int8)), tempfile::tempdir().unwrap());
     let (picture, arrays) = (data().join("images/scene_640x361.png"), folder.path().join("arrays"));
+    let retrieval = folder.path().join("retrieval.palm");
+    palmtop_convert::convert(colpali(Layout::Engine).path(), &retrieval, &Options::default(), &()).unwrap();
     python.env("PYTHONDONTWRITEBYTECODE", "1").arg(here().join("tests/test_rows.py"));
-    check(&python.args([&model.path, &picture, &arrays]).output().unwrap());
+    check(&python.args([&model.path, &retrieval, &picture, &arrays]).output().unwrap());
 
     let mut limits = Limits::default();
     (limits.pictures, limits.new_tokens, limits.filter) = (3, 0, Some(Filter::BilinearAliased));
@@ -136,6 +139,16 @@ fn test_rows(mut python: Command) {
     }
     expected.extend(prefix.mask().iter().map(|&is_there| u8::from(is_there)));
     expected.extend(prefix.positions().iter().flat_map(|position| position.to_ne_bytes()));
+
+    limits = Limits::default();
+    limits.new_tokens = 0;
+    session = Session::new(&Model::open(&retrieval).unwrap(), &limits).unwrap();
+    let [page, _] = picture_and_array(&mut session, &picture);
+    let mut vectors = session.new_embedding().unwrap();
+    session.embed_picture(&page, &options, &mut vectors).unwrap();
+    expected.extend(vectors.values().iter().flat_map(|number| number.to_ne_bytes()));
+    session.embed_query("when does the bus leave?", &options, &mut vectors).unwrap();
+    expected.extend(vectors.values().iter().flat_map(|number| number.to_ne_bytes()));
     assert!(std::fs::read(&arrays).unwrap() == expected, "other numbers");
 }
 

@@ -1,5 +1,5 @@
-"""What the decoder gives beside words, against the real library: python test_rows.py MODEL PICTURE ARRAYS. Writes the numbers of a
-prefix to the file ARRAYS, for comparison."""
+"""What the decoder gives beside words, against the real library: python test_rows.py MODEL RETRIEVAL_MODEL PICTURE ARRAYS. Writes
+the numbers of a prefix, of a page and of a question to the file ARRAYS, for comparison."""
 
 import gc
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 
 import palmtop
 
-model_path, picture_path, arrays_path = sys.argv[1:]
+model_path, retrieval_path, picture_path, arrays_path = sys.argv[1:]
 model = palmtop.Model(model_path)
 
 
@@ -38,9 +38,7 @@ assert not prefix.mask[middle].any() and prefix.mask.sum() == rows - model.image
 assert (prefix.positions == np.cumsum(prefix.mask) - 1).all()
 assert not prefix.keys[:, middle].any() and prefix.keys[:, : model.image_tokens].any() and not prefix.hidden[middle].any()
 assert session.timings.rows > 0
-with open(arrays_path, "wb") as file:
-    for array in (prefix.keys, prefix.values, prefix.hidden, prefix.mask, prefix.positions):
-        file.write(array.tobytes())
+numbers = [prefix.keys.copy(), prefix.values.copy(), prefix.hidden.copy(), prefix.mask.copy(), prefix.positions.copy()]
 
 # Views, not copies: nobody can write them, two of them lie at the same place, and each keeps the memory alive.
 again = np.asarray(prefix.keys)
@@ -86,3 +84,22 @@ assert answering.answer([first, second], "caption en").probabilities.tobytes() =
 assert model.vector_size is None
 refused(ValueError, lambda: session.embed_picture(first))
 refused(ValueError, lambda: session.embed_query("when?"))
+
+# One that is gives vectors of length 1, and a page fits the question better that its vectors are nearer to.
+retrieval = palmtop.Model(retrieval_path)
+session = retrieval.session(new_tokens=0)
+assert retrieval.vector_size == 40
+page, question = session.embed_picture(session.encode(picture_path)), session.embed_query("when does the bus leave?")
+assert page.shape[1] == question.shape[1] == 40 and page.shape[0] > retrieval.image_tokens and page.dtype == np.float32
+for vectors in (page, question):
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5) and not vectors.flags.writeable
+assert session.timings.rows > 0
+score = lambda question, page: (question @ page.T).max(axis=1).sum()
+assert score(page, page) > score(page, session.embed_picture(session.encode(rgb))), "nothing fits a page as itself does"
+refused(ValueError, lambda: session.embed_query("far too long " * 500))
+refused(ValueError, lambda: session.embed_picture(first))
+refused(palmtop.DeadlinePassed, lambda: session.embed_query("when?", timeout=0))
+
+with open(arrays_path, "wb") as file:
+    for array in (*numbers, page, question):
+        file.write(array.tobytes())
