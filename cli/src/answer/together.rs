@@ -30,7 +30,8 @@ pub struct TogetherArgs {
     /// (videos), msvd (ask only), nlvr2 (two pictures, ask only)
     #[arg(long, value_enum, value_name = "NAME")]
     pub preset: Option<Preset>,
-    /// How pictures are resized: bicubic, bilinear, or bilinear-aliased [default: what the preset or else the model says]
+    /// How pictures are resized: bicubic, bilinear, or bilinear-aliased [default: what the preset or else the model
+    /// says]
     #[arg(long, value_name = "FILTER")]
     pub resize: Option<Filter>,
 }

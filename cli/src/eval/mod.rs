@@ -268,8 +268,8 @@ struct Run {
 }
 
 impl Run {
-    /// Answers all items about a picture, or several together, with every model. What is at fault is reported, and only what ends everything
-    /// is an error.
+    /// Answers all items about a picture, or several together, with every model. What is at fault is reported, and only
+    /// what ends everything is an error.
     fn picture(
         &mut self,
         mut picture: Picture,

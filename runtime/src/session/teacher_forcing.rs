@@ -9,19 +9,21 @@ use crate::error::{Result, UsageError};
 use crate::image::RgbView;
 
 impl Session {
-    /// Teacher forcing: runs pictures, a prompt about them and a given answer through the decoder. `on_logits(i, logits)` sees, for every
-    /// `i` from 0 to `answer.len()`, the logits that the token behind the first `i` of the answer would be chosen from:
-    /// those that [`answer`](Self::answer) sees when it gives the same tokens, bit for bit. Nothing is allocated.
+    /// Teacher forcing: runs pictures, a prompt about them and a given answer through the decoder. `on_logits(i,
+    /// logits)` sees, for every `i` from 0 to `answer.len()`, the logits that the token behind the first `i` of the
+    /// answer would be chosen from: those that [`answer`](Self::answer) sees when it gives the same tokens, bit for
+    /// bit. Nothing is allocated.
     ///
     /// As many tokens go through the decoder in one pass as there are rows of logits:
-    /// [`Limits::batch`](crate::Limits::batch) times one more than [`Limits::draft_tokens`](crate::Limits::draft_tokens).
+    /// [`Limits::batch`](crate::Limits::batch) times one more than
+    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens).
     ///
     /// Of `options` only the cancellation and the deadline are looked at.
     ///
     /// # Errors
     /// As [`answer`](Self::answer); [`UsageError::ForcedTokens`] for an answer that the session has no room for,
-    /// [`UsageError::NoSuchToken`] for one with tokens that the model does not have; [`Error::Cancelled`](crate::Error) and
-    /// [`Error::DeadlinePassed`](crate::Error).
+    /// [`UsageError::NoSuchToken`] for one with tokens that the model does not have; [`Error::Cancelled`](crate::Error)
+    /// and [`Error::DeadlinePassed`](crate::Error).
     pub fn force(
         &mut self,
         pictures: &[&ImageFeatures],
@@ -33,10 +35,10 @@ impl Session {
         self.force_traced(pictures, prompt, answer, &options.control(), &mut Trace::off(), on_logits)
     }
 
-    /// Runs pictures, then each prompt about them with a given answer behind it, and hands to `sink` what [`trace`](Self::trace)
-    /// shows of picture and prompts, of the answers too, and besides the rows that each matrix is multiplied with,
-    /// `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see activations rounded
-    /// to 8 bits, and so does `sink`. Many rows come in several parts.
+    /// Runs pictures, then each prompt about them with a given answer behind it, and hands to `sink` what
+    /// [`trace`](Self::trace) shows of picture and prompts, of the answers too, and besides the rows that each matrix
+    /// is multiplied with, `[rows, inputs]`, under the matrix's name in the file and `.input`. Matrices of integers see
+    /// activations rounded to 8 bits, and so does `sink`. Many rows come in several parts.
     ///
     /// `features` are memory for as many pictures at least. Of `options` only the cancellation and the deadline are
     /// looked at.
