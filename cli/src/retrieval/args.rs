@@ -14,7 +14,7 @@ use crate::args::{ModelArgs, count};
     palmtop embed scans/ -r -o pages.index --vectors int8 -m colpali.palm\n  \
     palmtop embed -o pages.index --remove pages/3.png\n\n\
     Pages that are in the index and have not changed are passed over, so the same command goes on after an \
-    interruption. A new index takes some 264 kB a page, or 141 kB with int8 (docs/retrieval.md).")]
+    interruption. A new index takes some 266 kB a page, or 141 kB with int8 (docs/retrieval.md).")]
 pub struct EmbedArgs {
     /// Pictures of pages (JPEG, PNG, WebP, BMP, GIF, TIFF), folders of them, patterns such as "scans/*.png", or - for
     /// stdin

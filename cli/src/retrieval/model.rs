@@ -100,6 +100,9 @@ pub fn check(model: &Model, index: &Kind, may_differ: bool) -> anyhow::Result<()
     Err(anyhow!("the index was made with {made}, and this is {asked}")).hint(hint)
 }
 
+/// A longer question is refused as it is asked, for what it is.
+const QUESTION_TOKENS_MAX: usize = 4096;
+
 /// A session that makes vectors of pages, and of questions of so many bytes.
 pub fn limits(args: &ModelArgs, model: &Model, question_bytes: usize) -> Limits {
     let mut limits = args.machine.limits();
@@ -108,7 +111,7 @@ pub fn limits(args: &ModelArgs, model: &Model, question_bytes: usize) -> Limits 
     let question =
         1 + retrieval.query_prefix.len() + question_bytes + retrieval.query_pads + retrieval.query_end.len();
     let page = retrieval.document_bos + retrieval.document_prompt.len();
-    limits.prompt_tokens = question.max(page);
+    limits.prompt_tokens = question.max(page).min(QUESTION_TOKENS_MAX);
     limits.new_tokens = 0;
     limits
 }
