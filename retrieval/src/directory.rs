@@ -18,8 +18,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Of all committed records of a file. If a slot is torn, the records behind the commit that are whole count as well:
-    /// those of a commit whose slot was damaged are. Gives the bytes and the number of all records that count.
+    /// Of all committed records of a file. If a slot is torn, the records behind the commit that are whole count as
+    /// well: those of a commit whose slot was damaged are. Gives the bytes and the number of all records that count.
     pub fn of_file(file: &[u8], kind: &Kind, slots: &Slots) -> Result<(Self, Commit), Defect> {
         let (mut commit, is_torn) = slots.last()?;
         let mut directory = Self::read(file, kind, &commit)?;
