@@ -604,7 +604,8 @@ typedef struct palmtop_prefix_request {
 } palmtop_prefix_request;
 
 /* Runs pictures and a text through the decoder, all rows seeing each other, and keeps in `prefix` what others need to
- * attend to them. Allocates nothing. The session may answer before and after. A prefix that failed has no rows. */
+ * attend to them. Allocates nothing. The session may answer before and after. If the call fails, `prefix` may be left
+ * without rows. */
 palmtop_status palmtop_compute_prefix(
     palmtop_session session, palmtop_prefix prefix, const palmtop_prefix_request *request);
 

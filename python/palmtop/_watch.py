@@ -99,7 +99,7 @@ class Watch:
     `budget` is the time from a frame's exposure to its answers. What did not fit is late and comes first next time.
     With all_answers=True there is a record for every answer, not only for those that change something. With
     recording=True frames come from a recording: rules go by their times, budget and latencies count from the call of
-    frame(). `kv`, `threads`, `isa`, `image_side`, `lazy_memory`, `cores` and `nice` are as in Model.session().
+    frame(). `kv`, `threads`, `isa`, `image_side`, `filter`, `lazy_memory`, `cores` and `nice` are as in Model.session().
 
     One thread at a time may use a watch; otherwise the call raises Busy. The exception is cancel().
     """
@@ -113,6 +113,7 @@ class Watch:
         all_answers: bool = False,
         recording: bool = False,
         image_side: int = 8192,
+        filter: Optional[str] = None,
         kv: str = "auto",
         threads: Optional[int] = None,
         isa: Optional[str] = None,
@@ -128,7 +129,7 @@ class Watch:
         elif settings:
             raise ValueError(f"write {', '.join(settings)} into toml")
         self.model = model
-        wanted = ((1, 256, 256, 1, 0), image_side, None, kv, threads, isa, lazy_memory)
+        wanted = ((1, 256, 256, 1, 0), image_side, filter, kv, threads, isa, lazy_memory)
         self._native = _palmtop.Watch(model._native, toml, wanted, list(cores), nice, all_answers, recording)
         #: Bytes that the session takes, and that the gates of all cameras take beside it.
         self.session_bytes, self.gate_bytes = self._native.plan()
