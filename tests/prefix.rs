@@ -215,6 +215,18 @@ fn missing_pictures_and_what_is_kept_change_no_other_number() {
 }
 
 #[test]
+fn more_memory_than_there_is_is_refused_before_any_is_taken() {
+    let model = converted("tiny1", uniform(WeightFormat::Int8)).open();
+    let mut limits = PrefixLimits::default();
+    // Rows of some terabytes, which could be addressed, and of more than can.
+    for tokens in [1 << 32, usize::MAX / 8] {
+        limits.tokens = tokens;
+        let refused = model.new_prefix(&limits).err();
+        assert!(matches!(refused, Some(Error::OutOfMemory { .. })), "{tokens}: {refused:?}");
+    }
+}
+
+#[test]
 fn formats_of_few_bits_are_near() {
     let prefix = |format| {
         let model = converted("tiny1", uniform(format)).open();

@@ -77,7 +77,7 @@ impl Film {
         let address = Address { all: true, ..address.clone() };
         let name = address.kind.to_string();
         let capture = Capture::start(address, open.clone())?;
-        Ok(Self { name, capture, decode: decode.clone(), spare: None, begin: None })
+        Ok(Self { name, capture, decode: *decode, spare: None, begin: None })
     }
 
     /// The first frame of this number or a later one; `None` if the film ends before. `goes_on` is asked at least ten

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::answering::FIRST_ANGLE;
 use super::prompts::{Prompts, Wording};
-use super::{GenerateOptions, Session};
+use super::{GenerateOptions, Session, check_there_is};
 use crate::engine::features::ImageFeatures;
 use crate::engine::span::{Batch, Pictures, Sees, Span};
 use crate::engine::trace::Trace;
@@ -74,7 +74,7 @@ impl Model {
     /// # Errors
     /// As [`plan_embedding`](Self::plan_embedding).
     pub fn new_embedding(&self, rows_max: usize) -> Result<Embedding> {
-        self.plan_embedding(rows_max)?;
+        check_there_is(self.plan_embedding(rows_max)?)?;
         let dim = self.retrieves()?.dim;
         let mut reserve = Reserve::taking(true);
         let values = reserve.for_purpose(Purpose::Features).filled(rows_max * dim, 0.0)?;

@@ -122,6 +122,14 @@ impl Memory {
     }
 }
 
+/// An error for more memory than there is. Systems promise more than they have, and kill whoever then uses it.
+fn check_there_is(bytes: usize) -> Result<()> {
+    match machine::available_memory() {
+        Some(available) if bytes as u64 > available => Err(Error::OutOfMemory { bytes }),
+        _ => Ok(()),
+    }
+}
+
 /// Stacks of the threads that a session starts; the caller's is one of its threads.
 fn stack_bytes(threads: usize) -> usize {
     STACK_BYTES * (threads - 1)
@@ -168,11 +176,8 @@ impl Session {
     pub fn with_threads(model: &Arc<Model>, limits: &Limits, threads: &ThreadHints) -> Result<Self> {
         let plan = model.plan(limits)?;
         let bytes = plan.session_bytes();
-        // Systems promise more memory than they have, and kill whoever then uses it.
-        if limits.touch_memory
-            && machine::available_memory().is_some_and(|available| bytes as u64 > available)
-        {
-            return Err(Error::OutOfMemory { bytes });
+        if limits.touch_memory {
+            check_there_is(bytes)?;
         }
         let (reserve, extent) =
             (&mut Reserve::taking(limits.touch_memory), Extent::new(model.config(), limits)?);

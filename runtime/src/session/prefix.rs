@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::prompts::Wording;
 use super::sequence::Phase;
-use super::{GenerateOptions, Session};
+use super::{GenerateOptions, Session, check_there_is};
 use crate::engine::features::ImageFeatures;
 use crate::engine::span::{Batch, Pictures, Sees, Span};
 use crate::engine::trace::Trace;
@@ -203,7 +203,7 @@ impl Model {
     /// # Errors
     /// [`Error::OutOfMemory`]
     pub fn new_prefix(&self, limits: &PrefixLimits) -> Result<Prefix> {
-        self.plan_prefix(limits)?;
+        check_there_is(self.plan_prefix(limits)?)?;
         Prefix::new(&mut Reserve::taking(true), self, limits)
     }
 }
