@@ -205,6 +205,9 @@ fn other_models_and_other_formats_are_refused() {
     for args in [
         vec!["embed", page, "-o", "new.index", "-m", "demo.palm"],
         vec!["find", text(&index), "-q", "a", "-m", "demo.palm"],
+        // The built-in one, by its name.
+        vec!["embed", page, "-o", "new.index", "-m", "demo"],
+        vec!["find", text(&index), "-q", "a", "-m", "demo"],
     ] {
         let mut args: Vec<String> = args.into_iter().map(str::to_owned).collect();
         args.iter_mut().filter(|a| *a == "demo.palm").for_each(|a| *a = common::model().to_owned());

@@ -12,13 +12,20 @@ use palmtop_retrieval::{Kind, ModelId, fingerprint};
 
 use crate::args::ModelArgs;
 use crate::errors::WithHint;
-use crate::models;
+use crate::models::{self, Chosen};
 use crate::output::Console;
 
 /// The model that arguments name, or else one of `palmtop models`: that which made the index, or the only one that
 /// makes vectors. It does not become the one that answers by default, since it does not answer.
 pub fn open(args: &ModelArgs, index: Option<&Kind>, console: Console) -> anyhow::Result<Arc<Model>> {
-    let named = args.model.as_deref().map(models::file).transpose()?;
+    let named = args.model.as_deref().map(|named| models::choose(Some(named), console)).transpose()?;
+    let named = match named {
+        Some(Chosen::Demo(_)) if args.is_named_by_flag() => {
+            return Err(palmtop::Error::from(UsageError::NoRetrieval).into());
+        }
+        Some(Chosen::File(path)) => Some(path),
+        Some(Chosen::Demo(_)) | None => None,
+    };
     // One that the environment names may be there for other commands.
     let path = match named.filter(|path| args.is_named_by_flag() || makes_vectors(path)) {
         Some(path) => path,
