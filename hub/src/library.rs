@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 use palmtop::format::PalmFile;
+use palmtop::model::retrieval::Retrieval;
 use palmtop_convert::ConvertError;
 use palmtop_convert::part::{Part, bytes_of_part};
 use palmtop_convert::temporary::Temporary;
@@ -338,7 +339,7 @@ fn origin(path: &Path) -> Option<Origin> {
 
 /// Whether a model file is one for retrieval; `false` if it cannot be read.
 pub fn makes_vectors(path: &Path) -> bool {
-    PalmFile::open(path).is_ok_and(|file| file.metadata().get("retrieval.dim").is_some())
+    PalmFile::open(path).is_ok_and(|file| Retrieval::is_named_in(file.metadata()))
 }
 
 /// Names that are like one, the nearest first.

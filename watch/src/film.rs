@@ -140,9 +140,12 @@ pub fn count(
         return Err(FilmError::NoLength { source_name: name() });
     }
     // Small ones, if a program scales them: they are only counted.
-    let small = address.size.or(Some((16, 16))).filter(|_| address.format.is_none());
-    let address = Address { size: small.or(address.size), ..address.clone() };
-    let capture = Capture::start(address.clone(), open.clone())?;
+    let size = match address.format {
+        None => address.size.or(Some((16, 16))),
+        // Plain pixels are of the size that was said.
+        Some(_) => address.size,
+    };
+    let capture = Capture::start(Address { size, ..address.clone() }, open.clone())?;
     let mut spare = None;
     loop {
         if !goes_on() {

@@ -19,10 +19,10 @@ use palmtop_present::{Answered, Found, Part};
 use palmtop_watch::film::{self, Film, FilmError};
 use palmtop_watch::source::{Address, OpenOptions};
 
-use super::Failure;
 use super::job::{Job, Prompt};
 use super::subject::Subjects;
 use super::together::{Frames, Step};
+use super::{Failure, note_truncated};
 use crate::args::DecodingArgs;
 use crate::errors::WithHint;
 use crate::interrupt;
@@ -259,9 +259,7 @@ impl<'a> Answerer<'a> {
 
     fn tell_truncated(&self) {
         for part in self.parts.iter().filter(|part| part.is_truncated) {
-            let name = &part.source;
-            self.console
-                .note(format_args!("note: {name} ends too early, so some of what is seen is not its own"));
+            note_truncated(&part.source, self.console);
         }
     }
 

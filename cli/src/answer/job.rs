@@ -70,47 +70,25 @@ impl From<OcrArgs> for Job {
 impl From<DetectArgs> for Job {
     fn from(DetectArgs { common, labels, save }: DetectArgs) -> Self {
         let task = Task::Detect { labels: all(labels.labels) };
-        Self {
-            task: "detect",
-            prompts: vec![Prompt::new(&task)],
-            choices: Vec::new(),
-            shown: Shown::Objects,
-            common,
-            together: None,
-            save: save.save,
-            save_masks: None,
-        }
+        let job = Self::of_text("detect", vec![Prompt::new(&task)], common);
+        Self { shown: Shown::Objects, save: save.save, ..job }
     }
 }
 
 impl From<SegmentArgs> for Job {
     fn from(SegmentArgs { common, labels, save, masks }: SegmentArgs) -> Self {
         let task = Task::Segment { labels: all(labels.labels) };
-        Self {
-            task: "segment",
-            prompts: vec![Prompt::new(&task)],
-            choices: Vec::new(),
-            shown: Shown::Objects,
-            common,
-            together: None,
-            save: save.save,
-            save_masks: masks.save_masks,
-        }
+        let job = Self::of_text("segment", vec![Prompt::new(&task)], common);
+        Self { shown: Shown::Objects, save: save.save, save_masks: masks.save_masks, ..job }
     }
 }
 
 impl From<RunArgs> for Job {
     fn from(RunArgs { common, together, prompts, save, masks }: RunArgs) -> Self {
-        Self {
-            task: "run",
-            prompts: prompts.into_iter().map(|text| Prompt::new(&Task::Raw(text))).collect(),
-            choices: Vec::new(),
-            shown: Shown::Both,
-            common,
-            together: Some(together),
-            save: save.save,
-            save_masks: masks.save_masks,
-        }
+        let prompts = prompts.into_iter().map(|text| Prompt::new(&Task::Raw(text))).collect();
+        let job = Self::of_text("run", prompts, common);
+        let (save, save_masks) = (save.save, masks.save_masks);
+        Self { shown: Shown::Both, together: Some(together), save, save_masks, ..job }
     }
 }
 

@@ -90,8 +90,13 @@ pub fn note_passed_over(passed_over: &PassedOver, console: Console) {
     if passed_over.advice().is_some() { say(format_args!("{text}\n")) } else { console.note(text) }
 }
 
+/// Says of a picture that was used as far as it goes.
+pub fn note_truncated(name: &str, console: Console) {
+    console.note(format_args!("note: {name} ends too early, so some of what is seen is not its own"));
+}
+
 /// What can go wrong with a picture.
-enum Failure {
+pub enum Failure {
     /// The picture is at fault: the others may be well.
     Picture(anyhow::Error),
     /// No picture would fare better.

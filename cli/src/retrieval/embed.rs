@@ -18,10 +18,11 @@ use serde::Serialize;
 
 use super::args::EmbedArgs;
 use super::model;
+use crate::answer::{self, Failure};
 use crate::errors::{self, UsageError, WithHint};
 use crate::output::{Console, Stdout, say, shown};
 use crate::progress::Bar;
-use crate::{Outcome, answer, files, interrupt};
+use crate::{Outcome, files, interrupt};
 
 /// An index is compacted by itself if no page uses more of it than pages use, and that is at least so much.
 const UNUSED_BYTES_MIN: u64 = 1 << 20;
@@ -71,14 +72,14 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
         }
         let (name, done) = match entry {
             Ok(source) => (source.to_string(), embedder.page(&source, &mut writer)),
-            Err(error) => (error.name(), Err(Failure::Page(error.into()))),
+            Err(error) => (error.name(), Err(Failure::Picture(error.into()))),
         };
         match done {
             Ok(done) => {
                 counts.add(&done);
                 bar.hide_while(|| report(&mut out, args, &name, &done, console))?;
             }
-            Err(Failure::Page(error)) => {
+            Err(Failure::Picture(error)) => {
                 counts.failed += 1;
                 bar.hide_while(|| {
                     say(errors::explain(&error));
@@ -231,14 +232,6 @@ impl std::fmt::Display for Counts {
     }
 }
 
-/// What can go wrong with a page.
-enum Failure {
-    /// The page is at fault: the others may be well.
-    Page(anyhow::Error),
-    /// No page would fare better.
-    Everything(anyhow::Error),
-}
-
 /// What has become of a page.
 enum Done {
     Embedded { rows: usize, size: (u32, u32), is_truncated: bool, times: [Duration; 3] },
@@ -289,10 +282,7 @@ fn report(
         }
         Done::Embedded { rows, size: (width, height), is_truncated, times } => {
             if is_truncated {
-                let name = printable(source);
-                console.note(format_args!(
-                    "note: {name} ends too early, so some of what is seen is not its own"
-                ));
+                answer::note_truncated(&printable(source), console);
             }
             let [decode_image_ms, encode_ms, vectors_ms] = times.map(ms);
             if console.verbose {
@@ -337,7 +327,7 @@ impl Embedder {
     fn page(&mut self, source: &Source, writer: &mut Writer) -> Result<Done, Failure> {
         let start = Instant::now();
         let of_page = |error: anyhow::Error| {
-            Failure::Page(error.context(format!("cannot use picture {}", printable(&source.to_string()))))
+            Failure::Picture(error.context(format!("cannot use picture {}", printable(&source.to_string()))))
         };
         let everything = |error: palmtop::Error| Failure::Everything(error.into());
         let name = match source.path().map(|path| path.to_str()) {

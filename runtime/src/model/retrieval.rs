@@ -99,9 +99,14 @@ impl Retrieval {
         m.set(QUERY_MASK, self.query_mask.name());
     }
 
+    /// Whether a file's metadata is that of a model for retrieval, sound or not.
+    pub fn is_named_in(m: &Metadata) -> bool {
+        m.get(DIM).is_some()
+    }
+
     /// The retrieval of a file that has one.
     pub(super) fn from_metadata(m: &Metadata) -> Result<Option<Self>, FormatError> {
-        if m.get(DIM).is_none() {
+        if !Self::is_named_in(m) {
             return Ok(None);
         }
         let wrong = |key, what: String| Metadata::wrong(key, &what);

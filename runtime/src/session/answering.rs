@@ -226,11 +226,14 @@ impl Session {
 
     /// An error for more pictures than the session has room for, none, or ones that it cannot answer about.
     pub(super) fn check_encoded(&self, pictures: &[&ImageFeatures]) -> Result<(), UsageError> {
-        let (given, most) = (pictures.len(), self.limits.pictures);
-        if !(1..=most).contains(&given) {
-            return Err(UsageError::Pictures { pictures: given, most });
-        }
+        self.check_pictures(pictures.len(), 1)?;
         pictures.iter().try_for_each(|picture| picture.check_encoded(&self.model))
+    }
+
+    /// An error for more pictures than the session has room for, or fewer than `least`.
+    pub(super) fn check_pictures(&self, pictures: usize, least: usize) -> Result<(), UsageError> {
+        let most = self.limits.pictures;
+        if (least..=most).contains(&pictures) { Ok(()) } else { Err(UsageError::Pictures { pictures, most }) }
     }
 
     /// Forgets all sequences, none of which may be running, and their answers.

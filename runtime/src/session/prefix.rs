@@ -263,7 +263,8 @@ impl Session {
         if out.model != self.model.fingerprint() {
             return Err(UsageError::PrefixOfAnotherModel.into());
         }
-        self.check_pictures(pictures)?;
+        self.check_pictures(pictures.len(), 0)?;
+        pictures.iter().flatten().try_for_each(|picture| picture.check_encoded(&self.model))?;
         let sequence = self.free_sequence()?;
         let tokens = match text {
             PrefixText::Prompt(text) => self.prompts.tokenize(&self.model, text)?,
@@ -308,15 +309,6 @@ impl Session {
         self.engine.forward(batch, wanted, &options.control(), &mut Trace::off())?;
         self.timings.rows = start.elapsed();
         Ok(())
-    }
-
-    /// An error for pictures that the session has no room for, or that are not this model's.
-    fn check_pictures(&self, pictures: &[Option<&ImageFeatures>]) -> Result<(), UsageError> {
-        let (given, most) = (pictures.len(), self.limits.pictures);
-        if given > most {
-            return Err(UsageError::Pictures { pictures: given, most });
-        }
-        pictures.iter().flatten().try_for_each(|picture| picture.check_encoded(&self.model))
     }
 
     /// A sequence whose keys and values nobody needs.

@@ -114,10 +114,7 @@ impl Session {
         sink: &mut dyn FnMut(Traced<'_>),
     ) -> Result<()> {
         self.check_new_tokens(new_tokens)?;
-        let (given, most) = (pictures.len(), self.limits.pictures);
-        if !(1..=most).contains(&given) {
-            return Err(UsageError::Pictures { pictures: given, most }.into());
-        }
+        self.check_pictures(pictures.len(), 1)?;
         self.clear()?;
         let options = GenerateOptions::default();
         let (control, mut trace) = (options.control(), Trace::values(sink));
