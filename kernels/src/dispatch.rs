@@ -98,6 +98,14 @@ with_kernels!(instruction_set(
 
 #[cfg(target_arch = "x86_64")]
 with_kernels!(instruction_set(
+    avxvnni_evex,
+    AvxVnniEvex,
+    "avx2,fma,f16c,avx512f,avx512vl,avx512vnni",
+    matmul_int::avx2::matmul_integer_vnni_evex
+));
+
+#[cfg(target_arch = "x86_64")]
+with_kernels!(instruction_set(
     avx512,
     Avx512,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c",
@@ -146,9 +154,18 @@ fn try_table(isa: Isa) -> Option<Table> {
             Some(Table { peak_multiply: matmul_int::neon::peak_multiply_i8mm, ..table })
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2::try_table(),
+        Isa::Avx2 => {
+            let table = avx2::try_table()?;
+            Some(Table { peak_multiply: matmul_int::avx2::peak_multiply_avx2, ..table })
+        }
         #[cfg(target_arch = "x86_64")]
-        Isa::AvxVnni => avxvnni::try_table(),
+        Isa::AvxVnni => match avxvnni::try_table() {
+            Some(table) => Some(Table { peak_multiply: matmul_int::avx2::peak_multiply_vnni, ..table }),
+            None => {
+                let table = avxvnni_evex::try_table()?;
+                Some(Table { peak_multiply: matmul_int::avx2::peak_multiply_vnni_evex, ..table })
+            }
+        },
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::try_table(),
         #[cfg(target_arch = "x86_64")]

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use palmtop_kernels::layout::{LANES, TILE_BYTES};
 #[cfg(target_arch = "x86_64")]
-use palmtop_kernels::simd::{Avx2, Avx512, AvxVnni};
+use palmtop_kernels::simd::{Avx2, Avx512, AvxVnni, AvxVnniEvex};
 #[cfg(target_arch = "aarch64")]
 use palmtop_kernels::simd::{Neon, NeonDotprod, NeonI8mm};
 use palmtop_kernels::simd::{Portable, Simd};
@@ -38,6 +38,7 @@ macro_rules! on_every_set {
         {
             on_set!($check, Avx2, "avx2,fma,f16c");
             on_set!($check, AvxVnni, "avx2,fma,f16c,avxvnni");
+            on_set!($check, AvxVnniEvex, "avx2,fma,f16c,avx512f,avx512vl,avx512vnni");
             on_set!($check, Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c");
         }
         #[cfg(target_arch = "aarch64")]

@@ -18,8 +18,8 @@ use std::marker::PhantomData;
 use std::mem::offset_of;
 use std::ops::Range;
 
-use super::avx512::{Ahead, PREFETCH_BYTES, accumulate, prefetch, scales, stream};
-use super::packed::{PackedChunk, StreamAhead, check, chunk_tiles};
+use super::avx512::{PREFETCH_BYTES, accumulate, scales, stream};
+use super::packed::{Ahead, PackedChunk, StreamAhead, check, chunk_tiles, prefetch};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, LANES, PackedMatrix, TILE_BYTES, WeightFormat};

@@ -10,7 +10,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::packed::{GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, scale_bytes};
+use super::packed::{
+    Ahead, GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, prefetch, scale_bytes,
+};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
@@ -182,45 +184,6 @@ fn unpack(format: WeightFormat, chunk: PackedChunk<'_>, j: usize, out: &mut [[Ti
                 store(tile, &mut out[j]);
             }
         }
-    }
-}
-
-/// Fetches the panel's next chunk bit by bit while the present one is multiplied.
-pub(super) struct Ahead<'a> {
-    stripes: [&'a [u8]; PANEL_STRIPES],
-    at: usize,
-    step: usize,
-}
-
-impl<'a> Ahead<'a> {
-    pub fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
-        let layout = w.layout();
-        let next = if c + 1 < layout.chunks() { c + 1 } else { 0 };
-        // Behind the last chunk comes the first one of the next panel.
-        let shift = if next == 0 { PANEL_STRIPES } else { 0 };
-        let (from, to) = if layout.format == WeightFormat::Int8 {
-            (next * layout.chunk() * LANES, chunk_tiles(layout, next) * TILE_BYTES)
-        } else {
-            (next * layout.chunk() * LANES / 2, chunk_tiles(layout, next) * TILE_BYTES / 2)
-        };
-        let piece = std::array::from_fn(|j| {
-            let s = stripes.start + j + shift;
-            if s < layout.stripes() {
-                &w.stripe(s)[layout.tiles_offset()..][from..from + to]
-            } else {
-                &[][..]
-            }
-        });
-        Self { stripes: piece, at: 0, step: to.div_ceil(steps).next_multiple_of(TILE_BYTES) }
-    }
-
-    pub fn step(&mut self) {
-        for bytes in self.stripes {
-            for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
-                prefetch(line);
-            }
-        }
-        self.at += self.step;
     }
 }
 
@@ -405,11 +368,4 @@ fn stream_stripes<const M: usize, const S: usize>(
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), total) }
         }
     }
-}
-
-/// Fetches a cache line.
-#[inline(always)]
-pub(super) fn prefetch(address: *const u8) {
-    // SAFETY: a prefetch may be given any address.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }

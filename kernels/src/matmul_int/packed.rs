@@ -113,3 +113,121 @@ impl StreamAhead {
         if t < self.far_from { self.near } else { self.far }
     }
 }
+
+/// Fetches the panel's next chunk bit by bit while the present one is multiplied.
+#[cfg(target_arch = "x86_64")]
+pub struct Ahead<'a> {
+    stripes: [&'a [u8]; PANEL_STRIPES],
+    at: usize,
+    step: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a> Ahead<'a> {
+    /// While chunk `c` of `stripes` takes `steps` steps.
+    pub fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
+        let layout = w.layout();
+        let next = if c + 1 < layout.chunks() { c + 1 } else { 0 };
+        // Behind the last chunk comes the first one of the next panel.
+        let shift = if next == 0 { PANEL_STRIPES } else { 0 };
+        let (from, to) = if layout.format == WeightFormat::Int8 {
+            (next * layout.chunk() * LANES, chunk_tiles(layout, next) * TILE_BYTES)
+        } else {
+            (next * layout.chunk() * LANES / 2, chunk_tiles(layout, next) * TILE_BYTES / 2)
+        };
+        let piece = std::array::from_fn(|j| {
+            let s = stripes.start + j + shift;
+            if s < layout.stripes() {
+                &w.stripe(s)[layout.tiles_offset()..][from..from + to]
+            } else {
+                &[][..]
+            }
+        });
+        Self { stripes: piece, at: 0, step: to.div_ceil(steps).next_multiple_of(TILE_BYTES) }
+    }
+
+    /// Fetches what is due.
+    pub fn step(&mut self) {
+        for bytes in self.stripes {
+            for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
+                prefetch(line);
+            }
+        }
+        self.at += self.step;
+    }
+}
+
+/// Fetches a cache line.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch may be given any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
+/// Tiles after which is fetched what is due: not so many that the requests have to wait for each other.
+#[cfg(target_arch = "x86_64")]
+pub const PIECE: usize = 16;
+
+/// The next chunk of the stripes of a panel, to be fetched while the present one is multiplied, stripe after stripe. A
+/// line of each stripe in turn is fetched: so memory sees several streams, each without a gap.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct NextChunk {
+    tiles: [*const u8; PANEL_STRIPES],
+    /// A line is due with so many tiles; none at all if 0.
+    every: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl NextChunk {
+    /// What follows chunk `c` of `stripes`; behind the last one that is the first chunk of the next panel.
+    #[inline(always)]
+    pub fn new(w: &PackedMatrix<'_>, stripes: &Range<usize>, c: usize) -> Self {
+        let layout = w.layout();
+        let (next, panel) =
+            if c + 1 < layout.chunks() { (c + 1, 0) } else { (0, stripes.len() * layout.stripe_bytes()) };
+        let int4 = layout.format == WeightFormat::Int4;
+        let from = next * layout.chunk() * LANES / if int4 { 2 } else { 1 };
+        let mut tiles = [std::ptr::null(); PANEL_STRIPES];
+        for (i, tiles) in tiles.iter_mut().enumerate() {
+            let stripe = w.stripe(stripes.start + i.min(stripes.len() - 1)).as_ptr().wrapping_add(panel);
+            *tiles = stripe.wrapping_add(layout.tiles_offset() + from);
+            prefetch(stripe.wrapping_add(next * LANES * 2));
+            if int4 {
+                let scales = stripe.wrapping_add(layout.scale_bytes() + next * layout.chunk() / 2);
+                prefetch(scales);
+                prefetch(scales.wrapping_add(64));
+            }
+        }
+        Self { tiles, every: 1 }
+    }
+
+    /// What is to be fetched during stripe `j`, of `tiles` tiles: a quarter of all. Block `b` of `blocks` blocks of rows that
+    /// read it in turn fetches its share of that.
+    #[inline(always)]
+    pub fn part(&self, j: usize, tiles: usize, b: usize, blocks: usize) -> Self {
+        // The first two of several blocks fetch a half each.
+        let share = blocks.min(2);
+        let from = (j * tiles + b * tiles / share) / PANEL_STRIPES * TILE_BYTES;
+        Self {
+            tiles: self.tiles.map(|t| t.wrapping_add(from)),
+            every: if b < share { share } else { 0 },
+        }
+    }
+
+    /// Fetches what is due with these tiles of the part.
+    #[inline(always)]
+    pub fn fetch(&self, of: Range<usize>) {
+        let every = PANEL_STRIPES * self.every;
+        if every == 0 {
+            return;
+        }
+        for line in of.start / every..of.end / every {
+            for stripe in self.tiles {
+                prefetch(stripe.wrapping_add(line * TILE_BYTES));
+            }
+        }
+    }
+}

@@ -264,26 +264,41 @@ avx! {
     }
 }
 
-avx! {
-    /// The CPU has AVX-VNNI too.
-    AvxVnni, ["avx2", "fma", "f16c", "avxvnni"], {
-        #[inline(always)]
-        fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> I {
-            // SAFETY: see `each`.
-            each(|i| unsafe {
-                let sums = _mm256_loadu_si256(tile_sums.as_ptr().add(8 * i).cast());
-                _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero))
-            })
-        }
-        #[inline(always)]
-        fn dot(self, acc: I, tile: Tile, x: &[u8; 4]) -> I {
-            // SAFETY: see `each`. `vpdpbusd` multiplies unsigned by signed bytes, as they are here.
-            unsafe {
-                let x = _mm256_set1_epi32(i32::from_le_bytes(*x));
-                each(|i| _mm256_dpbusd_avx_epi32(acc[i], x, tile[i]))
+/// Declares a capability that has `vpdpbusd`, in one of its encodings.
+macro_rules! vnni {
+    ($(#[$doc:meta])* $name:ident, [$($feature:tt),*], $dpbusd:ident) => {
+        avx! {
+            $(#[$doc])*
+            $name, [$($feature),*], {
+                #[inline(always)]
+                fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> I {
+                    // SAFETY: see `each`.
+                    each(|i| unsafe {
+                        let sums = _mm256_loadu_si256(tile_sums.as_ptr().add(8 * i).cast());
+                        _mm256_mullo_epi32(sums, _mm256_set1_epi32(-zero))
+                    })
+                }
+                #[inline(always)]
+                fn dot(self, acc: I, tile: Tile, x: &[u8; 4]) -> I {
+                    // SAFETY: see `each`. `vpdpbusd` multiplies unsigned by signed bytes, as they are here.
+                    unsafe {
+                        let x = _mm256_set1_epi32(i32::from_le_bytes(*x));
+                        each(|i| $dpbusd(acc[i], x, tile[i]))
+                    }
+                }
             }
         }
-    }
+    };
+}
+
+vnni! {
+    /// The CPU has AVX-VNNI too.
+    AvxVnni, ["avx2", "fma", "f16c", "avxvnni"], _mm256_dpbusd_avx_epi32
+}
+
+vnni! {
+    /// The CPU has what AVX-VNNI does as a part of AVX-512, in its own encoding.
+    AvxVnniEvex, ["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
 }
 
 /// The low byte of each of sixteen lanes.

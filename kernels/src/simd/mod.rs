@@ -15,7 +15,7 @@ pub use neon::{Neon, NeonDotprod, NeonI8mm};
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub use avx2::{Avx2, AvxVnni};
+pub use avx2::{Avx2, AvxVnni, AvxVnniEvex};
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;

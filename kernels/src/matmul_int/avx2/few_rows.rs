@@ -1,0 +1,254 @@
+//! Up to six rows: packed weights are read where they lie, each stripe from its beginning to its end.
+//!
+//! int8 rows go through `vpdpbusd`, or `vpmaddubsw` with signs moved so that nothing saturates. int4 multiplies nibbles,
+//! group by group: sixteen products fit 16 bits, and one `vpmaddwd` both widens their sum and multiplies it with the
+//! group's scale.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::PANEL;
+use super::super::packed::{GROUP_TILES, NextChunk, PIECE, PackedChunk};
+use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
+use crate::activations::QuantizedRows;
+use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, WeightFormat};
+
+/// Rows from `m` on, as many as `out` has.
+///
+/// Chunk by chunk, the stripes in turn, so that what rows need for a chunk is made once.
+///
+/// # Safety
+/// The CPU has what `D` names, and AVX2 and FMA.
+#[inline(always)]
+pub(super) unsafe fn matmul<D: Dots>(
+    w: &PackedMatrix<'_>,
+    stripes: Range<usize>,
+    x: &QuantizedRows<'_>,
+    m: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    let (rows, blocks) = (out.len(), out.len().div_ceil(BLOCK_ROWS));
+    let mut starts = [[0; CHUNK_MAX / GROUP]; FEW_ROWS];
+    for c in 0..x.chunks() {
+        // SAFETY: as this function's.
+        unsafe { make_starts::<D>(w.layout().format, x, c, m, &mut starts[..rows]) };
+        let next = NextChunk::new(w, &stripes, c);
+        let tiles = PackedChunk::new(w, w.stripe(stripes.start), c).tiles.len();
+        for (j, s) in stripes.clone().enumerate() {
+            for b in 0..blocks {
+                let part = b * rows / blocks..(b + 1) * rows / blocks;
+                let chunk = Chunk { w, s, j, x, c, next: next.part(j, tiles, b, blocks) };
+                let (m, starts, out) = (m + part.start, &starts[part.clone()], &mut out[part]);
+                // SAFETY: as this function's.
+                unsafe {
+                    match out.len() {
+                        0 => {}
+                        1 => chunk.block::<D, 1>(m, starts, out),
+                        2 => chunk.block::<D, 2>(m, starts, out),
+                        3 => chunk.block::<D, 3>(m, starts, out),
+                        4 => chunk.block::<D, 4>(m, starts, out),
+                        5 => chunk.block::<D, 5>(m, starts, out),
+                        _ => chunk.block::<D, BLOCK_ROWS>(m, starts, out),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the sums of a row's groups in a chunk start at; int8 has one sum, the first.
+type Starts = [i32; CHUNK_MAX / GROUP];
+
+/// Of chunk `c` of rows from `m` on.
+///
+/// # Safety
+/// The CPU has what `D` names, and AVX2 and FMA.
+#[inline(always)]
+unsafe fn make_starts<D: Dots>(
+    format: WeightFormat,
+    x: &QuantizedRows<'_>,
+    c: usize,
+    m: usize,
+    starts: &mut [Starts],
+) {
+    for (i, starts) in starts.iter_mut().enumerate() {
+        if format == WeightFormat::Int8 {
+            starts[0] = D::start(x.sum(c, m + i));
+            continue;
+        }
+        for (x, start) in x.q(c, m + i).as_chunks::<GROUP>().0.iter().zip(starts) {
+            // SAFETY: 16 bytes are read from an array of 16; the CPU has AVX2, as the caller vouches.
+            let sum = unsafe {
+                let x = _mm_loadu_si128(x.as_ptr().cast());
+                let x = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi8(8), x), _mm_set1_epi16(-1));
+                let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+                _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x)))
+            };
+            *start = sum & D::START_MASK;
+        }
+    }
+}
+
+/// A chunk of stripe `s`, number `j` of the panel.
+struct Chunk<'a> {
+    w: &'a PackedMatrix<'a>,
+    s: usize,
+    j: usize,
+    x: &'a QuantizedRows<'a>,
+    c: usize,
+    /// What is to be fetched meanwhile.
+    next: NextChunk,
+}
+
+impl Chunk<'_> {
+    /// Rows from `m` on.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn block<D: Dots, const M: usize>(&self, m: usize, starts: &[Starts], out: &mut [[f32; PANEL]]) {
+        let &Self { w, s, j, x, c, next } = self;
+        let starts = starts.first_chunk::<M>().expect("M rows");
+        let out = out.first_chunk_mut::<M>().expect("M rows");
+        let rows = Rows::<M> { q: x.q_rows(c, m, M), stride: x.chunk() };
+        let stripe = w.stripe(s);
+        let chunk = PackedChunk::new(w, stripe, c);
+        // SAFETY: as this function's.
+        unsafe {
+            let sums = if w.layout().format == WeightFormat::Int8 {
+                rows.int8::<D>(chunk, starts, next)
+            } else {
+                rows.int4::<D>(chunk, starts, next)
+            };
+            let scales = scales(stripe, c);
+            for i in 0..M {
+                accumulate(sums[i], x.scale(c, m + i), scales, c == 0, &mut out[i].as_chunks_mut().0[j]);
+            }
+        }
+    }
+}
+
+/// For both halves of a stripe's outputs: see [`spread`].
+pub(super) const SPREAD: [[u8; 32]; 2] = [spread(0), spread(8)];
+
+/// Indices that spread bytes `first..first + 8` over eight lanes, for a shuffle of each of two copies of 16 bytes.
+const fn spread(first: u8) -> [u8; 32] {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        index[i] = first + (i / 4) as u8;
+        i += 1;
+    }
+    index
+}
+
+/// A chunk of some rows.
+struct Rows<'a, const M: usize> {
+    q: &'a [i8],
+    stride: usize,
+}
+
+impl<const M: usize> Rows<'_, M> {
+    /// The sums of a chunk of int8.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn int8<D: Dots>(
+        &self,
+        chunk: PackedChunk<'_>,
+        starts: &[Starts; M],
+        next: NextChunk,
+    ) -> [[__m256i; 2]; M] {
+        let (q, stride) = (self.q.as_ptr(), self.stride);
+        assert!(chunk.tiles.len() * 4 <= stride && self.q.len() == M * stride);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 4 bytes for each of at most stride / 4
+        // tiles (asserted above); 32 bytes within a tile.
+        unsafe {
+            // One or two rows have two sums in turn, so that one product need not wait for the one before.
+            let mut sums = [[[_mm256_setzero_si256(); 2]; 2]; M];
+            for i in 0..M {
+                sums[i][0] = [_mm256_set1_epi32(starts[i][0]); 2];
+            }
+            for (piece, tiles) in chunk.tiles.chunks(PIECE).enumerate() {
+                let first = piece * PIECE;
+                next.fetch(first..first + tiles.len());
+                for (t, tile) in (first..).zip(tiles) {
+                    let a = if M <= 2 { t % 2 } else { 0 };
+                    let mut w = [[_mm256_setzero_si256(); 2]; 2];
+                    for n in 0..2 {
+                        w[n] = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
+                    }
+                    for i in 0..M {
+                        let x = q.add(i * stride + 4 * t).cast::<i32>().read_unaligned();
+                        for n in 0..2 {
+                            sums[i][a][n] = D::dot(sums[i][a][n], w[n], _mm256_set1_epi32(x));
+                        }
+                    }
+                }
+            }
+            let mut totals = [[_mm256_setzero_si256(); 2]; M];
+            for i in 0..M {
+                for n in 0..2 {
+                    totals[i][n] = _mm256_add_epi32(sums[i][0][n], sums[i][1][n]);
+                }
+            }
+            totals
+        }
+    }
+
+    /// The sums of a chunk of int4, eight outputs after the other: so the sums of six rows and the weights of a group
+    /// fit the registers.
+    ///
+    /// # Safety
+    /// The CPU has what `D` names, and AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn int4<D: Dots>(
+        &self,
+        chunk: PackedChunk<'_>,
+        starts: &[Starts; M],
+        next: NextChunk,
+    ) -> [[__m256i; 2]; M] {
+        let (q, stride) = (self.q.as_ptr(), self.stride);
+        let groups = chunk.tiles.as_chunks::<2>().0;
+        assert!(groups.len() * GROUP <= stride && stride <= CHUNK_MAX && self.q.len() == M * stride);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 16 bytes for each of at most
+        // stride / 16 groups (asserted above); 32 bytes within a tile, 16 of an array of 16, 32 of one of 32.
+        unsafe {
+            let mut totals = [[_mm256_setzero_si256(); 2]; M];
+            let low = _mm256_set1_epi8(15);
+            for n in 0..2 {
+                let spread = _mm256_loadu_si256(SPREAD[n].as_ptr().cast());
+                let passed = n * groups.len();
+                for (piece, groups) in groups.chunks(PIECE).enumerate() {
+                    let first = piece * PIECE;
+                    next.fetch(passed + first..passed + first + groups.len());
+                    for (g, tiles) in (first..).zip(groups) {
+                        let pair = _mm_loadu_si128(chunk.group_scales[g / 2].as_ptr().cast());
+                        let pair = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pair), spread);
+                        let pair = _mm256_srl_epi16(pair, _mm_cvtsi32_si128(4 * (g as i32 % 2)));
+                        let scale = _mm256_and_si256(pair, _mm256_set1_epi32(D::SCALE_MASK));
+                        let a = _mm256_loadu_si256(tiles[0].as_ptr().add(32 * n).cast());
+                        let b = _mm256_loadu_si256(tiles[1].as_ptr().add(32 * n).cast());
+                        let w: [__m256i; GROUP_TILES] = [
+                            _mm256_and_si256(a, low),
+                            _mm256_and_si256(_mm256_srli_epi16::<4>(a), low),
+                            _mm256_and_si256(b, low),
+                            _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
+                        ];
+                        for i in 0..M {
+                            let x = q.add(i * stride + GROUP * g).cast::<i32>();
+                            let mut sum = _mm256_set1_epi32(starts[i][g]);
+                            for t in 0..GROUP_TILES {
+                                let x = _mm256_set1_epi32(x.add(t).read_unaligned());
+                                sum = D::dot_nibbles(sum, w[t], x);
+                            }
+                            totals[i][n] = _mm256_add_epi32(totals[i][n], _mm256_madd_epi16(sum, scale));
+                        }
+                    }
+                }
+            }
+            totals
+        }
+    }
+}
