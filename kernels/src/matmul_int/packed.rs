@@ -211,10 +211,7 @@ impl NextChunk {
         // The first two of several blocks fetch a half each.
         let share = blocks.min(2);
         let from = (j * tiles + b * tiles / share) / PANEL_STRIPES * TILE_BYTES;
-        Self {
-            tiles: self.tiles.map(|t| t.wrapping_add(from)),
-            every: if b < share { share } else { 0 },
-        }
+        Self { tiles: self.tiles.map(|t| t.wrapping_add(from)), every: if b < share { share } else { 0 } }
     }
 
     /// Fetches what is due with these tiles of the part.
