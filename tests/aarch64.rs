@@ -1,4 +1,5 @@
-//! The kernels for 64-bit Arm, cross-built and run in emulation: see `aarch64.sh`.
+//! The kernels for 64-bit Arm, cross-built and run in emulation: see `aarch64.sh`. And the arithmetic by which
+//! `benches/arm.py` predicts boards, which takes a trace of two blocks and nothing else.
 
 use std::path::Path;
 use std::process::Command;
@@ -26,4 +27,14 @@ fn neon_kernels_have_equal_bits_in_emulation() {
         return;
     }
     assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn predictions_of_boards_are_what_was_worked_out_by_hand() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/arm/test.py");
+    let Ok(ran) = Command::new("python3").arg("-B").arg(&script).output() else {
+        missing("predictions of boards", "there is no python3");
+        return;
+    };
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
