@@ -500,3 +500,70 @@ fn the_definition_does_what_the_trait_says() {
         assert_eq!(Portable.sum(x), want, "{x:?}");
     }
 }
+
+/// Numbers as they are, and NaN as one that does not signal.
+fn quiet(x: Lanes) -> Lanes {
+    x.map(|x| if x.is_nan() { f32::NAN } else { x })
+}
+
+#[inline(always)]
+fn bounds<S: Simd>(name: &str, s: S) {
+    for [x, most] in tuples() {
+        let x = quiet(x);
+        for (low, high) in [(-127.0, 127.0), (-87.0, 88.0), (f32::MIN, f32::MIN_POSITIVE)] {
+            let (got, want) = (stored(s, s.clamp(s.load(&x), low, high)), Portable.clamp(x, low, high));
+            assert_same(&format!("{name} clamp to {low}..={high}"), got, want, &[x]);
+        }
+        let most = quiet(most).map(|x| if x.is_nan() { 0.0 } else { x.abs() });
+        same!(name, s, max_abs(x, most));
+    }
+}
+
+#[test]
+fn bounds_have_equal_bits() {
+    on_every_set!(bounds);
+}
+
+#[inline(always)]
+fn rounded<S: Simd>(name: &str, s: S) {
+    let mut r = Random(7);
+    let near = |x: &f32| [*x, x.next_down(), x.next_up()];
+    let mut exponents: Vec<f32> = wholes_and_halves().iter().flat_map(near).collect();
+    exponents.extend((0..2000).map(|_| r.in_range(-126.0, 127.0)));
+    exponents.retain(|x| (-126.0..=127.0).contains(x));
+    for x in vectors(&exponents) {
+        let ((n, power), (n_want, power_want)) = (s.round_exp2(s.load(&x)), Portable.round_exp2(x));
+        // The sign of a zero is left open.
+        let what = format!("{name} round_exp2");
+        assert_same(&what, stored(s, n).map(unsigned_zero), n_want.map(unsigned_zero), &[x]);
+        assert_same(&what, stored(s, power), power_want, &[x]);
+    }
+    let mut numbers: Vec<f32> = wholes_and_halves().iter().flat_map(near).collect();
+    numbers.extend((0..2000).map(|_| r.in_range(-127.5, 255.5)));
+    let (signed, unsigned): (Vec<f32>, Vec<f32>) = numbers.iter().partition(|x| **x < 0.0);
+    let signed: Vec<f32> =
+        signed.into_iter().chain(unsigned.iter().copied()).filter(|x| x.abs() <= 127.0).collect();
+    let mut sums = (integers(s, &[3; LANES]), [3; LANES]);
+    for x in vectors(&signed) {
+        let (mut got, mut want) = ([0; LANES], [0; LANES]);
+        sums.0 = s.store_rounded_i8(s.load(&x), &mut got, sums.0);
+        sums.1 = Portable.store_rounded_i8(x, &mut want, sums.1);
+        assert_eq!(got, want, "{name} store_rounded_i8 of {x:?}");
+        assert_eq!(want.map(f32::from), x.map(|x| x.round_ties_even() + 0.0), "of {x:?}");
+    }
+    assert_eq!(s.sum_i32(sums.0), Portable.sum_i32(sums.1), "{name} store_rounded_i8");
+    let unsigned: Vec<f32> = unsigned.into_iter().filter(|x| *x <= 255.0).collect();
+    for x in vectors(&unsigned) {
+        let (mut got, mut want) = ([0; LANES], [0; LANES]);
+        sums.0 = s.store_rounded_u8(s.load(&x), &mut got, sums.0);
+        sums.1 = Portable.store_rounded_u8(x, &mut want, sums.1);
+        assert_eq!(got, want, "{name} store_rounded_u8 of {x:?}");
+        assert_eq!(want.map(f32::from), x.map(f32::round_ties_even), "of {x:?}");
+    }
+    assert_eq!(s.sum_i32(sums.0), Portable.sum_i32(sums.1), "{name} store_rounded_u8");
+}
+
+#[test]
+fn rounded_numbers_and_their_powers_have_equal_bits() {
+    on_every_set!(rounded);
+}

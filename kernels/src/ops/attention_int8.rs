@@ -175,20 +175,21 @@ pub fn quantize_keys_values<I: Simd>(
     for (s, stripe) in value_tiles.chunks_exact_mut(KEYS / 4).enumerate() {
         let mut max = isa.splat(0.0);
         for i in 0..n {
-            max = isa.max(isa.abs(load_at(isa, &values[i * stride..][..shape.head_dim], s)), max);
+            max = isa.max_abs(load_at(isa, &values[i * stride..][..shape.head_dim], s), max);
         }
         let mut maxima = [0.0; LANES];
         isa.store(max, &mut maxima);
-        let pairs = maxima.map(scale_and_inverse);
-        value_scales[s * LANES..][..LANES].copy_from_slice(&pairs.map(|(scale, _)| scale));
-        let inverse = isa.load(&pairs.map(|(_, inverse)| inverse));
+        let mut inverses = [0.0; LANES];
+        for ((max, scale), inverse) in maxima.iter().zip(&mut value_scales[s * LANES..]).zip(&mut inverses) {
+            (*scale, *inverse) = scale_and_inverse(*max);
+        }
+        let inverse = isa.load(&inverses);
         let mut sum = isa.splat(0.0);
         // Behind the last key zeros, up to whole tiles.
         for i in 0..n.next_multiple_of(4) {
             let value =
                 if i < n { load_at(isa, &values[i * stride..][..shape.head_dim], s) } else { isa.splat(0.0) };
-            let v = isa.round_even(isa.mul(value, inverse));
-            let v = isa.min(isa.max(v, isa.splat(-127.0)), isa.splat(127.0));
+            let v = isa.round_even(isa.clamp(isa.mul(value, inverse), -127.0, 127.0));
             sum = isa.add(sum, v);
             let mut column = [0; LANES];
             isa.store_i8(v, &mut column);
@@ -198,7 +199,9 @@ pub fn quantize_keys_values<I: Simd>(
         }
         let mut total = [0.0; LANES];
         isa.store(sum, &mut total);
-        value_sums[s * LANES..][..LANES].copy_from_slice(&total.map(|sum| sum as i32));
+        for (out, sum) in value_sums[s * LANES..].iter_mut().zip(total) {
+            *out = sum as i32;
+        }
     }
 }
 
@@ -227,8 +230,11 @@ pub fn attention_int8<I: Simd>(
         }
         let mut q8 = [0; HEAD_DIM_MAX];
         let (scale, _) = quantize_chunk(isa, q, &mut q8[..width]);
-        scratch.q[r] = q8.map(|q| (i32::from(q) + ZERO) as u8);
-        isa.prepare(&mut scratch.q[r]);
+        let bytes = &mut scratch.q[r][..width];
+        for (byte, q) in bytes.iter_mut().zip(&q8) {
+            *byte = (*q as u8).wrapping_add(ZERO as u8);
+        }
+        isa.prepare(bytes);
         let offset = isa.sum(dot) * factor;
         scratch.rows[r] = Row { scale: scale * factor, offset, max: f32::NEG_INFINITY, weight: 0.0 };
     }
@@ -295,7 +301,10 @@ impl Chunk<'_> {
         let (key_sums, value_sums) = self.sums.split_at(KEYS);
 
         let (blocks, k) = (self.keys.div_ceil(LANES), self.shape.key_tiles());
-        let row_scales = rows.map(|r| (r.scale, r.offset));
+        let mut row_scales = [(0.0, 0.0); M];
+        for m in 0..M {
+            row_scales[m] = (rows[m].scale, rows[m].offset);
+        }
         let products = Products { tiles: key_tiles, stride: k, k, x: q, sums: key_sums, zero: ZERO };
         products.each(isa, blocks, Score { key_scales, row_scales, scores });
 
@@ -464,9 +473,7 @@ fn weigh<I: Simd>(isa: I, scores: &[f32], max: f32, weights: &mut [u8; KEYS]) ->
     let mut sum = isa.to_i32(isa.splat(0.0));
     let vectors = scores.as_chunks::<LANES>().0;
     for (score, out) in vectors.iter().zip(weights.as_chunks_mut::<LANES>().0) {
-        let w = isa.to_i32(exp2_times_254(isa, isa.sub(isa.load(score), max)));
-        isa.store_u8(w, out);
-        sum = isa.add_i32(sum, w);
+        sum = isa.store_rounded_u8(exp2_times_254(isa, isa.sub(isa.load(score), max)), out, sum);
     }
     isa.sum_i32(sum)
 }

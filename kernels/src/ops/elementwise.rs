@@ -31,8 +31,8 @@ pub fn exp<I: Simd>(isa: I, x: I::F) -> I::F {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let c = |v| isa.splat(v);
-    let x = isa.min(isa.max(x, c(-87.0)), c(88.0));
-    let n = isa.round_even(isa.mul(x, c(std::f32::consts::LOG2_E)));
+    let x = isa.clamp(x, -87.0, 88.0);
+    let (n, power) = isa.round_exp2(isa.mul(x, c(std::f32::consts::LOG2_E)));
     let r = isa.fma(n, c(-LN2_HIGH), x);
     let r = isa.fma(n, c(-LN2_LOW), r);
     let mut p = c(1.987_569_1e-4);
@@ -41,7 +41,7 @@ pub fn exp<I: Simd>(isa: I, x: I::F) -> I::F {
     }
     let e = isa.fma(p, isa.mul(r, r), r);
     let e = isa.add(e, c(1.0));
-    isa.mul(e, isa.exp2_int(n))
+    isa.mul(e, power)
 }
 
 /// `tanh x`, at most [`TANH_ULPS`] off.

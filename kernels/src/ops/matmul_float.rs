@@ -107,15 +107,25 @@ impl<W: Element> Part<'_, W> {
         }
     }
 
+    // Plain loops: see the head of this folder's `mod.rs`.
+    #[allow(clippy::needless_range_loop, reason = "register blocks are loops over indices of several arrays")]
     #[inline(always)]
     fn block<I: Simd, const M: usize, const S: usize>(self, isa: I, out: &mut [f32], out_stride: usize) {
-        let x: [&[f32]; M] = std::array::from_fn(|m| &self.x[m * self.x_stride..][..self.k]);
-        let w: [&[[W; LANES]]; S] =
-            std::array::from_fn(|s| &self.w[s * self.w_stride..].as_chunks::<LANES>().0[..self.k]);
+        let mut x: [&[f32]; M] = [&[]; M];
+        for m in 0..M {
+            x[m] = &self.x[m * self.x_stride..][..self.k];
+        }
+        let mut stripes: [&[[W; LANES]]; S] = [&[]; S];
+        for s in 0..S {
+            stripes[s] = &self.w[s * self.w_stride..].as_chunks::<LANES>().0[..self.k];
+        }
         let mut sums = [[isa.splat(0.0); S]; M];
         for k in 0..self.k {
-            // SAFETY: every slice of `x` and `w` was cut to `self.k` elements just above.
-            let w: [I::F; S] = std::array::from_fn(|s| W::load(isa, unsafe { w[s].get_unchecked(k) }));
+            let mut w = [isa.splat(0.0); S];
+            for s in 0..S {
+                // SAFETY: every slice of `x` and `stripes` was cut to `self.k` elements just above.
+                w[s] = W::load(isa, unsafe { stripes[s].get_unchecked(k) });
+            }
             for m in 0..M {
                 // SAFETY: as above.
                 let x = isa.splat(unsafe { *x[m].get_unchecked(k) });

@@ -7,8 +7,8 @@ use crate::simd::Simd;
 /// Below this a chunk counts as zero: its reciprocal would not be finite.
 const TINY: f32 = 1e-30;
 
-/// A chunk has at most so many numbers: f32 then adds them up exactly.
-const LEN_MAX: usize = (1 << 24) / 127;
+/// A chunk has at most so many numbers: an i32 then holds the sum of all.
+const LEN_MAX: usize = (1 << 31) / 128;
 
 /// The step of a symmetric grid of 8 bits that reaches to `max`, and its inverse.
 #[inline(always)]
@@ -24,19 +24,17 @@ pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
     let vectors = x.len().div_ceil(LANES);
     let mut max = isa.splat(0.0);
     for i in 0..vectors {
-        max = isa.max(isa.abs(load_at(isa, x, i)), max);
+        max = isa.max_abs(load_at(isa, x, i), max);
     }
     let max = isa.max_lane(max);
     let (scale, inverse) = scale_and_inverse(max);
     let inverse = isa.splat(inverse);
     let (values, rest) = q.as_chunks_mut::<LANES>().0.split_at_mut(vectors);
-    let mut sum = isa.splat(0.0);
+    let mut sum = isa.to_i32(isa.splat(0.0));
     for (i, q) in values.iter_mut().enumerate() {
-        let v = isa.round_even(isa.mul(load_at(isa, x, i), inverse));
-        let v = isa.min(isa.max(v, isa.splat(-127.0)), isa.splat(127.0));
-        isa.store_i8(v, q);
-        sum = isa.add(sum, v);
+        let v = isa.clamp(isa.mul(load_at(isa, x, i), inverse), -127.0, 127.0);
+        sum = isa.store_rounded_i8(v, q, sum);
     }
     rest.fill([0; LANES]);
-    (scale, isa.sum(sum) as i32)
+    (scale, isa.sum_i32(sum))
 }

@@ -72,6 +72,40 @@ pub trait Simd: Copy {
     /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
     fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
 
+    /// `v` kept to `low..=high`, two numbers that are no zeros, and `low` where `v` is NaN, which must not be a signaling
+    /// one.
+    #[inline(always)]
+    fn clamp(self, v: Self::F, low: f32, high: f32) -> Self::F {
+        self.min(self.max(v, self.splat(low)), self.splat(high))
+    }
+    /// The larger of `|v|` and `most`, which is at least 0; `most` where `v` is NaN, which must not be a signaling one.
+    #[inline(always)]
+    fn max_abs(self, v: Self::F, most: Self::F) -> Self::F {
+        self.max(self.abs(v), most)
+    }
+    /// The nearest integer, halves to even, and 2 to its power, for lanes in -126..=127. An integer that is zero may have
+    /// either sign.
+    #[inline(always)]
+    fn round_exp2(self, a: Self::F) -> (Self::F, Self::F) {
+        let n = self.round_even(a);
+        (n, self.exp2_int(n))
+    }
+    /// Stores the nearest integers, halves to even, of lanes of which none is above 127 in magnitude, and adds them to
+    /// the total of `sum`, in whatever lanes.
+    #[inline(always)]
+    fn store_rounded_i8(self, v: Self::F, out: &mut [i8; LANES], sum: Self::I) -> Self::I {
+        let n = self.round_even(v);
+        self.store_i8(n, out);
+        self.add_i32(sum, self.to_i32(n))
+    }
+    /// The same for lanes in 0..=255.
+    #[inline(always)]
+    fn store_rounded_u8(self, v: Self::F, out: &mut [u8; LANES], sum: Self::I) -> Self::I {
+        let n = self.to_i32(v);
+        self.store_u8(n, out);
+        self.add_i32(sum, n)
+    }
+
     /// `a - ⌊a⌋` for finite `a`, rounded to nearest as any difference is.
     fn fraction(self, a: Self::F) -> Self::F;
     /// `a · 2^⌊y⌋` for `a` in 0..1024 and finite `y` up to 0. Where `y` is below -126 it may be any number from 0 to

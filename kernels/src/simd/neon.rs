@@ -59,6 +59,32 @@ fn each<T>(f: impl Fn(usize) -> T) -> [T; 4] {
     [f(0), f(1), f(2), f(3)]
 }
 
+/// 1.5 · 2²³: a number of magnitude up to 2²² plus this is rounded to an integer, halves to even, and its low bits are that
+/// integer's. Many CPUs add on every vector unit, but round and convert on one of them, at half its rate.
+pub(crate) const ROUNDS: f32 = 12_582_912.0;
+
+/// 2ⁿ for integers n in -126..=127 that [`ROUNDS`] was added to: what is above their low bits is shifted out.
+#[inline(always)]
+fn power_of_two(rounded: F) -> F {
+    // SAFETY: see `each`.
+    each(|i| unsafe {
+        let biased = vaddq_s32(vreinterpretq_s32_f32(rounded[i]), vdupq_n_s32(127));
+        vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+    })
+}
+
+/// The low bytes of all lanes.
+#[inline(always)]
+fn low_bytes(v: F) -> uint8x16_t {
+    // SAFETY: see `each`.
+    unsafe {
+        let halves = |i: usize| {
+            vreinterpretq_u8_u16(vuzp1q_u16(vreinterpretq_u16_f32(v[i]), vreinterpretq_u16_f32(v[i + 1])))
+        };
+        vuzp1q_u8(halves(0), halves(2))
+    }
+}
+
 /// What all NEON sets have in common: everything but the dot product of bytes.
 macro_rules! lanes {
     () => {
@@ -163,11 +189,43 @@ macro_rules! lanes {
         }
         #[inline(always)]
         fn exp2_int(self, n: F) -> F {
+            power_of_two(self.add(n, self.splat(ROUNDS)))
+        }
+        #[inline(always)]
+        fn clamp(self, v: F, low: f32, high: f32) -> F {
+            // The bounds are numbers, and where `v` is NaN these give the bound.
             // SAFETY: see `each`.
-            each(|i| unsafe {
-                let biased = vaddq_s32(vcvtq_s32_f32(n[i]), vdupq_n_s32(127));
-                vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
-            })
+            each(|i| unsafe { vminnmq_f32(vmaxnmq_f32(v[i], vdupq_n_f32(low)), vdupq_n_f32(high)) })
+        }
+        #[inline(always)]
+        fn max_abs(self, v: F, most: F) -> F {
+            // SAFETY: see `each`.
+            each(|i| unsafe { vmaxnmq_f32(vabsq_f32(v[i]), most[i]) })
+        }
+        #[inline(always)]
+        fn round_exp2(self, a: F) -> (F, F) {
+            let rounded = self.add(a, self.splat(ROUNDS));
+            (self.sub(rounded, self.splat(ROUNDS)), power_of_two(rounded))
+        }
+        #[inline(always)]
+        fn store_rounded_i8(self, v: F, out: &mut [i8; LANES], sum: I) -> I {
+            let bytes = low_bytes(self.add(v, self.splat(ROUNDS)));
+            // SAFETY: see `each`.
+            unsafe {
+                vst1q_s8(out.as_mut_ptr(), vreinterpretq_s8_u8(bytes));
+                let pairs = vpaddlq_s8(vreinterpretq_s8_u8(bytes));
+                [vpadalq_s16(sum[0], pairs), sum[1], sum[2], sum[3]]
+            }
+        }
+        #[inline(always)]
+        fn store_rounded_u8(self, v: F, out: &mut [u8; LANES], sum: I) -> I {
+            let bytes = low_bytes(self.add(v, self.splat(ROUNDS)));
+            // SAFETY: see `each`.
+            unsafe {
+                vst1q_u8(out.as_mut_ptr(), bytes);
+                let pairs = vreinterpretq_s16_u16(vpaddlq_u8(bytes));
+                [vpadalq_s16(sum[0], pairs), sum[1], sum[2], sum[3]]
+            }
         }
         #[inline(always)]
         fn keep(self, v: F, from: usize, to: usize) -> F {
@@ -239,16 +297,16 @@ macro_rules! lanes {
         #[inline(always)]
         fn store_u8(self, v: I, out: &mut [u8; LANES]) {
             // SAFETY: see `each`.
-            unsafe {
-                let n = each(|i| vmovn_u32(vreinterpretq_u32_s32(v[i])));
-                let low = vmovn_u16(vcombine_u16(n[0], n[1]));
-                let high = vmovn_u16(vcombine_u16(n[2], n[3]));
-                vst1q_u8(out.as_mut_ptr(), vcombine_u8(low, high));
-            }
+            unsafe { vst1q_u8(out.as_mut_ptr(), low_bytes(each(|i| vreinterpretq_f32_s32(v[i])))) };
         }
         #[inline(always)]
         fn prefetch(self, address: *const u8) {
             crate::simd::neon::prefetch(address);
+        }
+        #[inline(always)]
+        fn max_lane(self, v: F) -> f32 {
+            // SAFETY: see `each`.
+            unsafe { vmaxvq_f32(vmaxq_f32(vmaxq_f32(v[0], v[1]), vmaxq_f32(v[2], v[3]))) }
         }
         #[inline(always)]
         fn sum(self, v: F) -> f32 {
@@ -312,4 +370,11 @@ pub(crate) unsafe fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int
 pub(crate) fn prefetch(address: *const u8) {
     // SAFETY: a prefetch may be given any address.
     unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)) };
+}
+
+/// The same into the second-level cache, for what is read later.
+#[inline(always)]
+pub(crate) fn prefetch_far(address: *const u8) {
+    // SAFETY: a prefetch may be given any address.
+    unsafe { asm!("prfm pldl2keep, [{}]", in(reg) address, options(readonly, nostack, preserves_flags)) };
 }
