@@ -2,8 +2,8 @@
 """Predicts what a whole picture, prompt and token of PaliGemma 3B take on boards with 64-bit Arm.
 
 Compiles the library for aarch64 and runs a model of full width and few layers in QEMU's user emulation. A plugin counts
-how often every block of instructions runs, and which accesses miss in the board's caches; nothing that runs is left out.
-llvm-mca says how many cycles each block takes on the model of a core; the layers that were left out are added by
+how often every block of instructions runs, and which accesses miss in the board's caches; nothing that runs is left
+out. llvm-mca says how many cycles each block takes on the model of a core; the layers that were left out are added by
 arithmetic. What is assumed stands in `arm/boards.py` and `arm/model.py`, and is printed.
 
     python3 benches/arm.py                    # all boards, int4
@@ -51,7 +51,7 @@ def tools():
 
 
 def cargo(*more):
-    """Builds `stages`. Without link-time optimisation, which takes longest and changes no kernel: they are called by pointers."""
+    """Builds `stages`, without link-time optimisation: it takes longest, and kernels are called by pointers."""
     env = {k: v for k, v in os.environ.items() if k not in ("RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR")}
     env |= {"RUSTC": "/usr/bin/rustc", "CARGO": "/usr/bin/cargo"}
     env |= {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_DEBUG": "0"}
@@ -81,7 +81,7 @@ def plugin(found):
 
 
 def count(found, board, weights):
-    """Runs the model in emulation; gives the program, the sections of each phase with its name, and the prefill's rows."""
+    """Runs the model in emulation; gives the program, each phase's name and sections, and the prefill's rows."""
     file = model_file(weights)
     cargo("--target", TARGET)
     program = FOLDER / TARGET / "release/stages"

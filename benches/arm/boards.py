@@ -20,7 +20,8 @@ class Core:
     mispredict: int
 
 
-# Widths of the levels: half of the 32 bytes that lead to the second one, half of that for the third; twice as much on the X4.
+# Widths of the levels: half of the 32 bytes that lead to the second one, half of that for the third; twice as much on
+# the X4.
 A72 = Core("Cortex-A72", "cortex-a72", "LLVM's model of the Cortex-A57, the same two vector pipes", 8, 8, 4, 15)
 A76 = Core("Cortex-A76", "neoverse-n1", "Neoverse N1 is this core for servers; LLVM's own model of the A76 is the A57's", 32, 16, 8, 11)
 A78 = Core("Cortex-A78AE", "neoverse-n2", "Neoverse N2 is the A710, which follows the A78 and has its two vector pipes", 32, 16, 8, 11)

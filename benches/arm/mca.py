@@ -10,8 +10,8 @@ VERSIONS = range(22, 17, -1)
 # What the simulators cannot run: calls of the system, barriers, hints.
 SKIPPED = re.compile(r"^(svc|brk|udf|hlt|msr|mrs|dmb|dsb|isb|hint|nop|bti|paciasp|autiasp|clrex|sys|dc|ic|yield|wfe|sev|prfm)\b")
 FEATURES = "+dotprod,+i8mm,+fullfp16,+lse"
-# Where a model is wrong by what Arm's Software Optimization Guides say: an instruction stands in that it has right. Products of
-# whole registers of bytes run on one unit of the N1 and A76, every other cycle, as those of words do.
+# Where a model is wrong by what Arm's Software Optimization Guides say: an instruction stands in that it has right.
+# Products of whole registers of bytes run on one unit of the N1 and A76, every other cycle, as those of words do.
 CORRECTIONS = {
     "neoverse-n1": [(re.compile(r"^(mul|mla|mls) (v\d+)\.16b, (v\d+)\.16b, (v\d+)\.16b$"), r"\1 \2.4s, \3.4s, \4.4s")],
 }

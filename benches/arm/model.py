@@ -5,7 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 LINE = 64
-# Layers of the whole model; `stages.rs` runs one of the encoder's, and two of the decoder's, of which the last one ends early.
+# Layers of the whole model; `stages.rs` runs one of the encoder's, and two of the decoder's, of which the last one ends
+# early.
 VISION_LAYERS, TEXT_LAYERS = 27, 18
 # A loop that goes round so often on average is longer than what branch predictors remember: its end is mispredicted.
 REMEMBERED_ROUNDS = 32

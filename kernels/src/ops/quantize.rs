@@ -17,7 +17,8 @@ pub fn scale_and_inverse(max: f32) -> (f32, f32) {
 }
 
 /// Quantizes a chunk of a row: `q = round(x · (127 / max|x|))`, halves to even. Gives the scale `max|x| / 127` and the
-/// sum of `q`. `q` beyond `x` becomes zero; it has whole groups of 16.
+/// sum of `q`. `q` beyond `x` becomes zero; it has whole groups of 16. NaN counts as the least number; none may be a
+/// signaling one, which no arithmetic gives.
 #[inline(always)]
 pub fn quantize_chunk<I: Simd>(isa: I, x: &[f32], q: &mut [i8]) -> (f32, i32) {
     assert!(x.len() <= q.len() && q.len() <= LEN_MAX && q.len().is_multiple_of(LANES));
