@@ -382,6 +382,13 @@ fn whole_numbers<S: Simd>(name: &str, s: S) {
         s.store_i8(s.load(&x), &mut out);
         assert_eq!(out, x.map(|x| x as i8), "{name} store_i8 of {x:?}");
     }
+    for x in vectors(&bytes).chunks(4).filter(|x| x.len() == 4) {
+        let mut tile = [77; 4 * LANES];
+        s.store_tile(std::array::from_fn(|j| s.load(&x[j])), &mut tile);
+        for (i, byte) in tile.into_iter().enumerate() {
+            assert_eq!(f32::from(byte), x[i % 4][i / 4], "{name} store_tile of {x:?}, byte {i}");
+        }
+    }
 }
 
 #[test]

@@ -185,17 +185,15 @@ pub fn quantize_keys_values<I: Simd>(
         }
         let inverse = isa.load(&inverses);
         let mut sum = isa.splat(0.0);
-        // Behind the last key zeros, up to whole tiles.
-        for i in 0..n.next_multiple_of(4) {
-            let value =
-                if i < n { load_at(isa, &values[i * stride..][..shape.head_dim], s) } else { isa.splat(0.0) };
-            let v = isa.round_even(isa.clamp(isa.mul(value, inverse), -127.0, 127.0));
-            sum = isa.add(sum, v);
-            let mut column = [0; LANES];
-            isa.store_i8(v, &mut column);
-            for (lane, v) in stripe[i / 4].as_chunks_mut::<4>().0.iter_mut().zip(column) {
-                lane[i % 4] = v;
+        for (t, tile) in stripe[..n.div_ceil(4)].iter_mut().enumerate() {
+            // Behind the last key zeros, up to whole tiles.
+            let mut four = [isa.splat(0.0); 4];
+            for (i, v) in (4 * t..n).zip(&mut four) {
+                let value = load_at(isa, &values[i * stride..][..shape.head_dim], s);
+                *v = isa.round_even(isa.clamp(isa.mul(value, inverse), -127.0, 127.0));
+                sum = isa.add(sum, *v);
             }
+            isa.store_tile(four, tile);
         }
         let mut total = [0.0; LANES];
         isa.store(sum, &mut total);

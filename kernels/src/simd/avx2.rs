@@ -167,6 +167,23 @@ macro_rules! lanes {
             unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), low_bytes(n)) };
         }
         #[inline(always)]
+        fn store_tile(self, v: [F; 4], tile: &mut [i8; TILE_BYTES]) {
+            for i in 0..2 {
+                // SAFETY: see `each`.
+                unsafe {
+                    let low = _mm256_set1_epi32(0xFF);
+                    let n = [v[0][i], v[1][i], v[2][i], v[3][i]].map(|v| _mm256_cvttps_epi32(v));
+                    let a = _mm256_or_si256(
+                        _mm256_and_si256(n[0], low),
+                        _mm256_slli_epi32::<8>(_mm256_and_si256(n[1], low)),
+                    );
+                    let b = _mm256_or_si256(_mm256_and_si256(n[2], low), _mm256_slli_epi32::<8>(n[3]));
+                    let bytes = _mm256_or_si256(a, _mm256_slli_epi32::<16>(b));
+                    _mm256_storeu_si256(tile.as_mut_ptr().add(32 * i).cast(), bytes);
+                }
+            }
+        }
+        #[inline(always)]
         fn fraction(self, a: F) -> F {
             // SAFETY: see `each`.
             each(|i| unsafe { _mm256_sub_ps(a[i], _mm256_floor_ps(a[i])) })
@@ -216,6 +233,31 @@ macro_rules! lanes {
         fn prefetch(self, address: *const u8) {
             // SAFETY: a prefetch may be given any address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+        }
+        #[inline(always)]
+        fn max_lane(self, v: F) -> f32 {
+            // SAFETY: see `each`. A maximum is the same in any order.
+            unsafe {
+                let x = _mm256_max_ps(v[0], v[1]);
+                let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+                let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+                _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
+            }
+        }
+        #[inline(always)]
+        fn load_tail(self, x: &[f32]) -> F {
+            assert!(x.len() <= LANES);
+            // SAFETY: see `each`; masked lanes are not touched in memory.
+            each(|i| unsafe { _mm256_maskload_ps(x.as_ptr().wrapping_add(8 * i), first_lanes(x.len(), i)) })
+        }
+        #[inline(always)]
+        fn store_tail(self, v: F, out: &mut [f32]) {
+            assert!(out.len() <= LANES);
+            for i in 0..2 {
+                let place = out.as_mut_ptr().wrapping_add(8 * i);
+                // SAFETY: see `each`; masked lanes are not touched in memory.
+                unsafe { _mm256_maskstore_ps(place, first_lanes(out.len(), i), v[i]) };
+            }
         }
         #[inline(always)]
         fn sum(self, v: F) -> f32 {
@@ -299,6 +341,27 @@ vnni! {
 vnni! {
     /// The CPU has what AVX-VNNI does as a part of AVX-512, in its own encoding.
     AvxVnniEvex, ["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
+}
+
+/// All bits of those lanes of register `i` that are among the first `n` of sixteen.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn first_lanes(n: usize, i: usize) -> __m256i {
+    /// Sixteen lanes that are, and sixteen that are not.
+    const LANES_AND_NONE: [i32; 2 * LANES] = {
+        let mut lanes = [0; 2 * LANES];
+        let mut i = 0;
+        while i < LANES {
+            lanes[i] = -1;
+            i += 1;
+        }
+        lanes
+    };
+    let from = &LANES_AND_NONE[LANES - n + 8 * i..][..8];
+    // SAFETY: 32 bytes of a slice of eight i32; the CPU has AVX2, as the caller vouches.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
 /// The low byte of each of sixteen lanes.

@@ -140,6 +140,21 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn store_tile(self, v: [__m512; 4], tile: &mut [i8; TILE_BYTES]) {
+        // SAFETY: see above the impl.
+        unsafe {
+            let low = _mm512_set1_epi32(0xFF);
+            let n = v.map(|v| _mm512_cvttps_epi32(v));
+            let a = _mm512_or_si512(
+                _mm512_and_si512(n[0], low),
+                _mm512_slli_epi32::<8>(_mm512_and_si512(n[1], low)),
+            );
+            let b = _mm512_or_si512(_mm512_and_si512(n[2], low), _mm512_slli_epi32::<8>(n[3]));
+            let bytes = _mm512_or_si512(a, _mm512_slli_epi32::<16>(b));
+            _mm512_storeu_si512(tile.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
     fn fraction(self, a: __m512) -> __m512 {
         // Not `vreduceps`, which rounds the difference down too.
         const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;

@@ -72,6 +72,18 @@ pub trait Simd: Copy {
     /// Lanes as i8. They hold integers in -127..=127; anything else gives some i8.
     fn store_i8(self, v: Self::F, out: &mut [i8; LANES]);
 
+    /// Byte `4·i + j` of the tile is lane `i` of `v[j]`, by [`store_i8`](Self::store_i8)'s rules.
+    #[inline(always)]
+    fn store_tile(self, v: [Self::F; 4], tile: &mut [i8; TILE_BYTES]) {
+        for (j, v) in v.into_iter().enumerate() {
+            let mut column = [0; LANES];
+            self.store_i8(v, &mut column);
+            for (i, byte) in column.into_iter().enumerate() {
+                tile[4 * i + j] = byte;
+            }
+        }
+    }
+
     /// `v` kept to `low..=high`, two numbers that are no zeros, and `low` where `v` is NaN, which must not be a signaling
     /// one.
     #[inline(always)]

@@ -249,6 +249,18 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
+        fn store_tile(self, v: [F; 4], tile: &mut [i8; TILE_BYTES]) {
+            // SAFETY: see `each`.
+            unsafe {
+                let bytes = v.map(|v| {
+                    let n = each(|i| vmovn_s32(vcvtq_s32_f32(v[i])));
+                    let low = vmovn_s16(vcombine_s16(n[0], n[1]));
+                    vcombine_s8(low, vmovn_s16(vcombine_s16(n[2], n[3])))
+                });
+                vst4q_s8(tile.as_mut_ptr(), int8x16x4_t(bytes[0], bytes[1], bytes[2], bytes[3]));
+            }
+        }
+        #[inline(always)]
         fn fraction(self, a: F) -> F {
             // SAFETY: see `each`.
             each(|i| unsafe { vsubq_f32(a[i], vrndmq_f32(a[i])) })
