@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 
 use palmtop::format::FormatError;
-use palmtop::image::ImageError;
+use palmtop::image::{FileKind, ImageError};
 use palmtop_convert::ConvertError;
 use palmtop_hub::{HubError, LibraryError, published};
-use palmtop_present::sources::SourceError;
+use palmtop_present::sources::{SourceError, kind_of};
 use palmtop_retrieval::{Defect, IndexError};
+use palmtop_watch::film::FilmError;
 
 use crate::convert::shell_word;
 use crate::interrupt;
@@ -153,6 +155,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = error.downcast_ref() {
             return hint_for_source(error);
         }
+        if let Some(error) = error.downcast_ref() {
+            return hint_for_film(error);
+        }
         if let Some(error) = error.downcast_ref()
             && let Some(hint) = hint_for_image(error)
         {
@@ -171,6 +176,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 fn hint_for_name(name: &str) -> String {
     let near = published::nearest(name);
     match near.first() {
+        _ if name.contains('/') => format!("if it is a repository of the hub, get it: palmtop pull {name}"),
         Some(one) if one == name => format!("get it: palmtop pull {name}"),
         Some(one) => format!("palmtop models lists all; palmtop pull {one} gets that one"),
         None => "palmtop models lists those that are here, and those that palmtop pull gets".to_owned(),
@@ -185,6 +191,12 @@ fn hint_for_index(error: &IndexError) -> Option<String> {
     match error {
         IndexError::Busy { .. } => {
             Some("wait until that one is done, or stop it; what it has added can be found already".into())
+        }
+        IndexError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Some("an index is made by palmtop embed: palmtop embed pages/ -o INDEX".into())
+        }
+        IndexError::Io { source, .. } if source.kind() == ErrorKind::IsADirectory => {
+            Some("name the file that palmtop embed has made".into())
         }
         IndexError::File { path, source: Defect::Magic } => Some(format!(
             "an index is made by palmtop embed; if {} is something else, choose another name",
@@ -203,6 +215,13 @@ fn hint_for_source(error: &SourceError) -> Option<String> {
     const FORMATS: &str = "palmtop reads JPEG, PNG, WebP, BMP, GIF and TIFF";
     match error {
         SourceError::StdinIsTerminal => Some("pipe a picture in: palmtop caption - < photo.jpg".into()),
+        SourceError::NotFound { path } if path.to_string_lossy().contains("://") => Some(
+            "of a camera or a stream, palmtop caption, ask and run take frames: --frames 8 --stride 15"
+                .into(),
+        ),
+        SourceError::NoMatch { pattern } if is_video_with_settings(pattern) => {
+            Some("settings behind a name are for videos: add --frames 8".into())
+        }
         SourceError::NotFound { .. } => Some(
             "SOURCE is a picture, a folder, a pattern such as \"shots/*.png\", or - for standard input"
                 .into(),
@@ -216,11 +235,44 @@ fn hint_for_source(error: &SourceError) -> Option<String> {
     }
 }
 
+/// A file's name with settings of a source behind it, such as `clip.mp4?fps=2`: also a pattern, which nothing matches.
+fn is_video_with_settings(name: &str) -> bool {
+    name.split_once('?').is_some_and(|(file, settings)| settings.contains('=') && Path::new(file).is_file())
+}
+
+fn hint_for_film(error: &FilmError) -> Option<String> {
+    match error {
+        FilmError::NoLength { .. } => Some("say how far apart its frames are, such as --stride 15".into()),
+        FilmError::Empty { source_name, .. } if source_name == "-" => Some(
+            "through a pipe come Motion JPEG and YUV4MPEG2: ffmpeg -i clip.mp4 -f mjpeg - | palmtop caption - --frames 8 \
+             --stride 15"
+                .into(),
+        ),
+        FilmError::Empty { source_name, .. } => {
+            let path = Path::new(source_name);
+            match path.is_file().then(|| kind_of(path))? {
+                FileKind::Empty => Some("it has no bytes: was it written or sent completely?".into()),
+                FileKind::Picture => Some("it is a picture: leave out --frames, --stride and --slide".into()),
+                kind if kind.is_video() => None,
+                _ => Some(
+                    "videos are Motion JPEG, YUV4MPEG2, MP4, Matroska, AVI, MPEG and Flash, told apart by content".into(),
+                ),
+            }
+        }
+        _ => None,
+    }
+}
+
 fn hint_for_image(error: &ImageError) -> Option<String> {
     match error {
         ImageError::Truncated { .. } => {
             Some("--allow-truncated answers about what is there, if that is enough".into())
         }
+        ImageError::UnknownFormat { kind } if kind.is_video() => Some(
+            "palmtop caption, ask and run answer about frames of a video: --frames 8; with --stride 15 also of one that \
+             comes through a pipe"
+                .into(),
+        ),
         ImageError::Read { path, source } if source.kind() == ErrorKind::NotFound => {
             let target = path.read_link().ok()?;
             Some(format!("it is a link to {}, where there is nothing", target.display()))

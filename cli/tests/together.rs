@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{assert_says, fail, model, palmtop, scene, succeed, text};
+use common::{assert_says, data, fail, model, palmtop, scene, succeed, text};
 use palmtop::image::DecodeOptions;
 use palmtop_watch::film::Film;
 use palmtop_watch::source::OpenOptions;
@@ -148,20 +148,82 @@ fn a_preset_takes_frames_and_resizes_as_its_fine_tune_was_trained() {
     assert_ne!(preset["probabilities"], plain["probabilities"]);
 }
 
+/// What the program makes of what comes through a pipe.
+fn piped(bytes: &[u8], options: &[&str]) -> common::Ran {
+    let args = ["run", "-", "-p", PROMPT, "-m", model(), "--max-new-tokens", "3", "--json"];
+    let mut command = palmtop([&args[..], options].concat());
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may end before it has read all.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), bytes);
+    common::Ran::from(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn motion_jpeg_is_a_film_if_it_is_named_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = fs::read(data("encoded/subsampled.jpg")).unwrap();
+    let save = |name: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, picture.repeat(3)).unwrap();
+        path
+    };
+    let (film, photo) = (save("film.mjpeg"), save("photo.jpg"));
+    assert_eq!(frames(&answers(&[text(&film)])[0]), [0, 1, 2, 0, 1, 2, 0, 1]);
+    // A photo with others behind it, as cameras write them, is the first one.
+    assert!(answers(&[text(&photo)])[0].get("together").is_none());
+    let ran = succeed(["run", "-p", PROMPT, "-m", model(), "--max-new-tokens", "3", text(&film)]);
+    assert_says(&ran.stderr, &["film.mjpeg: 3 frames are in it, shown again", "until there are 8"]);
+    // Boxes are of one picture.
+    let ran = succeed(["detect", "-l", "cat", "-m", model(), "--max-new-tokens", "3", text(&film)]);
+    assert!(!ran.stderr.contains("frames"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_has_no_frames_is_said_once_and_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let (notes, empty) = (save("notes.txt", b"no film"), save("empty.y4m", b""));
+    let mp4 = b"\0\0\0\x18ftypisom\0\0\0\0isommp42";
+    let film = film(folder.path(), 2);
+    let address = format!("{}?fps=2", text(&film));
+    for (source, options, says) in [
+        (text(&scene()), &["--frames", "2"][..], ["no frame", "hint: it is a picture"]),
+        (text(&notes), &["--frames", "2"], ["no frame", "hint: videos are Motion JPEG"]),
+        (text(&empty), &["--frames", "2"], ["no frame", "hint: it has no bytes"]),
+        (text(&folder.path().join("*.y4m")), &["--frames", "2"], ["there is no file", "hint: patterns"]),
+        (&address, &[], ["no file matches", "hint: settings behind a name are for videos: add --frames"]),
+        ("rtsp://camera/1", &[], ["there is no file", "hint: of a camera or a stream"]),
+        (text(&film), &["--together"], ["looks like a video", "hint: palmtop caption, ask and run"]),
+    ] {
+        let said = fail(1, [&["run", "-p", PROMPT, "-m", model(), source], options].concat());
+        assert_says(&said, &says);
+        assert!(!said.contains("warn:"), "{said}");
+    }
+    for (bytes, options, says) in [
+        (
+            &mp4[..],
+            &["--frames", "2", "--stride", "2"][..],
+            ["no frame", "hint: through a pipe", "ffmpeg -i"],
+        ),
+        (&fs::read(&film).unwrap(), &[], ["looks like a video", "hint: palmtop caption", "--stride 15"]),
+    ] {
+        let ran = piped(bytes, options);
+        assert_eq!(ran.code, Some(1));
+        assert_says(&ran.stderr, &says);
+    }
+}
+
 #[test]
 fn a_pipe_is_a_film_too() {
     let folder = tempfile::tempdir().unwrap();
     let film = film(folder.path(), 5);
-    let ask = |options: &[&str]| {
-        let args = ["run", "-", "-p", PROMPT, "-m", model(), "--max-new-tokens", "3", "--json"];
-        let mut command = palmtop([&args[..], options].concat());
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let film = fs::read(&film).unwrap();
-        // It may end before it has read all.
-        let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), &film);
-        common::Ran::from(child.wait_with_output().unwrap())
-    };
+    let film = fs::read(&film).unwrap();
+    let ask = |options: &[&str]| piped(&film, options);
     let ran = ask(&["--frames", "2", "--stride", "3"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert_eq!(frames(&ran.json()[0]), [0, 3]);
@@ -183,7 +245,7 @@ fn what_does_not_fit_together_is_refused() {
     };
     for (options, sources, says) in [
         (&["--preset", "vatex"][..], &[film][..], "--preset vatex: this fine-tune is not for `palmtop ask`"),
-        (&["--preset", "nlvr2"], &[picture], "1 pictures, and the preset takes 2"),
+        (&["--preset", "nlvr2"], &[picture], "the preset takes 2 pictures, and not 1"),
         (&["--preset", "nlvr2", "--frames", "2"], &[picture], "takes two pictures"),
         (&["--preset", "msvd", "--together"], &[picture], "takes frames of a video"),
         (&["--slide", "2"], &[film], "say with --stride"),
@@ -232,4 +294,13 @@ fn memory_for_many_pictures_is_planned() {
         ran.json().remove(0)["kv_bytes"].as_u64().unwrap()
     };
     assert!(plan("16") > plan("1"));
+    // The features of the others are beside the session.
+    let bytes = |text: &str| text.parse::<u64>().unwrap();
+    let said = succeed(["plan", model(), "--pictures", "16"]).stdout;
+    let session = said.lines().find_map(|line| line.strip_prefix("session")).unwrap();
+    let session = bytes(session.split_whitespace().next().unwrap());
+    let last: Vec<&str> = said.lines().last().unwrap().split(' ').collect();
+    let features = succeed(["plan", model(), "--json"]).json()[0]["features_bytes"].as_u64().unwrap();
+    assert_eq!((last[0], bytes(last[1]), last[7]), ("and", 15 * features, "15"));
+    assert_eq!(bytes(last[last.len() - 4]), session + 15 * features);
 }

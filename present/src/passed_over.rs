@@ -19,7 +19,7 @@ impl PassedOver {
         let extension = || path.extension().map(|e| format!(".{}", e.to_string_lossy().to_ascii_lowercase()));
         let name = kind.name().map(str::to_owned).or_else(extension).unwrap_or("of no known kind".into());
         *self.kinds.entry(name).or_default() += 1;
-        if let FileKind::OtherPicture(_) = kind {
+        if kind.shows_something() {
             self.advice.get_or_insert(kind.advice());
         }
     }

@@ -245,8 +245,8 @@ fn list_folder(
     Ok(())
 }
 
-/// What a file is by its first bytes; unknown if it cannot be read.
-fn kind_of(path: &Path) -> FileKind {
+/// What a file is by its first bytes; unknown if it cannot be read. A pipe would lose them.
+pub fn kind_of(path: &Path) -> FileKind {
     let mut bytes = Vec::new();
     match File::open(path).and_then(|file| file.take(FileKind::BYTES as u64).read_to_end(&mut bytes)) {
         Ok(_) => FileKind::of(&bytes),

@@ -1,11 +1,12 @@
 //! Frames of a film for one prompt: so many of them, spread over the whole film or some frames apart.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use palmtop::image::{DecodeOptions, ImageError, RgbImage, decode_with};
+use palmtop::image::{DecodeOptions, FileKind, ImageError, RgbImage, decode_with};
 
-use crate::source::{Address, Capture, Kind, OpenOptions, SourceError, Taken};
+use crate::source::{Address, Capture, Kind, OpenOptions, SourceError, Taken, first_bytes};
 use crate::stream::to_rgb;
 
 /// Why a film gives no frames.
@@ -121,6 +122,18 @@ impl Film {
     }
 }
 
+/// True for a file that is a film, by its first bytes. Motion JPEG begins as a picture does, so it must be named as a
+/// film too (`.mjpeg`, `.mjpg`): photos may have further pictures behind the first one. Pipes are not touched, since what
+/// is read of them is gone.
+pub fn is_one(path: &Path) -> bool {
+    let Some(start) = path.is_file().then(|| first_bytes(path).ok()).flatten() else { return false };
+    let is_named_so = || {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|e| ["mjpeg", "mjpg"].iter().any(|film| e.eq_ignore_ascii_case(film)))
+    };
+    FileKind::of(&start).is_video() || (start.starts_with(b"\xff\xd8\xff") && is_named_so())
+}
+
 /// How many frames a film has: it is read to its end, and no frame is decoded but by a program that it takes.
 ///
 /// # Errors
@@ -219,6 +232,31 @@ mod tests {
         assert_eq!(spread(2, 16), [0, 1]);
         assert_eq!(spread(1, 16), [0]);
         assert!(spread(0, 16).is_empty());
+    }
+
+    #[test]
+    fn films_are_told_from_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut packets = vec![0; 3 * 188];
+        packets.chunks_mut(188).for_each(|packet| packet[0] = 0x47);
+        for (name, bytes, is_film) in [
+            ("a.y4m", &film(1)[..], true),
+            ("a.mp4", b"\0\0\0\x18ftypisom\0\0\0\0isommp42", true),
+            ("a.ts", &packets, true),
+            ("a.mjpeg", b"\xff\xd8\xff\xe0", true),
+            ("A.MJPG", b"\xff\xd8\xff\xe0", true),
+            // A photo, whatever else may be behind its picture.
+            ("a.jpg", b"\xff\xd8\xff\xe0", false),
+            ("b.mjpeg", b"GIF89a", false),
+            ("a.gif", b"GIF89a", false),
+            ("a.txt", b"Gone with the wind", false),
+            ("empty.mjpeg", b"", false),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(is_one(&path), is_film, "{name}");
+        }
+        assert!(!is_one(folder.path()) && !is_one(&folder.path().join("gone.mp4")));
     }
 
     #[test]

@@ -313,7 +313,11 @@ impl Loop {
         }
         let Some(status) = running.health.status() else { return };
         if running.told != Some(status) {
-            let why = running.health.why().map(str::to_owned).or_else(|| running.capture.failure());
+            let failure = running.capture.failure();
+            if let Some(why) = &failure {
+                log::warn!("{}: no picture: {why}", running.name);
+            }
+            let why = running.health.why().map(str::to_owned).or(failure);
             self.tell(index, status, why, deliver);
         }
     }

@@ -24,7 +24,6 @@ use super::subject::Subjects;
 use super::together::{Frames, Step};
 use super::{Failure, note_truncated};
 use crate::args::DecodingArgs;
-use crate::errors::WithHint;
 use crate::interrupt;
 use crate::output::{Console, Printer, Shown};
 use crate::save::Saver;
@@ -154,10 +153,16 @@ impl<'a> Answerer<'a> {
             Step::Spread => {
                 let all = film::count(address, &open, goes_on).map_err(|error| failure(error, &name))?;
                 let numbers = film::spread(all, frames.count as u64);
-                let shown = numbers.len();
-                self.console.note(format_args!(
-                    "note: {name}: the model is shown {shown} of {all} frames (--frames)"
-                ));
+                self.console.note(match numbers.len() {
+                    shown if shown == frames.count => {
+                        format!("note: {name}: the model is shown {shown} of {all} frames (--frames)")
+                    }
+                    shown => format!(
+                        "note: {name}: {} in it, shown again from the first one on until there are {} (--frames)",
+                        if shown == 1 { "1 frame is".into() } else { format!("{shown} frames are") },
+                        frames.count
+                    ),
+                });
                 (Box::new(numbers.into_iter()), None)
             }
             Step::Every(every) => (Box::new((0..frames.count as u64).map(move |i| i * every)), None),
@@ -370,11 +375,6 @@ pub fn name_of(sources: &[Source]) -> String {
 fn failure(error: FilmError, name: &str) -> Failure {
     match error {
         FilmError::Stopped => Failure::Everything(Error::Cancelled.into()),
-        FilmError::NoLength { .. } => Failure::Picture(
-            Err::<(), _>(error)
-                .hint("say how far apart its frames are, such as --stride 15")
-                .expect_err("it is one"),
-        ),
         error => Failure::Picture(anyhow::Error::new(error).context(format!("cannot use video {name}"))),
     }
 }

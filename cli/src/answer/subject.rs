@@ -1,18 +1,16 @@
 //! What prompts are asked about: a picture, several together, or a video.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::Context;
-use palmtop::image::FileKind;
 use palmtop_present::PassedOver;
 use palmtop_present::sources::{self, Source};
+use palmtop_watch::film;
 use palmtop_watch::source::{Address, Kind};
 
 use super::job::Job;
 use super::together::{FRAMES, Frames, Grouping, Step};
-use crate::errors::UsageError;
+use crate::errors::{UsageError, WithHint};
 
 /// What a prompt is asked about.
 pub enum Subject {
@@ -59,7 +57,7 @@ impl Subjects {
         let subjects = match grouping {
             Grouping::Frames(frames) => {
                 let film = |name: &std::path::PathBuf| {
-                    let film = film(name).map(|address| Subject::Film(address, frames));
+                    let film = address(name).map(|address| Subject::Film(address, frames));
                     film.map_err(|error| (name.display().to_string(), error))
                 };
                 let mut entries: Vec<_> = names.iter().map(film).collect();
@@ -74,7 +72,7 @@ impl Subjects {
                 let expanded = sources::expand(names, job.common.recursive)?;
                 let sources = expanded.entries.into_iter().collect::<Result<Vec<_>, _>>()?;
                 if let Some(number) = number.filter(|&number| number != sources.len()) {
-                    let what = format!("{} pictures, and the preset takes {number}", sources.len());
+                    let what = format!("the preset takes {number} pictures, and not {}", sources.len());
                     return Err(UsageError(what).into());
                 }
                 Self { entries: vec![Ok(Subject::Together(sources))], passed_over: expanded.passed_over }
@@ -83,7 +81,7 @@ impl Subjects {
                 let expanded = sources::expand(names, job.common.recursive)?;
                 let frames = Frames { count: FRAMES, step: Step::Spread };
                 let subject = |source| match source {
-                    Source::File(path) if together.is_some() && is_video(&path) => {
+                    Source::File(path) if together.is_some() && film::is_one(&path) => {
                         Subject::Film(address_of(&path), frames)
                     }
                     picture => Subject::Picture(picture),
@@ -122,7 +120,7 @@ impl Subjects {
 }
 
 /// The film that a name stands for.
-fn film(name: &Path) -> anyhow::Result<Address> {
+fn address(name: &Path) -> anyhow::Result<Address> {
     if name.is_dir() {
         let what =
             format!("{} is a folder; --together takes its pictures as those of one prompt", name.display());
@@ -135,7 +133,14 @@ fn film(name: &Path) -> anyhow::Result<Address> {
     let text = name.to_str().with_context(|| format!("there is no file {}", name.display()))?;
     let address: Address = text.parse().with_context(|| format!("cannot use {}", name.display()))?;
     match &address.kind {
-        Kind::Path(path) if !path.exists() => Err(anyhow::anyhow!("there is no file {}", path.display())),
+        Kind::Path(path) if !path.exists() => {
+            let error = Err(anyhow::anyhow!("there is no file {}", path.display()));
+            if text.contains(['*', '[']) {
+                return error
+                    .hint("patterns stand for pictures only; without quotes the shell may list the videos");
+            }
+            error
+        }
         _ => Ok(address),
     }
 }
@@ -143,14 +148,4 @@ fn film(name: &Path) -> anyhow::Result<Address> {
 fn address_of(path: &Path) -> Address {
     let kind = if path == Path::new("-") { Kind::Stdin } else { Kind::Path(path.to_owned()) };
     Address { kind, size: None, fps: None, format: None, all: true }
-}
-
-/// True for a video by its first bytes. A pipe is not touched: what is read of it is gone.
-fn is_video(path: &Path) -> bool {
-    let mut bytes = Vec::new();
-    path.is_file()
-        && File::open(path).is_ok_and(|file| {
-            file.take(FileKind::BYTES as u64).read_to_end(&mut bytes).is_ok()
-                && FileKind::of(&bytes).is_video()
-        })
 }

@@ -80,7 +80,8 @@ impl FileKind {
         if let Some(brands) = brands(first_bytes) {
             return Self::OtherPicture(of_brands(brands));
         }
-        if first_bytes.starts_with(b"RIFF") && first_bytes.get(8..12) == Some(b"AVI ") {
+        let is_avi = first_bytes.starts_with(b"RIFF") && first_bytes.get(8..12) == Some(b"AVI ");
+        if is_avi || is_transport_stream(first_bytes) {
             return Self::OtherPicture(VIDEO);
         }
         let text = first_bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first_bytes).trim_ascii_start();
@@ -107,6 +108,12 @@ impl FileKind {
     /// True for a video, of which frames can be taken.
     pub fn is_video(self) -> bool {
         self == Self::OtherPicture(VIDEO)
+    }
+
+    /// True for what people look at though no picture can be decoded of it: pictures and videos of other formats, and
+    /// PDF.
+    pub fn shows_something(self) -> bool {
+        matches!(self, Self::OtherPicture(_) | Self::NoPicture(PDF))
     }
 
     /// Its name, if it has one.
@@ -139,7 +146,7 @@ impl FileKind {
             Self::NoPicture(APPLE_DOUBLE) => {
                 "it holds what a Mac notes about a file; the picture has the same name without ._"
             }
-            Self::NoPicture("PDF") => "make pictures of its pages first: pdftoppm -png file.pdf page",
+            Self::NoPicture(PDF) => "make pictures of its pages first: pdftoppm -png file.pdf page",
             Self::NoPicture("a zip archive" | "a gzip archive") => "unpack it first",
             _ => "convert it to one of these first",
         }
@@ -151,6 +158,7 @@ const RAW: &str = "a camera's raw format";
 const LFS: &str = "a Git LFS pointer";
 const WEB_PAGE: &str = "a web page";
 const JSON: &str = "JSON";
+const PDF: &str = "PDF";
 const APPLE_DOUBLE: &str = "a Mac's AppleDouble file";
 
 const PICTURES: [(&[u8], &str); 16] = [
@@ -177,7 +185,7 @@ const OTHERS: [(&[u8], &str); 8] = [
     (b"<!DOCTYPE", WEB_PAGE),
     (b"<html", WEB_PAGE),
     (b"<head", WEB_PAGE),
-    (b"%PDF", "PDF"),
+    (b"%PDF", PDF),
     (b"\0\x05\x16\x07", APPLE_DOUBLE),
     (b"PK\x03\x04", "a zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -188,6 +196,11 @@ fn raw_of_camera(bytes: &[u8]) -> Option<&'static str> {
     const MAGICS: [&[u8]; 6] = [b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"];
     let is_canon = bytes.starts_with(b"II*\0") && bytes.get(8..10) == Some(b"CR");
     (is_canon || MAGICS.iter().any(|magic| bytes.starts_with(magic))).then_some(RAW)
+}
+
+/// MPEG's transport stream: packets of 188 bytes, each of which begins with the same one.
+fn is_transport_stream(bytes: &[u8]) -> bool {
+    [0, 188, 376].into_iter().all(|at| bytes.get(at) == Some(&0x47))
 }
 
 /// The brands of the family of MP4: the main one, then those that it is compatible with.

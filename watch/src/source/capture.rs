@@ -266,7 +266,6 @@ impl Shared {
             };
             if ends {
                 if came == 0 && !stop.is_set() {
-                    log::warn!("{}: no picture: {why}", address.kind);
                     *self.failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(why);
                 }
                 break;

@@ -51,6 +51,8 @@ pub use http::HttpError;
 #[cfg(feature = "sources")]
 pub use latest::{Latest, Pace, Shot, Taken, Tap};
 #[cfg(feature = "sources")]
+pub(crate) use open::first_bytes;
+#[cfg(feature = "sources")]
 pub use open::{OpenOptions, SourceError};
 #[cfg(all(feature = "sources", target_os = "linux"))]
 pub use v4l2::CameraError;

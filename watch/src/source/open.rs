@@ -251,15 +251,16 @@ fn of_bytes(
 
 /// True for a file of several pictures that only `ffmpeg` reads, by its first bytes.
 fn is_video(path: &Path) -> bool {
+    let Ok(start) = first_bytes(path) else { return false };
+    // YUV4MPEG2 is read here. A GIF that is opened as a film is wanted with all of its pictures.
+    (FileKind::of(&start).is_video() && !start.starts_with(b"YUV4MPEG2 ")) || start.starts_with(b"GIF8")
+}
+
+/// So much of a file that its kind shows.
+pub(crate) fn first_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
-    let most = FileKind::BYTES as u64;
-    if File::open(path).and_then(|file| file.take(most).read_to_end(&mut start)).is_err() {
-        return false;
-    }
-    // MPEG's transport stream begins with a packet of its tables; YUV4MPEG2 is read here.
-    const OTHERS: [&[u8]; 2] = [b"\x47\x40", b"GIF8"];
-    (FileKind::of(&start).is_video() && !start.starts_with(b"YUV4MPEG2 "))
-        || OTHERS.iter().any(|magic| start.starts_with(magic))
+    File::open(path)?.take(FileKind::BYTES as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 #[cfg(all(test, not(feature = "ros2")))]
