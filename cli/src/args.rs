@@ -207,7 +207,8 @@ pub struct RunArgs {
 /// Arguments of all commands that answer.
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
-    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF), folders of them, patterns such as "shots/*.png", or - for stdin
+    /// Pictures (JPEG, PNG, WebP, BMP, GIF, TIFF), folders of them, patterns such as "shots/*.png", or - for stdin;
+    /// caption, ask and run also take videos
     #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub sources: Vec<PathBuf>,
     /// Include pictures in subfolders
@@ -466,7 +467,7 @@ pub enum ReportForm {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The model file, or an index of pages
+    /// The model (a file, the name of one that was pulled, or demo), or an index of pages
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
     /// List every tensor with offset and checksum, instead of combining the layers; of an index, every page
@@ -479,7 +480,7 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The model file, or an index of pages
+    /// The model (a file, or the name of one that was pulled), or an index of pages
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
 }
@@ -487,7 +488,7 @@ pub struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  palmtop plan model.palm --batch 4 --max-new-tokens 64")]
 pub struct PlanArgs {
-    /// The model file
+    /// The model: a file, the name of one that was pulled, or demo
     #[arg(value_name = "MODEL", value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
     /// Prompts answered together

@@ -11,20 +11,31 @@ use palmtop_present::plain::{human_bytes, printable};
 use palmtop_retrieval::Index;
 
 use crate::args::{InspectArgs, VerifyArgs};
-use crate::errors::WithHint;
+use crate::errors::{UsageError, WithHint};
+use crate::models::Chosen;
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
-use crate::{Outcome, models, retrieval};
+use crate::{Outcome, demo, models, retrieval};
 
 /// Prints head and tensor table.
-pub fn inspect(args: &InspectArgs) -> anyhow::Result<Outcome> {
+pub fn inspect(args: &InspectArgs, console: Console) -> anyhow::Result<Outcome> {
     if Index::is_one(&args.model) {
         return retrieval::inspect::inspect(args);
     }
-    let file = models::open_file(&models::file(&args.model)?)?;
+    let (opened, built_in);
+    let file = match models::choose(Some(&args.model), console)? {
+        Chosen::File(path) => {
+            opened = models::open_file(&path)?;
+            &opened
+        }
+        Chosen::Demo(_) => {
+            built_in = demo::model(console.silent())?;
+            built_in.file()
+        }
+    };
     let mut out = Stdout::new();
     if args.json {
-        out.print_json(&json::ModelFile::new(&args.model.to_string_lossy(), &file))?;
+        out.print_json(&json::ModelFile::new(&args.model.to_string_lossy(), file))?;
         return Ok(Outcome::Done);
     }
     let mut text = format!(
@@ -71,7 +82,16 @@ pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
     if Index::is_one(&args.model) {
         return retrieval::inspect::verify(args, console);
     }
-    let file = models::open_file(&models::file(&args.model)?)?;
+    let path = match models::choose(Some(&args.model), console)? {
+        Chosen::File(path) => path,
+        Chosen::Demo(_) => {
+            return Err(UsageError(
+                "the built-in model is part of the program, and no file of its own".into(),
+            )
+            .into());
+        }
+    };
+    let file = models::open_file(&path)?;
     let bar = Bar::new(console, "verifying", None);
     bar.start(file.tensors().iter().map(|t| t.length).sum());
     let damaged = file.verify(|bytes| bar.advance(bytes));
@@ -99,7 +119,7 @@ pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
     let (tensors, bytes) = (file.tensors().len(), human_bytes(file.bytes()));
     drop(file);
     // The checksums say that the file is as it was written; this says that it was written right.
-    models::open(&models::file(&args.model)?)?;
+    models::open(&path)?;
     Stdout::new()
         .print(format_args!("{}: {bytes} in {tensors} tensors, all as written\n", shown(&args.model)))?;
     Ok(Outcome::Done)
@@ -122,7 +142,7 @@ fn part(name: &str) -> &str {
     match name.split('.').next() {
         Some("text") if name.starts_with("text.embed") => "embedding",
         Some("text") if name.starts_with("text.head") => "head",
-        Some(part @ ("vision" | "projector" | "text" | "tokenizer" | "mask_codec")) => part,
+        Some(part @ ("vision" | "projector" | "text" | "retrieval" | "tokenizer" | "mask_codec")) => part,
         _ => "other",
     }
 }
@@ -209,7 +229,9 @@ fn value_in_words(value: &Value) -> String {
         Value::U64(v) => v.to_string(),
         Value::F64(v) => v.to_string(),
         Value::Bool(v) => v.to_string(),
-        Value::Text(v) => printable(v),
+        // Spaces at its ends and line ends would not be seen.
+        Value::Text(v) if v.trim() != v || v.contains(char::is_control) => format!("{v:?}"),
+        Value::Text(v) => v.clone(),
         Value::U64s(v) => list(v),
         Value::F64s(v) => list(v),
     }
@@ -218,6 +240,15 @@ fn value_in_words(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_show_what_would_not_be_seen() {
+        let shown = |text: &str| value_in_words(&Value::Text(text.into()));
+        assert_eq!(shown("Größe, „so“"), "Größe, „so“");
+        assert_eq!(shown("Question: "), r#""Question: ""#);
+        assert_eq!(shown("Describe the image.\n"), r#""Describe the image.\n""#);
+        assert_eq!(shown("\u{1b}[2J"), r#""\u{1b}[2J""#);
+    }
 
     #[test]
     fn layers_that_are_alike_fold() {

@@ -68,10 +68,24 @@ pub fn open_chosen(chosen: &Chosen, how: Load, console: Console) -> anyhow::Resu
     match chosen {
         Chosen::File(path) => {
             let model = load(path, how)?;
+            if model.retrieval().is_some() {
+                console.note(
+                    "note: this is a model for retrieval, and what it answers in words is of no use: palmtop embed makes \
+                     an index of pages, and palmtop find searches it",
+                );
+            }
             note_used(path);
             Ok(model)
         }
         Chosen::Demo(was_asked) => demo::model(if *was_asked { console.silent() } else { console }),
+    }
+}
+
+/// Opens the model that a name stands for: a file, one of the folder of `palmtop models`, or the built-in one.
+pub fn open_named(named: &Path, console: Console) -> anyhow::Result<Arc<Model>> {
+    match choose(Some(named), console)? {
+        Chosen::File(path) => open(&path),
+        Chosen::Demo(_) => demo::model(console.silent()),
     }
 }
 

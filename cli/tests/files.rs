@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::{assert_says, data, fail, lay_out_checkpoint, model, run, scene, succeed, text};
 use safetensors::SafeTensors;
@@ -309,4 +309,13 @@ fn a_trace_that_cannot_be_written_leaves_nothing() {
     assert_says(&ran.stderr, &["error: cannot write", "there is no folder", "hint: make the folder"]);
     assert_eq!(trace(&folder.path().join("out.safetensors"), &"long ".repeat(10_000)).code, Some(1));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_built_in_model_is_one_of_those_that_are_inspected_and_planned() {
+    assert_says(&succeed(["inspect", "demo"]).stdout, &["demo: ", "general.architecture", "paligemma"]);
+    let planned = succeed(["plan", "demo", "--json"]).json().remove(0);
+    let file = [env!("CARGO_MANIFEST_DIR"), "../demo/demo.palm"].iter().collect::<PathBuf>();
+    assert_eq!(planned, succeed(["plan", text(&file), "--json"]).json().remove(0));
+    assert_says(&fail(2, ["verify", "demo"]), &["part of the program"]);
 }

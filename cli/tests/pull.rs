@@ -181,6 +181,8 @@ fn names_that_are_not_there_say_what_is() {
     assert_says(&says, &["there is no model 'nothing'"]);
     let says = setting.fail(1, &["models", "show", "paligemma2-3b-mix-225"]);
     assert_says(&says, &["there is paligemma2-3b-mix-224"]);
+    let says = setting.fail(1, &["models", "show", "google/paligemma-3b-ft-docvqa-448"]);
+    assert_says(&says, &["there is no model", "get it: palmtop pull google/paligemma-3b-ft-docvqa-448"]);
     let says = setting.fail(2, &["pull", NAME, "--as", "../x"]);
     assert_says(&says, &["cannot be the name of a model"]);
     // A file of the name comes first.
