@@ -307,12 +307,49 @@ fn an_index_is_inspected_verified_and_mended() {
     let said = fail(1, ["find", text(&index), "-q", "a", "-m", &model]);
     assert_says(&said, &["cannot use index", "because: it is cut off", "hint: palmtop embed --compact -o"]);
     let ran = succeed(["embed", "-o", text(&index), "--compact"]);
-    assert_says(&ran.stderr, &["was damaged; what is whole", "1 places of it could not be read"]);
+    assert_eq!(ran.stderr.matches("compacted").count(), 1, "{}", ran.stderr);
+    assert_says(&ran.stderr, &["was damaged; what is whole", "1 place of it could not be read, and is lost"]);
     make.push("--json");
     let lines = succeed(&make).json();
     let count = lines.iter().filter(|line| line["status"] == "embedded").count();
     assert_eq!(count, 1, "only what was lost is made anew: {lines:?}");
     assert_says(&succeed(["verify", text(&index)]).stdout, &["in 4 pages"]);
+
+    // One command both throws away what is damaged and makes it anew.
+    let mut bytes = fs::read(&index).unwrap();
+    let at = bytes.len() - 100;
+    bytes[at] ^= 0x40;
+    fs::write(&index, &bytes).unwrap();
+    make.push("--compact");
+    let ran = succeed(&make);
+    assert_says(&ran.stderr, &["lost, since its vectors were damaged"]);
+    let count = ran.json().iter().filter(|line| line["status"] == "embedded").count();
+    assert_eq!((count, succeed(["verify", text(&index)]).code), (1, Some(0)));
+
+    // Without its beginning, nothing is known.
+    fs::write(&index, &bytes[..100]).unwrap();
+    let said = fail(1, ["embed", "-o", text(&index), "--compact"]);
+    assert_says(&said, &["it is cut off", "hint: nothing of it can be kept", "remove the file"]);
+}
+
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, first) = (model(), pages(folder.path()).remove(0));
+    let gone = folder.path().join("gone.index");
+    let find = |index: &Path| fail(1, ["find", text(index), "-q", "a", "-m", &model]);
+    assert_says(&find(&gone), &["cannot use", "gone.index", "hint: an index is made by palmtop embed"]);
+    assert_says(&find(folder.path()), &["it is a folder", "hint: name the file that palmtop embed has made"]);
+    // Pages that nobody looked at are told even to those who want quiet.
+    let shots = folder.path().join("shots");
+    fs::create_dir(&shots).unwrap();
+    fs::copy(&first, shots.join("1.png")).unwrap();
+    fs::write(shots.join("report.pdf"), b"%PDF-1.4\n").unwrap();
+    let ran = succeed(["embed", text(&shots), "-o", text(&gone), "-m", &model, "--quiet"]);
+    assert_says(&ran.stderr, &["passed over 1 file", "1 PDF; make pictures of its pages first: pdftoppm"]);
+    // Such a model answers in words that nobody should read.
+    let ran = succeed(["caption", text(&first), "-m", &model, "--max-new-tokens", "2"]);
+    assert_says(&ran.stderr, &["note: this is a model for retrieval", "palmtop embed", "palmtop find"]);
 }
 
 #[test]

@@ -71,8 +71,11 @@ pub(crate) fn map(file: &File, path: &Path) -> Result<memmap2::Mmap> {
 pub(crate) fn open_regular(path: &Path, write: bool) -> Result<File> {
     let kind = std::fs::metadata(path).map_err(io(path))?;
     if !kind.is_file() {
-        let what = if kind.is_dir() { "is a folder" } else { "is not a regular file" };
-        return Err(io(path)(std::io::Error::other(what)));
+        let (kind, what) = match kind.is_dir() {
+            true => (ErrorKind::IsADirectory, "it is a folder"),
+            false => (ErrorKind::InvalidInput, "it is not a regular file"),
+        };
+        return Err(io(path)(std::io::Error::new(kind, what)));
     }
     File::options().read(true).write(write).open(path).map_err(io(path))
 }

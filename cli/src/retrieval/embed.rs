@@ -13,12 +13,13 @@ use palmtop_present::json::Failure as FailureJson;
 use palmtop_present::plain::{human_bytes, printable};
 use palmtop_present::sources::{self, Expanded, Source};
 use palmtop_retrieval::writer::Compacted;
-use palmtop_retrieval::{IndexError, Kind, NewPage, VectorFormat, Writer, content_hash};
+use palmtop_retrieval::{Defect, IndexError, Kind, NewPage, VectorFormat, Writer, content_hash};
 use serde::Serialize;
 
 use super::args::EmbedArgs;
 use super::model;
 use crate::answer::{self, Failure};
+use crate::convert::shell_word;
 use crate::errors::{self, UsageError, WithHint};
 use crate::output::{Console, Stdout, say, shown};
 use crate::progress::Bar;
@@ -38,7 +39,7 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
     let cancel = interrupt::listen()?;
     args.model.machine.kernels()?;
     temporary::remove_left(folder);
-    let existing = open(args, console)?;
+    let (existing, is_salvaged) = open(args, console)?;
     let mut out = Stdout::new();
     if args.sources.is_empty() {
         let Some(mut writer) = existing else {
@@ -46,7 +47,7 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
                 .hint("name pictures to make one of: palmtop embed pages/ -o INDEX");
         };
         let all_found = remove(args, &mut writer, console)?;
-        compact(args.compact, &mut writer, console)?;
+        compact(args.compact && !is_salvaged, &mut writer, console)?;
         if !args.json {
             out.print(summary(&args.output, &writer))?;
         }
@@ -62,6 +63,8 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
         None => Writer::create(&args.output, &kind(args, &model))?,
     };
     let all_found = remove(args, &mut writer, console)?;
+    // Before the pages, so that those that are lost by it are made anew.
+    compact(args.compact && !is_salvaged, &mut writer, console)?;
     let bar = Bar::items(console, "embedding", None);
     let count = entries.len();
     bar.start(count as u64);
@@ -108,7 +111,7 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
         ));
         return Ok(Outcome::Interrupted);
     }
-    compact(args.compact, &mut writer, console)?;
+    compact(args.compact && writer.used_and_unused_bytes().1 > 0, &mut writer, console)?;
     if !args.json {
         out.print(format_args!("{counts}\n{}", summary(&args.output, &writer)))?;
     }
@@ -116,18 +119,20 @@ pub fn run(args: &EmbedArgs, console: Console) -> anyhow::Result<Outcome> {
     Ok(if counts.failed == 0 && all_found { Outcome::Done } else { Outcome::SomeFailed })
 }
 
-/// The index, if it is there; with `--compact` what is whole of a damaged one.
-fn open(args: &EmbedArgs, console: Console) -> anyhow::Result<Option<Writer>> {
+/// The index, if it is there; with `--compact` what is whole of a damaged one, and true.
+fn open(args: &EmbedArgs, console: Console) -> anyhow::Result<(Option<Writer>, bool)> {
     if args.output.symlink_metadata().is_err() {
-        return Ok(None);
+        return Ok((None, false));
     }
-    let writer = match Writer::open(&args.output) {
-        Ok(writer) => writer,
-        Err(IndexError::File { .. }) if args.compact => {
-            let (writer, done) = Writer::salvage(&args.output)?;
+    let (writer, is_salvaged) = match Writer::open(&args.output) {
+        Ok(writer) => (writer, false),
+        Err(IndexError::File { source: Defect::Damaged { .. } | Defect::Cut { .. }, .. }) if args.compact => {
+            let (writer, done) = Writer::salvage(&args.output).hint(
+                "nothing of it can be kept, since its beginning is lost: remove the file, and embed the pages again",
+            )?;
             console.note(format_args!("{} was damaged; what is whole of it was kept", shown(&args.output)));
             tell_compacted(&done, console);
-            writer
+            (writer, true)
         }
         Err(error) => return Err(error.into()),
     };
@@ -138,7 +143,7 @@ fn open(args: &EmbedArgs, console: Console) -> anyhow::Result<Option<Writer>> {
             args.output.display()
         ))
         .into()),
-        _ => Ok(Some(writer)),
+        _ => Ok((Some(writer), is_salvaged)),
     }
 }
 
@@ -159,7 +164,7 @@ fn remove(args: &EmbedArgs, writer: &mut Writer, console: Console) -> anyhow::Re
             say(format_args!(
                 "error: the index has no page {}\nhint: palmtop inspect --all {} lists them\n",
                 printable(name),
-                args.output.display()
+                shell_word(&args.output.display().to_string())
             ));
         }
     }
@@ -190,7 +195,8 @@ fn tell_compacted(done: &Compacted, console: Console) {
     let (before, after) = (human_bytes(done.bytes_before), human_bytes(done.bytes_after));
     console.note(format_args!("compacted the index from {before} to {after}"));
     if done.unreadable > 0 {
-        say(format_args!("{} places of it could not be read, and are lost\n", done.unreadable));
+        let (places, are) = if done.unreadable == 1 { ("place", "is") } else { ("places", "are") };
+        say(format_args!("{} {places} of it could not be read, and {are} lost\n", done.unreadable));
     }
     for name in &done.lost {
         say(format_args!("lost, since its vectors were damaged: {}\n", printable(name)));

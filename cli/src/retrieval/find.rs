@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::args::FindArgs;
 use super::embed::{counted, ms};
 use super::model;
+use crate::convert::shell_word;
 use crate::output::{Console, Stdout, say, shown};
 use crate::{Outcome, interrupt};
 
@@ -111,7 +112,7 @@ pub fn run(args: &FindArgs, console: Console) -> anyhow::Result<Outcome> {
     }
     say(format_args!(
         "hint: palmtop embed --compact -o {} removes them; then embed these pages again\n",
-        args.index.display()
+        shell_word(&args.index.display().to_string())
     ));
     Ok(Outcome::SomeFailed)
 }

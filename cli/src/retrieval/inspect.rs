@@ -13,6 +13,7 @@ use super::embed::counted;
 use super::model::described;
 use crate::Outcome;
 use crate::args::{InspectArgs, VerifyArgs};
+use crate::convert::shell_word;
 use crate::errors::WithHint;
 use crate::output::{Console, Stdout, shown};
 use crate::progress::Bar;
@@ -122,7 +123,7 @@ pub fn verify(args: &VerifyArgs, console: Console) -> anyhow::Result<Outcome> {
         }
         return Err(anyhow!(text)).hint(format!(
             "palmtop embed --compact -o {} removes them; then embed these pages again",
-            args.model.display()
+            shell_word(&args.model.display().to_string())
         ));
     }
     let (pages, bytes) = (counted(index.pages().len(), "page"), human_bytes(index.bytes()));
