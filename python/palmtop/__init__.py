@@ -147,11 +147,11 @@ class Model:
         """Creates a session that answers up to `batch` prompts together, each about up to `pictures` pictures. Up to
         `draft_tokens` tokens of a draft are checked in one step. With `new_tokens=0` it gives no answers, only prefixes and
         vectors, and takes less memory. `filter` says how pictures are resized: bicubic, bilinear or bilinear-aliased,
-        which fine-tunes on videos and pairs of pictures were trained with; the default is what the model's file says. `kv` is the format of the KV cache: auto, f32,
-        f16 or int8. `isa` is the instruction set of the kernels, such as "avx2"; the default is the one that
-        PALMTOP_ISA names, or the best of this CPU. All of them give the same bits. The session writes to every page of
-        its memory, so that the system provides it now, unless `lazy_memory` is true. `cores` and `nice` are requests for
-        the threads that the session starts; the system may refuse them."""
+        which fine-tunes on videos and pairs of pictures were trained with; the default is what the model's file says.
+        `kv` is the format of the KV cache: auto, f32, f16 or int8. `isa` is the instruction set of the kernels, such as
+        "avx2"; the default is the one that PALMTOP_ISA names, or the best of this CPU. All of them give the same bits.
+        The session writes to every page of its memory, so that the system provides it now, unless `lazy_memory` is true.
+        `cores` and `nice` are requests for the threads that the session starts; the system may refuse them."""
         tokens = (batch, prompt_tokens, new_tokens, pictures, draft_tokens)
         wanted = (tokens, image_side, filter, kv, threads, isa, lazy_memory)
         return Session(self, _palmtop.Session(self._native, wanted, list(cores), nice), pictures)
@@ -207,6 +207,12 @@ class Answer:
         )
 
 
+def _features(features: Features) -> _palmtop.Features:
+    if isinstance(features, Features):
+        return features._native
+    raise TypeError(f"pictures are asked about by what Session.encode() gives of them, not by {type(features).__name__}")
+
+
 @dataclass(frozen=True)
 class Request:
     """A prompt, and the pictures that it is about. The answer is the one without `draft`, bit for bit; it comes sooner, the
@@ -218,8 +224,9 @@ class Request:
 
     def _native(self) -> _palmtop._Asked:
         features = [self.features] if isinstance(self.features, Features) else self.features
+        features = [_features(one) for one in features]
         draft = self.draft.tokens if isinstance(self.draft, Answer) else self.draft
-        return [one._native for one in features], self.prompt, [int(token) for token in draft]
+        return features, self.prompt, [int(token) for token in draft]
 
 
 @dataclass(frozen=True)
@@ -404,14 +411,14 @@ class Session:
         are taken as they are. What `keys_values` and `hidden` leave out is None, and takes neither memory nor, in the last
         layer, time."""
         pictures = [features] if isinstance(features, Features) else list(features)
-        native = [None if one is None else one._native for one in pictures]
+        native = [None if one is None else _features(one) for one in pictures]
         words, tokens = (text, []) if isinstance(text, str) else (None, [int(token) for token in text])
         return _prefix(self._native.prefix(native, words, tokens, open, (keys_values, hidden), timeout))
 
     def embed_picture(self, features: Features, *, timeout: Optional[float] = None) -> np.ndarray:
         """The vectors of a page, float32 [vectors, model.vector_size], each of length 1, of a model for retrieval. How well the
         page fits a question is (question @ page.T).max(axis=1).sum(). The array is read-only."""
-        return np.asarray(self._native.embed_picture(features._native, timeout))
+        return np.asarray(self._native.embed_picture(_features(features), timeout))
 
     def embed_query(self, question: str, *, timeout: Optional[float] = None) -> np.ndarray:
         """The vectors of a question, like those of embed_picture(), in the wording that the model was taught."""

@@ -93,6 +93,11 @@ assert stopped.stop == "callback" and caption.text.startswith(stopped.text)
 # A session in use is busy, for other threads and its own listener.
 refused(palmtop.Busy, lambda: session.answer(features, "caption en", on_piece=lambda *_: session.timings))
 
+# What is no picture is told as such.
+for wrong in (picture_path, None, [features, None], [picture_path], 7):
+    refused(TypeError, lambda: session.answer(wrong, "caption en"))
+refused(ValueError, lambda: session.answer([features, features], "caption en"))
+
 # Deadlines and buttons.
 refused(palmtop.DeadlinePassed, lambda: session.answer(features, "caption en", timeout=0))
 refused(palmtop.DeadlinePassed, lambda: session.encode(picture_path, timeout=0))

@@ -38,6 +38,7 @@ assert not prefix.mask[middle].any() and prefix.mask.sum() == rows - model.image
 assert (prefix.positions == np.cumsum(prefix.mask) - 1).all()
 assert not prefix.keys[:, middle].any() and prefix.keys[:, : model.image_tokens].any() and not prefix.hidden[middle].any()
 assert session.timings.rows > 0
+refused(TypeError, lambda: session.prefix([first, picture_path], "fold the shirt"))
 numbers = [prefix.keys.copy(), prefix.values.copy(), prefix.hidden.copy(), prefix.mask.copy(), prefix.positions.copy()]
 
 # Views, not copies: nobody can write them, two of them lie at the same place, and each keeps the memory alive.

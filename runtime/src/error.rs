@@ -121,7 +121,10 @@ pub enum UsageError {
         most: usize,
     },
     /// More pictures in a prompt than the session has room for, or none.
-    #[error("{pictures} pictures in a prompt, but the session takes 1 to {most}")]
+    #[error(
+        "{pictures} pictures in a prompt, but the session takes 1 to {most}{}",
+        if .pictures > .most { ": make one with a larger limit of pictures" } else { "" }
+    )]
     Pictures {
         /// Pictures that were given.
         pictures: usize,
