@@ -243,6 +243,8 @@ fn a_film_is_asked_about_in_a_window() {
     let arguments = [text(model()), text(&path), "64", "48", "3"];
     everywhere(&example("film.c"), &[Way::Shared, Way::Sanitized], |program| {
         assert_eq!(program.run(&arguments), expected, "{:?}", program.way);
+        let mut piped = program.command(&[text(model()), "-", "64", "48", "3"]);
+        assert_eq!(run(piped.stdin(std::fs::File::open(&path).unwrap())), expected, "through a pipe");
         let refused = program.command(&[text(model()), text(&path), "64", "48", "5000"]).output().unwrap();
         assert_eq!(refused.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("pictures of a prompt"));

@@ -2,9 +2,9 @@
  *
  *     film MODEL FRAMES WIDTH HEIGHT COUNT [PROMPT]
  *
- * FRAMES is a file or pipe with one RGB frame after the other, as from
+ * FRAMES is a file with one RGB frame after the other, or - for a pipe with such frames, as from
  *
- *     ffmpeg -i film.mp4 -vf fps=2 -f rawvideo -pix_fmt rgb24 - ...
+ *     ffmpeg -i film.mp4 -vf fps=2,scale=224:224 -f rawvideo -pix_fmt rgb24 - | film model.palm - 224 224 8
  *
  * A frame is encoded once, when it comes, and its features are kept for as long as it is one of the last COUNT. So a new
  * frame costs one run of the image encoder, whatever COUNT is. The last answer is the draft of the next one: as far as it
@@ -14,6 +14,7 @@
 #include <palmtop.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The last frames, from the oldest to the newest. */
 struct window {
@@ -57,7 +58,7 @@ int main(int argc, char **argv) {
     height = (uint32_t)strtoul(argv[4], NULL, 10);
     window.count = strtoul(argv[5], NULL, 10);
     bytes = (size_t)3 * width * height;
-    frames = fopen(argv[2], "rb");
+    frames = strcmp(argv[2], "-") == 0 ? stdin : fopen(argv[2], "rb");
     data = malloc(bytes);
     window.ring = calloc(window.count, sizeof *window.ring);
     window.in_order = calloc(window.count, sizeof *window.in_order);
