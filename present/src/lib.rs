@@ -16,6 +16,7 @@ mod found;
 pub mod json;
 pub mod overlay;
 mod passed_over;
+mod patterns;
 pub mod plain;
 pub mod sources;
 

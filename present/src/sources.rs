@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use palmtop::image::{self, DecodeOptions, Decoded, FileKind, ImageError, ImageLimits};
 
 use crate::passed_over::PassedOver;
+use crate::patterns;
 
 /// Names that pictures end with, in lower case. In folders, files that are named so are tried even if their content is
 /// something else, so that what is wrong with them is said.
 const EXTENSIONS: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"];
 /// Folders inside of folders are followed so deep.
-const DEPTH_MAX: usize = 64;
+pub(crate) const DEPTH_MAX: usize = 64;
 
 /// A picture to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +255,7 @@ pub fn kind_of(path: &Path) -> FileKind {
     }
 }
 
-fn leads_nowhere(path: &Path) -> bool {
+pub(crate) fn leads_nowhere(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) && !path.exists()
 }
 
@@ -265,28 +266,13 @@ fn has_picture_extension(path: &Path) -> bool {
 }
 
 fn match_pattern(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
-    let Some(pattern) = path.to_str().filter(|p| p.contains(['*', '?', '['])) else {
+    let Some(pattern) = path.to_str().filter(|name| patterns::is_one(name)) else {
         return Err(SourceError::NotFound { path: path.to_owned() });
     };
-    let invalid = |error: glob::PatternError| SourceError::Pattern {
-        pattern: pattern.to_owned(),
-        what: error.msg,
-        position: error.pos,
-    };
-    // As shells do it: what is hidden must be asked for.
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
-    let mut found = Vec::new();
-    for path in glob::glob_with(pattern, options).map_err(invalid)? {
-        let path = path
-            .map_err(|error| SourceError::List { folder: error.path().to_owned(), source: error.into() })?;
-        if path.is_file() || leads_nowhere(&path) {
-            found.push(path);
-        }
+    match patterns::files(pattern)? {
+        found if found.is_empty() => Err(SourceError::NoMatch { pattern: pattern.to_owned() }),
+        found => Ok(found),
     }
-    if found.is_empty() {
-        return Err(SourceError::NoMatch { pattern: pattern.to_owned() });
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
