@@ -110,6 +110,13 @@ impl Bar {
     }
 }
 
+impl Drop for Bar {
+    /// What ends in an error leaves no bar on the terminal.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 impl Progress for Bar {
     fn start(&self, total_bytes: u64) {
         match &self.shown {

@@ -1,5 +1,7 @@
 //! Answering: a session, the features of pictures, and what is printed and saved of answers.
 
+mod film;
+
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,19 +15,18 @@ use palmtop::session::{
 };
 use palmtop::tasks::{Line, ReadOptions};
 use palmtop::{Error, Grammar};
+use palmtop_convert::Progress;
 use palmtop_present::json::{Timings, stop_name};
 use palmtop_present::sources::Source;
 use palmtop_present::{Answered, Found, Part};
-use palmtop_watch::film::{self, Film, FilmError};
-use palmtop_watch::source::{Address, OpenOptions};
 
 use super::job::{Job, Prompt};
 use super::subject::Subjects;
-use super::together::{Frames, Step};
 use super::{Failure, note_truncated};
 use crate::args::DecodingArgs;
 use crate::interrupt;
 use crate::output::{Console, Printer, Shown};
+use crate::progress::Bar;
 use crate::save::Saver;
 
 /// Prompts are answered together up to this many, unless the user says otherwise.
@@ -126,91 +127,17 @@ impl<'a> Answerer<'a> {
     ) -> Result<(), Failure> {
         self.forget_pictures();
         let mut looked = Looked::default();
+        let bar = Bar::items(self.console, "encoding", None);
+        bar.start(sources.len() as u64);
         for source in sources {
             self.look_at(source, &mut looked)?;
+            bar.advance(1);
         }
+        bar.finish();
         let name = name_of(sources);
         printer.begin_picture(&name)?;
         self.tell_truncated();
         self.answer_all(&name, looked, printer, saver)?;
-        Ok(())
-    }
-
-    /// Answers all prompts about frames of a film.
-    pub fn about_film(
-        &mut self,
-        address: &Address,
-        frames: Frames,
-        printer: &mut Printer,
-        saver: &mut Saver,
-    ) -> Result<(), Failure> {
-        self.forget_pictures();
-        let name = address.kind.to_string();
-        let open = OpenOptions::default();
-        let cancel = self.options.cancel.clone();
-        let goes_on = &mut || !cancel.is_cancelled();
-        let (numbers, slide): (Box<dyn Iterator<Item = u64>>, _) = match frames.step {
-            Step::Spread => {
-                let all = film::count(address, &open, goes_on).map_err(|error| failure(error, &name))?;
-                let numbers = film::spread(all, frames.count as u64);
-                self.console.note(match numbers.len() {
-                    shown if shown == frames.count => {
-                        format!("note: {name}: the model is shown {shown} of {all} frames (--frames)")
-                    }
-                    shown => format!(
-                        "note: {name}: {} in it, shown again from the first one on until there are {} (--frames)",
-                        if shown == 1 { "1 frame is".into() } else { format!("{shown} frames are") },
-                        frames.count
-                    ),
-                });
-                (Box::new(numbers.into_iter()), None)
-            }
-            Step::Every(every) => (Box::new((0..frames.count as u64).map(move |i| i * every)), None),
-            Step::Sliding { every, slide } => (Box::new((0..).step_by(every as usize)), Some(slide)),
-        };
-        let mut film = Film::open(address, &open, &self.decode).map_err(|error| failure(error, &name))?;
-        let (mut looked, mut new) = (Looked::default(), 0);
-        for number in numbers {
-            let start = Instant::now();
-            let frame = film.frame(number, goes_on).map_err(|error| failure(error, &name))?;
-            let Some(frame) = frame else { break };
-            looked.decode += start.elapsed();
-            let size = (frame.image.width(), frame.image.height());
-            let part = Part {
-                source: name.clone(),
-                frame: Some((frame.number, frame.time)),
-                size,
-                is_truncated: false,
-            };
-            self.encode(&frame.image, part, frames.count, &mut looked)?;
-            new += 1;
-            if slide.is_some_and(|slide| self.pictures.len() == frames.count && new >= slide) {
-                self.answer_window(&name, looked, printer, saver)?;
-                (looked, new) = (Looked::default(), 0);
-            }
-        }
-        if new == 0 {
-            return Ok(());
-        }
-        // A film that has fewer frames is shown again from its first one, as in training.
-        for i in self.parts.len()..frames.count {
-            self.parts.push(self.parts[i % self.pictures.len()].clone());
-        }
-        self.answer_window(&name, looked, printer, saver)
-    }
-
-    /// Answers all prompts about the frames at hand.
-    fn answer_window(
-        &mut self,
-        name: &str,
-        looked: Looked,
-        printer: &mut Printer,
-        saver: &mut Saver,
-    ) -> Result<(), Failure> {
-        let time = |part: Option<&Part>| part.and_then(|part| part.frame).unwrap_or_default().1.as_secs_f64();
-        let (first, last) = (time(self.parts.first()), time(self.parts.last()));
-        printer.begin_picture(&format!("{name} from {first:.1} to {last:.1} s"))?;
-        self.answer_all(name, looked, printer, saver)?;
         Ok(())
     }
 
@@ -369,13 +296,6 @@ pub fn name_of(sources: &[Source]) -> String {
         [first, second] => format!("{first} + {second}"),
         [first, rest @ ..] => format!("{first} + {} more", rest.len()),
         [] => String::new(),
-    }
-}
-
-fn failure(error: FilmError, name: &str) -> Failure {
-    match error {
-        FilmError::Stopped => Failure::Everything(Error::Cancelled.into()),
-        error => Failure::Picture(anyhow::Error::new(error).context(format!("cannot use video {name}"))),
     }
 }
 
