@@ -123,8 +123,8 @@ impl Film {
 }
 
 /// True for a file that is a film, by its first bytes. Motion JPEG begins as a picture does, so it must be named as a
-/// film too (`.mjpeg`, `.mjpg`): photos may have further pictures behind the first one. Pipes are not touched, since what
-/// is read of them is gone.
+/// film too (`.mjpeg`, `.mjpg`): photos may have further pictures behind the first one. Pipes are not touched, since
+/// what is read of them is gone.
 pub fn is_one(path: &Path) -> bool {
     let Some(start) = path.is_file().then(|| first_bytes(path).ok()).flatten() else { return false };
     let is_named_so = || {
