@@ -218,7 +218,9 @@ impl Resizer {
         self.columns_width_in = width_in;
     }
 
-    /// The horizontal pass of one row.
+    /// The horizontal pass of one row. A function of its own, so that how its loops are compiled does not depend on the
+    /// callers.
+    #[inline(never)]
     fn resample_row(&self, src: &[u8], out: &mut [u8]) {
         if src.len() == out.len() {
             out.copy_from_slice(src);
@@ -321,6 +323,7 @@ fn to_byte(sum: i32) -> u8 {
 ///
 /// No sum overflows: the magnitudes of a window's weights add up to less than 1.3 (tested), hence the magnitude
 /// of any partial sum of bytes stays under 1.3 * 255 * 2^22 + 2^21 < 2^31.
+#[inline(always)]
 fn weighted_pixel(taps: &[u8], weights: &[i32]) -> [u8; CHANNELS] {
     let mut sums = [0i32; LANES];
     let (tap_blocks, tap_rest) = taps.as_chunks::<LANES>();
@@ -333,7 +336,8 @@ fn weighted_pixel(taps: &[u8], weights: &[i32]) -> [u8; CHANNELS] {
     for ((sum, &tap), &weight) in sums.iter_mut().zip(tap_rest).zip(weight_rest) {
         *sum += i32::from(tap) * weight;
     }
-    std::array::from_fn(|c| to_byte(HALF + sums.iter().skip(c).step_by(CHANNELS).sum::<i32>()))
+    let pixels = sums.as_chunks::<CHANNELS>().0;
+    std::array::from_fn(|c| to_byte(HALF + pixels.iter().map(|pixel| pixel[c]).sum::<i32>()))
 }
 
 /// The weighted sum of rows, `row(0)` to `row(weights.len() - 1)`, all as long as `sums` and `out`.
