@@ -21,18 +21,16 @@ impl Rope {
     /// cosines come from `libm`'s software, since those of the systems differ in their last bits.
     pub fn new(reserve: &mut Reserve, head_dim: usize, theta: f64, positions: usize) -> Result<Self> {
         let half = head_dim / 2;
-        let frequency = |i: usize| {
-            let exponent = (2 * i) as f32 / head_dim as f32;
-            1.0 / libm::pow(theta, f64::from(exponent)) as f32
-        };
         let numbers = positions.saturating_mul(half);
-        let (mut cos, mut sin) = (reserve.list(numbers)?, reserve.list(numbers)?);
-        for position in 0..if reserve.counts_only() { 0 } else { positions } {
-            for i in 0..half {
+        let (mut cos, mut sin) = (reserve.filled(numbers, 0.0)?, reserve.filled(numbers, 0.0)?);
+        for i in 0..if reserve.counts_only() { 0 } else { half } {
+            let exponent = (2 * i) as f32 / head_dim as f32;
+            let frequency = 1.0 / libm::pow(theta, f64::from(exponent)) as f32;
+            let column = cos[i..].iter_mut().step_by(half).zip(sin[i..].iter_mut().step_by(half));
+            for (position, (cos, sin)) in column.enumerate() {
                 // A position is one step more than its number, as in transformers; only differences matter.
-                let angle = f64::from((position + 1) as f32 * frequency(i));
-                cos.push(libm::cos(angle) as f32);
-                sin.push(libm::sin(angle) as f32);
+                let (s, c) = libm::sincos(f64::from((position + 1) as f32 * frequency));
+                (*sin, *cos) = (s as f32, c as f32);
             }
         }
         Ok(Self { cos, sin, half, theta })
