@@ -579,7 +579,8 @@ pub struct EvalArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     palmtop bench -m model.palm\n  \
-    palmtop bench --synthetic paligemma-3b-224 --weights int4 --json\n\n\
+    palmtop bench --synthetic paligemma-3b-224 --weights int4 --json\n  \
+    palmtop bench --cold -m model.palm\n\n\
     A synthetic model has the size of the real one and random weights: it shows what a machine will do before there \
     are weights. It is written to a temporary file (TMPDIR says where) and removed.")]
 pub struct BenchArgs {
@@ -606,6 +607,9 @@ pub struct BenchArgs {
     /// Rounds to measure, after a warm-up round
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(1, 1000))]
     pub rounds: u64,
+    /// Measure the first answer when the file is not in memory, beside the speed of the disk; drops the file from memory
+    #[arg(long, conflicts_with_all = ["report", "tokens"])]
+    pub cold: bool,
     /// Print one JSON object (docs/json.md)
     #[arg(long)]
     pub json: bool,

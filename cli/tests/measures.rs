@@ -143,6 +143,37 @@ fn bench_reports_times_work_and_limits_that_fit_together() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn bench_measures_the_first_answer_of_a_file_that_is_not_in_memory() {
+    let scene = scene();
+    let args = ["bench", "--cold", "-m", model(), "--image", text(&scene), "--rounds", "2", "--threads", "2"];
+    let ran = succeed([&args[..], &["--json"]].concat());
+    assert_eq!(ran.stderr, "round 1 of 2\nround 2 of 2\n");
+    let [report] = &ran.json()[..] else { panic!("one line, not {}", ran.stdout) };
+    let documented =
+        ["model", "rounds", "file_bytes", "cold_ms", "warm_ms", "read_bytes", "disk_gb_per_s", "disk_ms"];
+    assert_eq!(keys(report), sorted(documented));
+    assert_eq!((&report["model"], &report["rounds"]), (&"tiny1".into(), &2.into()));
+    let file_bytes = fs::metadata(model()).unwrap().len();
+    assert_eq!(report["file_bytes"], file_bytes);
+    for key in ["cold_ms", "warm_ms"] {
+        assert_eq!(keys(&report[key]), ["max", "median", "min"]);
+        let of = |which| positive(&report[key], which);
+        assert!(of("min") <= of("median") && of("median") <= of("max"), "{report}");
+    }
+    let rate = 1e-6 * file_bytes as f64 / positive(report, "disk_ms");
+    assert_close(positive(report, "disk_gb_per_s"), rate, "disk_gb_per_s");
+    // A file system in memory reads nothing; how much others read around what is asked for is theirs to say.
+    assert!(report["read_bytes"].is_null() || report["read_bytes"].is_u64(), "{report}");
+
+    let shown = succeed(args).stdout;
+    for line in ["not in memory", "in memory", "read from the disk", "the disk"] {
+        assert!(shown.lines().any(|shown| shown.starts_with(line)), "{line}: {shown}");
+    }
+    assert!(fail(2, [&args[..], &["--report"]].concat()).contains("--report"));
+}
+
+#[test]
 fn bench_makes_a_row_for_the_table_of_devices() {
     let scene = scene();
     let args =

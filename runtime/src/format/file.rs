@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use palmtop_kernels::layout::{MatrixLayout, PackedMatrix};
@@ -22,13 +22,13 @@ use crate::system::memory::{Aligned, Lock};
 /// write into one. Where others may do that, [`read`](Self::read) the file into memory instead.
 pub struct PalmFile {
     /// Keeps the bytes in memory. Stands before them, and so is given up first.
-    lock: Mutex<Option<Lock>>,
-    bytes: Bytes,
+    pub(super) lock: Mutex<Option<Lock>>,
+    pub(super) bytes: Bytes,
     head: Head,
     by_name: HashMap<String, usize>,
 }
 
-enum Bytes {
+pub(super) enum Bytes {
     Mapped { map: memmap2::Mmap, file: Option<Opened> },
     Read(Aligned<u8>),
     Static(&'static [u8]),
@@ -36,7 +36,7 @@ enum Bytes {
 }
 
 impl Bytes {
-    fn get(&self) -> &[u8] {
+    pub fn get(&self) -> &[u8] {
         match self {
             Self::Mapped { map, .. } => map,
             Self::Read(b) => b,
@@ -48,17 +48,20 @@ impl Bytes {
 }
 
 /// A mapped file as it was when it was opened.
-struct Opened {
-    file: File,
+pub(super) struct Opened {
+    pub file: File,
+    /// Where in the file the mapping begins.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "others do not tell what is in memory"))]
+    pub offset: u64,
     path: PathBuf,
     bytes: u64,
     modified: Option<SystemTime>,
 }
 
 impl Opened {
-    fn new(file: File, path: PathBuf) -> std::io::Result<Self> {
+    fn new(file: File, offset: u64, path: PathBuf) -> std::io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { bytes: metadata.len(), modified: metadata.modified().ok(), file, path })
+        Ok(Self { bytes: metadata.len(), modified: metadata.modified().ok(), file, offset, path })
     }
 }
 
@@ -86,7 +89,7 @@ impl PalmFile {
         let io = |source| Error::Io { path: PathBuf::from(path), source };
         let (file, length) = open_regular(path).map_err(io)?;
         let bytes =
-            Self::map(&file, 0, length, || Opened::new(file.try_clone()?, path.into())).map_err(io)?;
+            Self::map(&file, 0, length, || Opened::new(file.try_clone()?, 0, path.into())).map_err(io)?;
         Self::new(bytes).map_err(|source| Error::File { path: path.into(), source })
     }
 
@@ -124,8 +127,10 @@ impl PalmFile {
         let length = length.unwrap_or(behind);
         let bytes = if offset.is_multiple_of(ALIGN) {
             // Without a second descriptor the file is only not watched.
-            Self::map(file, offset, length, || Opened::new(file.try_clone()?, "(an open file)".into()))
-                .map_err(io)?
+            Self::map(file, offset, length, || {
+                Opened::new(file.try_clone()?, offset, "(an open file)".into())
+            })
+            .map_err(io)?
         } else {
             log::warn!(
                 "the model begins at byte {offset} of its file, not at a multiple of {ALIGN}: all of its {length} bytes are \
@@ -230,31 +235,6 @@ impl PalmFile {
         Err(Error::FileChanged { path: opened.path.clone() })
     }
 
-    /// Reads all of the file once, so that its pages are in memory and the first answer does not wait for the disk. The
-    /// system may drop pages again when it needs room: [`lock`](Self::lock) prevents that.
-    pub fn preload(&self) {
-        #[cfg(unix)]
-        if let Bytes::Mapped { map, .. } = &self.bytes {
-            // A wish; without it the pages come one after the other.
-            let _ = map.advise(memmap2::Advice::WillNeed);
-        }
-        for page in self.bytes.get().chunks(PAGE_BYTES) {
-            std::hint::black_box(page[0]);
-        }
-    }
-
-    /// Reads all of the file, and keeps it in memory for as long as it is open. [`Error::Lock`] if the system does not
-    /// allow that much, which is usual without a privilege or a higher limit (`ulimit -l`); and always on systems other
-    /// than Unix.
-    pub fn lock(&self) -> Result<()> {
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock.is_none() {
-            let bytes = self.bytes.get();
-            *lock = Some(Lock::new(bytes).map_err(|source| Error::Lock { bytes: bytes.len(), source })?);
-        }
-        Ok(())
-    }
-
     /// The entry of a tensor, if it is there.
     pub fn find(&self, name: &str) -> Option<&TensorInfo> {
         self.by_name.get(name).map(|&i| &self.head.tensors[i])
@@ -324,9 +304,6 @@ impl PalmFile {
         damaged
     }
 }
-
-/// Of the smallest pages that any of the systems has.
-const PAGE_BYTES: usize = 4096;
 
 fn check_alignment(bytes: &[u8]) -> Result<(), FormatError> {
     if (bytes.as_ptr() as usize).is_multiple_of(ALIGN as usize) {

@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod head;
 mod metadata;
+mod pages;
 
 pub use error::FormatError;
 pub use file::PalmFile;

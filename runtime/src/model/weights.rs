@@ -35,7 +35,12 @@ impl Matrix {
         self.layout.rows
     }
 
-    /// Bytes in the file.
+    /// Its bytes in the file.
+    pub fn place(&self) -> Range<usize> {
+        self.place.clone()
+    }
+
+    /// Number of its bytes in the file.
     pub fn bytes(&self) -> usize {
         self.layout.bytes()
     }

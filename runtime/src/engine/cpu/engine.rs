@@ -5,6 +5,7 @@ use std::sync::Arc;
 use palmtop_kernels::Kernels;
 use palmtop_kernels::layout::LANES;
 
+use super::ahead::Ahead;
 use super::buffers::{Buffers, scratch_sizes};
 use super::compute::Compute;
 use super::kv_cache::{KvCache, KvShape};
@@ -25,6 +26,7 @@ pub(crate) struct CpuEngine {
     /// Layers whose keys and values are kept for passes to come: all, or one, which all use in turn.
     pub layers_kept: usize,
     pub ropes: Vec<Rope>,
+    pub ahead: Ahead,
 }
 
 /// The memory of a [`CpuEngine`].
@@ -74,6 +76,7 @@ impl CpuEngine {
         let Memory { buffers, scratch, kv, layers_kept, ropes } = memory;
         let pool = ThreadPool::with_hints(scratch.len(), threads).map_err(Error::Threads)?;
         let compute = Compute { kernels, pool, scratch };
-        Ok(Self { model: model.clone(), compute, buffers, kv, layers_kept, ropes })
+        let ahead = Ahead::new(model.weights());
+        Ok(Self { model: model.clone(), compute, buffers, kv, layers_kept, ropes, ahead })
     }
 }

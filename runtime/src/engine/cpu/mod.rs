@@ -1,5 +1,6 @@
 //! The engine on the CPU. The graph is written in `vision` and `text`; what they are made of has files of its own.
 
+mod ahead;
 mod attention;
 mod buffers;
 mod compute;

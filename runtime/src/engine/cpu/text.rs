@@ -5,6 +5,7 @@ use std::ops::Range;
 use palmtop_kernels::layout::LANES;
 use palmtop_kernels::{PANEL, Scores};
 
+use super::ahead::Place;
 use super::attention::Tile;
 use super::buffers::{Buffers, attends_in_integers, blocks, vector_blocks};
 use super::compute::{Activation, Epilogue, Output};
@@ -56,8 +57,10 @@ pub(super) fn forward(
     engine.embed(batch);
     let (rows, width) = (engine.buffers.rows.places().len(), config.hidden);
     trace.f32(format_args!("text.embed"), &[rows, width], &engine.buffers.hidden[..rows * width]);
+    let whole_head = matches!(&wanted, Wanted::Logits(head) if head.runs().is_none());
     for (index, weights) in weights.text.iter().enumerate() {
         watch.check()?;
+        engine.ahead.reach(&mut engine.compute, file, weights.place(), whole_head);
         let layer = Layer { index, weights, file, config };
         engine.project(layer, batch.first_angle, trace);
         if let Wanted::Rows(out) = &mut wanted {

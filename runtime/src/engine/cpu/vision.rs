@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use palmtop_kernels::{ATTENTION_ROWS_MAX, Scores};
 
+use super::ahead::Place;
 use super::attention::Tile;
 use super::buffers::{Buffers, attends_in_integers, blocks};
 use super::compute::{Activation, Compute, Epilogue, Output};
@@ -26,9 +27,11 @@ pub(super) fn encode(
     watch: &dyn Watch,
     trace: &mut Trace<'_>,
 ) -> Result<()> {
-    let CpuEngine { model, compute, buffers, .. } = engine;
+    let CpuEngine { model, compute, buffers, ahead, .. } = engine;
     let (file, w, v) = (model.file(), model.weights(), &model.config().vision);
     let (patches, hidden, eps) = (v.patches(), v.hidden, v.norm_eps as f32);
+    ahead.begin();
+    ahead.reach(compute, file, w.patch_embed.place(), false);
     for rows in blocks(patches) {
         let input = &buffers.patches[rows.start * v.patch_values()..];
         compute.stage_rows(&mut buffers.staged, &w.patch_embed, rows.len(), input);
@@ -47,6 +50,7 @@ pub(super) fn encode(
     trace.f32(format_args!("vision.embed"), &[patches, hidden], &buffers.hidden[..patches * hidden]);
     for (i, layer) in w.vision.iter().enumerate() {
         watch.check()?;
+        ahead.reach(compute, file, layer.place(), false);
         attention(model, compute, buffers, i, layer, trace);
         for rows in blocks(patches) {
             mlp(file, compute, buffers, i, layer, rows, hidden, eps, trace);

@@ -1,5 +1,7 @@
 //! `palmtop bench`: measures how fast a model answers, and compares it with the limits of the machine.
 
+mod cold;
+
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ use crate::output::{Console, Stdout};
 use crate::{Outcome, files, interrupt, models, synthetic};
 
 /// The picture that is looked at if the user names none.
-const PICTURE: &[u8] = include_bytes!("../../demo/scene.png");
+const PICTURE: &[u8] = include_bytes!("../../../demo/scene.png");
 
 pub fn run(args: &BenchArgs, console: Console) -> anyhow::Result<Outcome> {
     let kernels = args.model.machine.kernels()?;
@@ -40,6 +42,19 @@ pub fn run(args: &BenchArgs, console: Console) -> anyhow::Result<Outcome> {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
         file => file?,
     };
+    if args.cold {
+        let report = match cold::measure(args, &file.path, &picture, console, &cancel) {
+            Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
+            report => report?,
+        };
+        let mut out = Stdout::new();
+        if args.json {
+            out.print_json(&report)?
+        } else {
+            out.print(&report)?
+        }
+        return Ok(Outcome::Done);
+    }
     let result = measure(args, &file.path, &picture, &kernels, console, &cancel);
     let report = match result {
         Err(_) if cancel.is_cancelled() => return Ok(Outcome::Interrupted),
