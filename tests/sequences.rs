@@ -130,6 +130,34 @@ fn any_draft_gives_the_bits_of_no_draft() {
     }
 }
 
+/// The demo's model says twelve tokens of its scene. Where little has changed, the last answer is the next one's draft,
+/// and right: the prefill gives the first token, a pass each draft token and one more, and the end is a token too.
+#[test]
+fn the_caption_of_a_still_scene_takes_two_passes() {
+    let demo = data().join("../../demo");
+    let model = Model::open(&demo.join("demo.palm")).expect("the demo's model");
+    let scene = decode_file(demo.join("scene.png"), &ImageLimits::default()).expect("the demo's picture");
+    let (width, height) = (scene.width(), scene.height());
+    // A lamp that flickers, as far as pixels go.
+    let later = scene.data().iter().map(|&x| x.saturating_add(2)).collect();
+    let later = RgbImage::new(width, height, later).expect("a picture of the same size");
+    for (draft_tokens, passes) in [(0, 12), (4, 3), (8, 2), (12, 1)] {
+        let mut session = Session::new(&model, &limits(1, draft_tokens)).expect("a small session");
+        let mut features = session.new_features().expect("memory");
+        let mut draft = Vec::new();
+        for (picture, passes) in [(&scene, 12), (&scene, passes), (&later, passes)] {
+            session.encode(picture.view(), &mut features, &GenerateOptions::default()).expect("encoding");
+            let request = Request { pictures: &[&features], prompt: "caption en", draft: &draft };
+            let options = GenerateOptions::default();
+            let answer = &session.answer_requests(&[request], &options, &mut goes_on).expect("an answer")[0];
+            assert_eq!((answer.tokens.len(), answer.stop), (12, StopReason::EndOfSequence));
+            assert!(draft.is_empty() || draft == answer.tokens, "{}", answer.text);
+            draft.clone_from(&answer.tokens);
+            assert_eq!(session.timings().decode_steps, passes, "{draft_tokens} draft tokens");
+        }
+    }
+}
+
 /// What a grammar leaves no choice of takes no pass of its own, and changes nothing.
 #[test]
 fn certain_tokens_are_computed_together() {
