@@ -11,7 +11,7 @@ use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, NextChunk, PIECE, PackedChunk};
 use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// Rows from `m` on, as many as `out` has.
 ///
@@ -160,40 +160,59 @@ impl<const M: usize> Rows<'_, M> {
         starts: &[Starts; M],
         next: NextChunk,
     ) -> [[__m256i; 2]; M] {
-        let (q, stride) = (self.q.as_ptr(), self.stride);
-        assert!(chunk.tiles.len() * 4 <= stride && self.q.len() == M * stride);
-        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 4 bytes for each of at most stride / 4
-        // tiles (asserted above); 32 bytes within a tile.
+        /// Tiles from one sum to the other and back.
+        const TURN: usize = 2;
+        const { assert!(PIECE.is_multiple_of(TURN)) };
+        assert!(chunk.tiles.len() * 4 <= self.stride && self.q.len() == M * self.stride);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; tile `t` is one of the chunk's, of which rows have at
+        // most stride / 4 (asserted above).
         unsafe {
             // One or two rows have two sums in turn, so that one product need not wait for the one before.
-            let mut sums = [[[_mm256_setzero_si256(); 2]; 2]; M];
+            let second = usize::from(M <= 2);
+            let mut sums = [[[_mm256_setzero_si256(); 2]; M]; TURN];
             for i in 0..M {
-                sums[i][0] = [_mm256_set1_epi32(starts[i][0]); 2];
+                sums[0][i] = [_mm256_set1_epi32(starts[i][0]); 2];
             }
             for (piece, tiles) in chunk.tiles.chunks(PIECE).enumerate() {
                 let first = piece * PIECE;
                 next.fetch(first..first + tiles.len());
-                for (t, tile) in (first..).zip(tiles) {
-                    let a = if M <= 2 { t % 2 } else { 0 };
-                    let mut w = [[_mm256_setzero_si256(); 2]; 2];
-                    for n in 0..2 {
-                        w[n] = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
-                    }
-                    for i in 0..M {
-                        let x = q.add(i * stride + 4 * t).cast::<i32>().read_unaligned();
-                        for n in 0..2 {
-                            sums[i][a][n] = D::dot(sums[i][a][n], w[n], _mm256_set1_epi32(x));
-                        }
-                    }
+                let (pairs, rest) = tiles.as_chunks::<TURN>();
+                for (t, [a, b]) in (first..).step_by(TURN).zip(pairs) {
+                    self.int8_tile::<D>(a, t, &mut sums[0]);
+                    self.int8_tile::<D>(b, t + 1, &mut sums[second]);
+                }
+                for tile in rest {
+                    self.int8_tile::<D>(tile, first + tiles.len() - 1, &mut sums[0]);
                 }
             }
-            let mut totals = [[_mm256_setzero_si256(); 2]; M];
+            let mut totals = sums[0];
             for i in 0..M {
                 for n in 0..2 {
-                    totals[i][n] = _mm256_add_epi32(sums[i][0][n], sums[i][1][n]);
+                    totals[i][n] = _mm256_add_epi32(totals[i][n], sums[1][i][n]);
                 }
             }
             totals
+        }
+    }
+
+    /// Adds the products of tile `t`.
+    ///
+    /// # Safety
+    /// Rows have `4 · t + 4` bytes and more. The CPU has what `D` names, and AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn int8_tile<D: Dots>(&self, tile: &[u8; TILE_BYTES], t: usize, sums: &mut [[__m256i; 2]; M]) {
+        // SAFETY: by the caller's promise; 32 bytes within a tile, 4 of row i of M.
+        unsafe {
+            let mut w = [[_mm256_setzero_si256(); 2]; 2];
+            for n in 0..2 {
+                w[n] = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
+            }
+            for i in 0..M {
+                let x = self.q.as_ptr().add(i * self.stride + 4 * t).cast::<i32>().read_unaligned();
+                for n in 0..2 {
+                    sums[i][n] = D::dot(sums[i][n], w[n], _mm256_set1_epi32(x));
+                }
+            }
         }
     }
 
