@@ -27,6 +27,7 @@ macro_rules! with_kernels {
             quantize_chunk = quantize::quantize_chunk: fn(x: &[f32], q: &mut [i8]) -> (f32, i32);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
+            add_product = elementwise::add_product: fn(c: &[f32], bias: Option<&[f32]>, added: bool, out: &mut [f32]);
             bias_gelu = elementwise::bias_gelu: fn(x: &[f32], bias: &[f32], out: &mut [f32]);
             gelu_mul = elementwise::gelu_mul: fn(c: &[f32], out: &mut [f32]);
             softcap = elementwise::softcap: fn(x: &mut [f32], cap: f32);
@@ -382,6 +383,12 @@ impl Kernels {
     pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
         // SAFETY: a `Kernels` of this set exists only where the CPU has it.
         unsafe { (self.table.layer_norm)(x, weight, bias, eps, out) }
+    }
+
+    /// See [`elementwise::add_product`].
+    pub fn add_product(&self, c: &[f32], bias: Option<&[f32]>, added: bool, out: &mut [f32]) {
+        // SAFETY: a `Kernels` of this set exists only where the CPU has it.
+        unsafe { (self.table.add_product)(c, bias, added, out) }
     }
 
     /// See [`elementwise::bias_gelu`].

@@ -214,16 +214,32 @@ fn rows_and_elements_have_equal_bits() {
         let (x, w, b) = (r.f32s(n), r.f32s(n), r.f32s(n));
         let gates_and_ups = r.f32s(2 * n.next_multiple_of(LANES));
         let run = |k: &Kernels| {
-            let mut out = vec![vec![0.0; n]; 5];
+            let mut out = vec![vec![0.0; n]; 9];
             k.rms_norm(&x, &w, 1e-6, &mut out[0]);
             k.layer_norm(&x, &w, &b, 1e-6, &mut out[1]);
             k.bias_gelu(&x, &b, &mut out[2]);
             k.gelu_mul(&gates_and_ups, &mut out[3]);
             out[4].copy_from_slice(&x);
             k.softcap(&mut out[4], 0.7);
+            for (i, (bias, added)) in
+                [(None, false), (None, true), (Some(&b[..]), false), (Some(&b[..]), true)]
+                    .into_iter()
+                    .enumerate()
+            {
+                out[5 + i].copy_from_slice(&w);
+                k.add_product(&x, bias, added, &mut out[5 + i]);
+            }
             (out, k.sum_exp(&x, 1.5).to_bits())
         };
         let (want, want_sum) = run(&scalar());
+        let sums = |i: usize| [x[i], w[i] + x[i], x[i] + b[i], w[i] + (x[i] + b[i])];
+        for (j, want) in want[5..].iter().enumerate() {
+            assert_eq!(
+                bits(want),
+                bits(&(0..n).map(|i| sums(i)[j]).collect::<Vec<_>>()),
+                "add_product {j}, {n} elements"
+            );
+        }
         for k in others() {
             let (got, sum) = run(&k);
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {

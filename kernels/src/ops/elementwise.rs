@@ -77,6 +77,22 @@ pub fn gelu<I: Simd>(isa: I, x: I::F) -> I::F {
     isa.div(x, isa.add(isa.splat(1.0), e))
 }
 
+/// `out = c + bias`, or `out = out + (c + bias)` if it is to be added; without a bias `c` alone.
+#[inline(always)]
+pub fn add_product<I: Simd>(isa: I, c: &[f32], bias: Option<&[f32]>, added: bool, out: &mut [f32]) {
+    assert!(c.len() == out.len() && bias.is_none_or(|bias| bias.len() == out.len()));
+    for i in 0..vectors(out.len()) {
+        let mut x = load_at(isa, c, i);
+        if let Some(bias) = bias {
+            x = isa.add(x, load_at(isa, bias, i));
+        }
+        if added {
+            x = isa.add(load_at(isa, out, i), x);
+        }
+        store_at(isa, x, out, i);
+    }
+}
+
 /// `out = gelu(x + bias)`.
 #[inline(always)]
 pub fn bias_gelu<I: Simd>(isa: I, x: &[f32], bias: &[f32], out: &mut [f32]) {

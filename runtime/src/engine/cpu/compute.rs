@@ -160,7 +160,7 @@ impl Compute {
                     let out = unsafe {
                         out.get(m * output.stride + columns.start..m * output.stride + columns.end)
                     };
-                    output.epilogue.write(c, columns.clone(), out);
+                    output.epilogue.write(&product.kernels, c, columns.clone(), out);
                 }
             }
         });
@@ -260,16 +260,13 @@ impl<'a> Product<'a> {
 
 impl Epilogue<'_> {
     /// Writes a row of a panel, `columns` of the whole row.
-    fn write(self, c: &[f32; PANEL], columns: Range<usize>, out: &mut [f32]) {
+    fn write(self, kernels: &Kernels, c: &[f32; PANEL], columns: Range<usize>, out: &mut [f32]) {
+        let c = &c[..out.len()];
         match self {
-            Epilogue::Store => out.copy_from_slice(&c[..out.len()]),
-            Epilogue::Add => out.iter_mut().zip(c).for_each(|(o, c)| *o += c),
-            Epilogue::Bias(bias) => {
-                out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o = c + b);
-            }
-            Epilogue::AddBias(bias) => {
-                out.iter_mut().zip(c).zip(&bias[columns]).for_each(|((o, c), b)| *o += c + b);
-            }
+            Epilogue::Store => out.copy_from_slice(c),
+            Epilogue::Add => kernels.add_product(c, None, true, out),
+            Epilogue::Bias(bias) => kernels.add_product(c, Some(&bias[columns]), false, out),
+            Epilogue::AddBias(bias) => kernels.add_product(c, Some(&bias[columns]), true, out),
         }
     }
 }
