@@ -151,7 +151,7 @@ fn answer(isa: Isa) {
         session = Some(Session::new(&model, &limits).expect("memory"));
     });
     let mut session = session.expect("it was just made");
-    let picture = decode_file(&demo.join("scene.png"), &ImageLimits::default()).expect("the demo's picture");
+    let picture = decode_file(demo.join("scene.png"), &ImageLimits::default()).expect("the demo's picture");
     let (mut features, options) = (session.new_features().expect("memory"), GenerateOptions::default());
     count("encode", || session.encode(picture.view(), &mut features, &options).expect("a picture"));
     count("answer", || {
