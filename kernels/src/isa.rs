@@ -22,8 +22,8 @@ pub enum Isa {
     NeonI8mm,
     /// AVX2, with FMA and F16C: x86-64 CPUs since about 2013.
     Avx2,
-    /// AVX2 and AVX-VNNI: x86-64 CPUs without AVX-512 since about 2021. CPUs that have the same instruction as a part of
-    /// AVX-512 only run it in that encoding.
+    /// AVX2 and AVX-VNNI: x86-64 CPUs without AVX-512 since about 2021. CPUs that have the same instruction as a part
+    /// of AVX-512 only run it in that encoding.
     AvxVnni,
     /// AVX-512 with VNNI.
     Avx512,

@@ -204,8 +204,8 @@ impl NextChunk {
         Self { tiles, every: 1 }
     }
 
-    /// What is to be fetched during stripe `j`, of `tiles` tiles: a quarter of all. Block `b` of `blocks` blocks of rows that
-    /// read it in turn fetches its share of that.
+    /// What is to be fetched during stripe `j`, of `tiles` tiles: a quarter of all. Block `b` of `blocks` blocks of
+    /// rows that read it in turn fetches its share of that.
     #[inline(always)]
     pub fn part(&self, j: usize, tiles: usize, b: usize, blocks: usize) -> Self {
         // The first two of several blocks fetch a half each.

@@ -1,8 +1,9 @@
-//! Up to six rows: packed weights are read where they lie, each stripe from its beginning to its end.
+//! Few rows: packed weights are read where they lie, chunk by chunk, the stripes of a panel in turn, and the panel's
+//! next chunk is fetched meanwhile.
 //!
-//! int8 rows go through `vpdpbusd`, or `vpmaddubsw` with signs moved so that nothing saturates. int4 multiplies nibbles,
-//! group by group: sixteen products fit 16 bits, and one `vpmaddwd` both widens their sum and multiplies it with the
-//! group's scale.
+//! int8 rows go through `vpdpbusd`, or `vpmaddubsw` with signs moved so that nothing saturates. int4 multiplies
+//! nibbles, group by group: sixteen products fit 16 bits, and one `vpmaddwd` both widens their sum and multiplies it
+//! with the group's scale.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -13,9 +14,7 @@ use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, TILE_BYTES, WeightFormat};
 
-/// Rows from `m` on, as many as `out` has.
-///
-/// Chunk by chunk, the stripes in turn, so that what rows need for a chunk is made once.
+/// Rows from `m` on, as many as `out` has. What they need for a chunk is made once for all stripes.
 ///
 /// # Safety
 /// The CPU has what `D` names, and AVX2 and FMA.

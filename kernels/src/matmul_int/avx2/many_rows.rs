@@ -1,5 +1,5 @@
-//! Many rows: a chunk of some stripes is unpacked once, and lies in the first-level cache while all rows, six at a time,
-//! are multiplied with it. What it is unpacked to, and the rows with it, is a [`Form`].
+//! Many rows: a chunk of some stripes is unpacked once, and lies in the first-level cache while all rows, six at a
+//! time, are multiplied with it. What it is unpacked to, and the rows with it, is a [`Form`].
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -340,9 +340,9 @@ impl Form for Words {
     }
 }
 
-/// For AVX2, int4: weights as bytes `nibble - 8`, with the scales of their groups in 16 bits, and rows as bytes `x + 128`.
-/// Eight products of a half lane are at most 8 · 8 · 255, which fits 16 bits; one `vpmaddwd` both widens a group's sum and
-/// multiplies it with its scale.
+/// For AVX2, int4: weights as bytes `nibble - 8`, with the scales of their groups in 16 bits, and rows as bytes `x +
+/// 128`. Eight products of a half lane are at most 8 · 8 · 255, which fits 16 bits; one `vpmaddwd` both widens a
+/// group's sum and multiplies it with its scale.
 pub(super) struct Nibbles;
 
 impl Nibbles {

@@ -1,8 +1,7 @@
 //! Integer matrix products with AVX2, and with AVX-VNNI in either of its encodings.
 //!
-//! Up to six rows read the weights where they lie, packed (`few_rows.rs`). More rows unpack a chunk of some stripes
-//! into the first-level cache and use it for all of them (`many_rows.rs`), in the form that the instruction set
-//! multiplies best.
+//! Few rows read the weights where they lie, packed (`few_rows.rs`). Many rows unpack a chunk of some stripes into the
+//! first-level cache and use it for all of them (`many_rows.rs`), in the form that the instruction set multiplies best.
 
 mod few_rows;
 mod many_rows;
@@ -19,8 +18,18 @@ use crate::layout::{LANES, PackedMatrix, WeightFormat};
 /// Rows of a register block: their 6 · 2 sums, two registers of weights, and an activation.
 const BLOCK_ROWS: usize = 6;
 
-/// Up to so many rows read packed weights.
+/// So many rows are few at most, whatever the format and the set.
 const FEW_ROWS: usize = 18;
+
+/// Up to so many rows read packed weights. int4 is worth unpacking sooner, and soonest where a product then takes one
+/// instruction.
+const fn few_rows(format: WeightFormat, vnni: bool) -> usize {
+    match format {
+        WeightFormat::Int4 if vnni => 4,
+        WeightFormat::Int4 => 8,
+        _ => FEW_ROWS,
+    }
+}
 
 /// The products of an instruction set, as [`super::MatmulInteger`], and what multiplies at most.
 macro_rules! products {
@@ -78,8 +87,8 @@ trait Dots: Copy {
     /// What sums of int8 start at, where `sum` is that of the row's chunk.
     fn start(sum: i32) -> i32;
 
-    /// Of what sums of a group of int4 start at, -8 times the sum of the row's group: those bits that are not of another
-    /// half of the lane.
+    /// Of what sums of a group of int4 start at, -8 times the sum of the row's group: those bits that are not of
+    /// another half of the lane.
     const START_MASK: i32;
 
     /// Eight weights of int8 in the form that `dot` multiplies.
@@ -123,7 +132,8 @@ impl Dots for Avx2 {
         }
     }
 
-    /// In 16 bits: eight products of a half lane are at most 8 · 15 · 127, and what the low half starts at 16 · 8 · 127.
+    /// In 16 bits: eight products of a half lane are at most 8 · 15 · 127, and what the low half starts at 16 · 8 ·
+    /// 127.
     #[inline(always)]
     unsafe fn dot_nibbles(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         // SAFETY: by the caller's promise.
@@ -195,20 +205,12 @@ unsafe fn matmul<D: Dots>(
     let out = &mut out[..rows.len()];
     // SAFETY: as this function's.
     unsafe {
-        let int8 = w.layout().format == WeightFormat::Int8;
-        if rows.len()
-            <= if int8 {
-                FEW_ROWS
-            } else if D::VNNI {
-                4
-            } else {
-                8
-            }
-        {
+        let format = w.layout().format;
+        if rows.len() <= few_rows(format, D::VNNI) {
             few_rows::matmul::<D>(w, stripes, x, rows.start, out);
         } else if D::VNNI {
             many_rows::matmul::<many_rows::Bytes<D>>(w, stripes, x, rows.start, scratch, out);
-        } else if int8 {
+        } else if format == WeightFormat::Int8 {
             many_rows::matmul::<many_rows::Words>(w, stripes, x, rows.start, scratch, out);
         } else {
             many_rows::matmul::<many_rows::Nibbles>(w, stripes, x, rows.start, scratch, out);
@@ -256,8 +258,8 @@ unsafe fn accumulate(
     }
 }
 
-/// Multiplies from registers in the form that many rows of int8 have: with all that a kernel's step does but the loads of
-/// weights, whose registers stay.
+/// Multiplies from registers in the form that many rows of int8 have: with all that a kernel's step does but the loads
+/// of weights, whose registers stay.
 ///
 /// # Safety
 /// The CPU has what `D` names, and AVX2.
