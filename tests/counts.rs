@@ -17,7 +17,7 @@ const ISAS: [&str; 2] = [Isa::Scalar.name(), Isa::Avx2.name()];
 const PERCENT: u64 = 3;
 
 /// An instruction set, the name of what was counted, and its instructions.
-type Counts = Vec<(&'static str, String, u64)>;
+type Count = (&'static str, String, u64);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -53,7 +53,7 @@ fn isas() -> Vec<&'static str> {
 }
 
 /// Compiles the program, a release, and counts.
-fn count(isas: &[&'static str]) -> Counts {
+fn count(isas: &[&'static str]) -> Vec<Count> {
     let target = root().join("target-counts");
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--offline", "--release", "-p", "palmtop-benches", "--bin", "counts"]);
@@ -63,7 +63,7 @@ fn count(isas: &[&'static str]) -> Counts {
     }
     run(&mut build);
     let folder = tempfile::tempdir().unwrap();
-    let mut counts = Counts::new();
+    let mut counts = Vec::new();
     for &isa in isas {
         let out = folder.path().join(isa);
         let mut valgrind = Command::new("valgrind");
@@ -81,7 +81,7 @@ fn count(isas: &[&'static str]) -> Counts {
 }
 
 /// The counts of the file, in its order.
-fn written() -> Counts {
+fn written() -> Vec<Count> {
     let text = std::fs::read_to_string(file()).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -101,7 +101,7 @@ fn compiler() -> String {
 const RENEW: &str = "cargo test -p palmtop-tests --test counts -- --ignored";
 
 /// What is wrong with `counted`, a line each.
-fn complaints(counted: &Counts, written: &Counts) -> String {
+fn complaints(counted: &[Count], written: &[Count]) -> String {
     let mut text = String::new();
     for (isa, name, count) in counted {
         let Some((.., before)) = written.iter().find(|(i, n, _)| (i, n) == (isa, name)) else {
@@ -161,7 +161,7 @@ fn counts_are_written_anew() {
 
 #[test]
 fn more_instructions_are_found() {
-    let counts = |counts: &[(&'static str, &str, u64)]| -> Counts {
+    let counts = |counts: &[(&'static str, &str, u64)]| -> Vec<Count> {
         counts.iter().map(|&(isa, name, count)| (isa, name.to_owned(), count)).collect()
     };
     let before = counts(&[("avx2", "norm", 1000), ("scalar", "norm", 3000)]);

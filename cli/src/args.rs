@@ -607,7 +607,7 @@ pub struct BenchArgs {
     /// Rounds to measure, after a warm-up round
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = count(1, 1000))]
     pub rounds: u64,
-    /// Measure the first answer when the file is not in memory, beside the speed of the disk; drops the file from memory
+    /// Drop the file from memory, and measure the first answer then, beside the speed of the disk
     #[arg(long, conflicts_with_all = ["report", "tokens"])]
     pub cold: bool,
     /// Print one JSON object (docs/json.md)

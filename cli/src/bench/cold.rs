@@ -51,7 +51,7 @@ pub fn measure(
     console: Console,
     cancel: &CancelToken,
 ) -> anyhow::Result<Report> {
-    let model = super::model_name(&*models::open(path)?, path);
+    let model = super::model_name(&models::open(path)?, path);
     let file_bytes = std::fs::metadata(path)?.len();
     let mut rounds = Vec::new();
     for i in 1..=args.rounds {
