@@ -83,8 +83,8 @@ pub(super) trait Dots: Copy {
 pub(super) struct Base;
 
 impl Dots for Base {
-    // 3 · 8 sums, two activations spread over a register each, and what products need in between.
-    const BLOCK_ROWS: usize = 3;
+    // 2 · 8 sums, 2 · 4 activations spread over a register each, and what products need in between.
+    const BLOCK_ROWS: usize = 2;
 
     #[inline(always)]
     unsafe fn dot<const T: i32>(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
@@ -108,12 +108,25 @@ impl Dots for Base {
             // Of outputs two by two, each in two halves.
             let mut halves = [[[vdupq_n_s32(0); 2]; 4]; M];
             for (g, [a, b, c, d]) in weights.iter().enumerate() {
+                let mut x = [[vdupq_n_s8(0); 4]; M];
                 for i in 0..M {
-                    let x = vreinterpretq_s32_s8(vld1q_s8(q.as_ptr().add(i * stride + GROUP * g)));
-                    let (xa, xb) = (vdupq_laneq_s32::<0>(x), vdupq_laneq_s32::<1>(x));
-                    dot_two_tiles(&mut halves[i], [a, b], [xa, xb]);
-                    let (xc, xd) = (vdupq_laneq_s32::<2>(x), vdupq_laneq_s32::<3>(x));
-                    dot_two_tiles(&mut halves[i], [c, d], [xc, xd]);
+                    let row = vreinterpretq_s32_s8(vld1q_s8(q.as_ptr().add(i * stride + GROUP * g)));
+                    x[i][0] = vreinterpretq_s8_s32(vdupq_laneq_s32::<0>(row));
+                    x[i][1] = vreinterpretq_s8_s32(vdupq_laneq_s32::<1>(row));
+                    x[i][2] = vreinterpretq_s8_s32(vdupq_laneq_s32::<2>(row));
+                    x[i][3] = vreinterpretq_s8_s32(vdupq_laneq_s32::<3>(row));
+                }
+                for n in 0..4 {
+                    let (a, b) = (vld1q_s8(a.as_ptr().add(16 * n)), vld1q_s8(b.as_ptr().add(16 * n)));
+                    for i in 0..M {
+                        halves[i][n] = dot_two(halves[i][n], a, b, x[i][0], x[i][1]);
+                    }
+                }
+                for n in 0..4 {
+                    let (c, d) = (vld1q_s8(c.as_ptr().add(16 * n)), vld1q_s8(d.as_ptr().add(16 * n)));
+                    for i in 0..M {
+                        halves[i][n] = dot_two(halves[i][n], c, d, x[i][2], x[i][3]);
+                    }
                 }
             }
             let mut sums = [[vdupq_n_s32(START); 4]; M];
@@ -127,19 +140,20 @@ impl Dots for Base {
     }
 }
 
-/// Adds two tiles times four bytes each, which `x` has in all lanes, to sums that are each in two halves.
+/// Adds four outputs of two tiles, times four bytes each that `x` and `y` have in all lanes, to sums in two halves.
 #[inline(always)]
-fn dot_two_tiles(halves: &mut [[int32x4_t; 2]; 4], tiles: [&Tile; 2], x: [int32x4_t; 2]) {
-    // SAFETY: every aarch64 CPU has NEON; 16 bytes within a tile.
+fn dot_two(
+    [low, high]: [int32x4_t; 2],
+    a: int8x16_t,
+    b: int8x16_t,
+    x: int8x16_t,
+    y: int8x16_t,
+) -> [int32x4_t; 2] {
+    // SAFETY: every aarch64 CPU has NEON.
     unsafe {
-        let [xa, xb] = [vreinterpretq_s8_s32(x[0]), vreinterpretq_s8_s32(x[1])];
-        for n in 0..4 {
-            let (a, b) = (vld1q_s8(tiles[0].as_ptr().add(16 * n)), vld1q_s8(tiles[1].as_ptr().add(16 * n)));
-            let low = vmull_s8(vget_low_s8(a), vget_low_s8(xa));
-            let low = vmlal_s8(low, vget_low_s8(b), vget_low_s8(xb));
-            let high = vmlal_high_s8(vmull_high_s8(a, xa), b, xb);
-            halves[n] = [vpadalq_s16(halves[n][0], low), vpadalq_s16(halves[n][1], high)];
-        }
+        let first = vmlal_s8(vmull_s8(vget_low_s8(a), vget_low_s8(x)), vget_low_s8(b), vget_low_s8(y));
+        let second = vmlal_high_s8(vmull_high_s8(a, x), b, y);
+        [vpadalq_s16(low, first), vpadalq_s16(high, second)]
     }
 }
 

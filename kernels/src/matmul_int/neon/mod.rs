@@ -1,7 +1,7 @@
 //! Integer matrix products with NEON: the base set, `sdot`, and `smmla`.
 //!
 //! One or two rows stream the packed weights through registers (`few_rows`). More rows unpack a chunk of the panel into
-//! the first-level cache as signed bytes (`panel`), and use it for all of them: three rows by sixteen outputs at a time
+//! the first-level cache as signed bytes (`panel`), and use it for all of them: two rows by sixteen outputs at a time
 //! without a dot product, five with `sdot` (`dots`), six with `smmla` (`pairs`).
 
 mod dots;

@@ -150,19 +150,54 @@ unsafe fn pair_block<const M: usize>(
             }
         }
     }
-    for i in 0..M {
-        let mut row = [sums[0][0]; 4];
-        for n in 0..4 {
-            let [a, b] = [sums[i / 2][2 * n], sums[i / 2][2 * n + 1]];
-            // SAFETY: every aarch64 CPU has NEON.
-            unsafe {
-                let [a, b] = [vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b)];
-                let pick = if i.is_multiple_of(2) { vzip1q_s64(a, b) } else { vzip2q_s64(a, b) };
-                row[n] = vreinterpretq_s32_s64(pick);
-            }
-        }
-        accumulate(row, x_scales[i], scales, c == 0, &mut out[i].as_chunks_mut().0[j]);
+    // Written out: with an index that is not known, the sums would go through memory in the loop above.
+    let out = out.as_mut_slice();
+    finish::<M, 0>(sums[0], x_scales, scales, c == 0, j, out);
+    finish::<M, 1>(sums[1], x_scales, scales, c == 0, j, out);
+    finish::<M, 2>(sums[2], x_scales, scales, c == 0, j, out);
+}
+
+/// Adds the sums of pair `P` of the rows, those of both rows with two outputs in each, to what the rows have.
+#[inline(always)]
+fn finish<const M: usize, const P: usize>(
+    sums: [int32x4_t; 8],
+    x_scales: &[f32; M],
+    scales: &[float32x4_t; 4],
+    first: bool,
+    j: usize,
+    out: &mut [[f32; PANEL]],
+) {
+    // SAFETY: every aarch64 CPU has NEON.
+    let (evens, odds) = unsafe {
+        let [a, b, c, d, e, f, g, h] = sums;
+        ([even(a, b), even(c, d), even(e, f), even(g, h)], [odd(a, b), odd(c, d), odd(e, f), odd(g, h)])
+    };
+    if 2 * P < M {
+        accumulate(evens, x_scales[2 * P], scales, first, &mut out[2 * P].as_chunks_mut().0[j]);
     }
+    if 2 * P + 1 < M {
+        accumulate(odds, x_scales[2 * P + 1], scales, first, &mut out[2 * P + 1].as_chunks_mut().0[j]);
+    }
+}
+
+/// The halves of two sums that are of the first row of a pair.
+///
+/// # Safety
+/// None: every aarch64 CPU has NEON.
+#[inline(always)]
+unsafe fn even(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: every aarch64 CPU has NEON.
+    unsafe { vreinterpretq_s32_s64(vzip1q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b))) }
+}
+
+/// Those of the second row.
+///
+/// # Safety
+/// None: every aarch64 CPU has NEON.
+#[inline(always)]
+unsafe fn odd(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: every aarch64 CPU has NEON.
+    unsafe { vreinterpretq_s32_s64(vzip2q_s64(vreinterpretq_s64_s32(a), vreinterpretq_s64_s32(b))) }
 }
 
 /// See [`peak::multiply`](crate::ops::peak::multiply), with `smmla`.
