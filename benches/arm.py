@@ -58,7 +58,7 @@ def cargo(*more):
     env["CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER"] = "aarch64-linux-gnu-gcc"
     # Loaded where it was linked for, so that addresses name instructions.
     env["CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS"] = "-C target-feature=+crt-static -C relocation-model=static"
-    command = ["/usr/bin/cargo", "build", "--release", "-p", "palmtop-benches", "--bin", "stages"]
+    command = ["/usr/bin/cargo", "build", "--release", "-p", "palmtop-benches", "--features", "stages", "--bin", "stages"]
     subprocess.run([*command, "--target-dir", str(FOLDER), *more], cwd=ROOT, env=env, check=True)
 
 

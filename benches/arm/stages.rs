@@ -5,8 +5,8 @@
 //! stages run FILE            looks and answers
 //! ```
 //!
-//! A line of standard output ends a stage; the last one says how many rows the prefill had. Every call has a deadline that never comes, so that the engine reads the
-//! clock between layers: the counter sees both in the system calls.
+//! A line of standard output ends a stage; the last one says how many rows the prefill had. Every call has a deadline
+//! that never comes, so that the engine reads the clock between layers: the counter sees both in the system calls.
 
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -51,7 +51,11 @@ pub fn measure(
     console: Console,
     cancel: &CancelToken,
 ) -> anyhow::Result<Report> {
-    let model = super::model_name(&models::open(path)?, path);
+    // Closed again at once: what is mapped cannot be forgotten.
+    let model = {
+        let opened = models::open(path)?;
+        super::model_name(&opened, path)
+    };
     let file_bytes = std::fs::metadata(path)?.len();
     let mut rounds = Vec::new();
     for i in 1..=args.rounds {

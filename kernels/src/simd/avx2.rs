@@ -245,21 +245,6 @@ macro_rules! lanes {
             }
         }
         #[inline(always)]
-        fn load_tail(self, x: &[f32]) -> F {
-            assert!(x.len() <= LANES);
-            // SAFETY: see `each`; masked lanes are not touched in memory.
-            each(|i| unsafe { _mm256_maskload_ps(x.as_ptr().wrapping_add(8 * i), first_lanes(x.len(), i)) })
-        }
-        #[inline(always)]
-        fn store_tail(self, v: F, out: &mut [f32]) {
-            assert!(out.len() <= LANES);
-            for i in 0..2 {
-                let place = out.as_mut_ptr().wrapping_add(8 * i);
-                // SAFETY: see `each`; masked lanes are not touched in memory.
-                unsafe { _mm256_maskstore_ps(place, first_lanes(out.len(), i), v[i]) };
-            }
-        }
-        #[inline(always)]
         fn sum(self, v: F) -> f32 {
             // SAFETY: see `each`. The shuffles follow the tree of `Simd::sum`.
             unsafe {
@@ -341,27 +326,6 @@ vnni! {
 vnni! {
     /// The CPU has what AVX-VNNI does as a part of AVX-512, in its own encoding.
     AvxVnniEvex, ["avx2", "fma", "f16c", "avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
-}
-
-/// All bits of those lanes of register `i` that are among the first `n` of sixteen.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn first_lanes(n: usize, i: usize) -> __m256i {
-    /// Sixteen lanes that are, and sixteen that are not.
-    const LANES_AND_NONE: [i32; 2 * LANES] = {
-        let mut lanes = [0; 2 * LANES];
-        let mut i = 0;
-        while i < LANES {
-            lanes[i] = -1;
-            i += 1;
-        }
-        lanes
-    };
-    let from = &LANES_AND_NONE[LANES - n + 8 * i..][..8];
-    // SAFETY: 32 bytes of a slice of eight i32; the CPU has AVX2, as the caller vouches.
-    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
 /// The low byte of each of sixteen lanes.
