@@ -84,8 +84,8 @@ pub trait Simd: Copy {
         }
     }
 
-    /// `v` kept to `low..=high`, two numbers that are no zeros, and `low` where `v` is NaN, which must not be a signaling
-    /// one.
+    /// `v` kept to `low..=high`, two numbers that are no zeros, and `low` where `v` is NaN, which must not be a
+    /// signaling one.
     #[inline(always)]
     fn clamp(self, v: Self::F, low: f32, high: f32) -> Self::F {
         self.min(self.max(v, self.splat(low)), self.splat(high))
@@ -95,8 +95,8 @@ pub trait Simd: Copy {
     fn max_abs(self, v: Self::F, most: Self::F) -> Self::F {
         self.max(self.abs(v), most)
     }
-    /// The nearest integer, halves to even, and 2 to its power, for lanes in -126..=127. An integer that is zero may have
-    /// either sign.
+    /// The nearest integer, halves to even, and 2 to its power, for lanes in -126..=127. An integer that is zero may
+    /// have either sign.
     #[inline(always)]
     fn round_exp2(self, a: Self::F) -> (Self::F, Self::F) {
         let n = self.round_even(a);
@@ -129,8 +129,8 @@ pub trait Simd: Copy {
     /// Brings unsigned bytes into the form that [`dot`](Self::dot) multiplies.
     #[inline(always)]
     fn prepare(self, _x: &mut [u8]) {}
-    /// What sums of products must start at, for [`dot`](Self::dot) to sum up `tile · (x - zero)`; lane `i` of `tile_sums` is
-    /// the sum of all that lane `i` of the tiles has. `zero` is 0 or 128.
+    /// What sums of products must start at, for [`dot`](Self::dot) to sum up `tile · (x - zero)`; lane `i` of
+    /// `tile_sums` is the sum of all that lane `i` of the tiles has. `zero` is 0 or 128.
     fn dot_start(self, tile_sums: &[i32; LANES], zero: i32) -> Self::I;
     /// Lane `i` is `acc[i] + Σ_j tile[4·i + j] · x[j]`, for prepared `x` and once all products of a sum that began with
     /// [`dot_start`](Self::dot_start) are in it.

@@ -142,7 +142,8 @@ fn scales(stripe: &[u8], c: usize) -> [float32x4_t; 4] {
     scales
 }
 
-/// The scales of a chunk of all stripes of a panel, before its rows come: most products are of few chunks and many rows.
+/// The scales of a chunk of all stripes of a panel, before its rows come: most products are of few chunks and many
+/// rows.
 #[inline(always)]
 fn panel_scales(w: &PackedMatrix<'_>, stripes: &Range<usize>, c: usize) -> [[float32x4_t; 4]; PANEL_STRIPES] {
     // SAFETY: every aarch64 CPU has NEON.
