@@ -59,8 +59,8 @@ fn each<T>(f: impl Fn(usize) -> T) -> [T; 4] {
     [f(0), f(1), f(2), f(3)]
 }
 
-/// 1.5 · 2²³: a number of magnitude up to 2²² plus this is rounded to an integer, halves to even, and its low bits are that
-/// integer's. Many CPUs add on every vector unit, but round and convert on one of them, at half its rate.
+/// 1.5 · 2²³: a number of magnitude up to 2²² plus this is rounded to an integer, halves to even, and its low bits are
+/// that integer's. Many CPUs add on every vector unit, but round and convert on one of them, at half its rate.
 pub(crate) const ROUNDS: f32 = 12_582_912.0;
 
 /// 2ⁿ for integers n in -126..=127 that [`ROUNDS`] was added to: what is above their low bits is shifted out.
