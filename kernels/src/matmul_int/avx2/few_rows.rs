@@ -227,46 +227,75 @@ impl<const M: usize> Rows<'_, M> {
         starts: &[Starts; M],
         next: NextChunk,
     ) -> [[__m256i; 2]; M] {
-        let (q, stride) = (self.q.as_ptr(), self.stride);
+        const { assert!(PIECE.is_multiple_of(2), "two groups share their bytes of scales") };
         let groups = chunk.tiles.as_chunks::<2>().0;
-        assert!(groups.len() * GROUP <= stride && stride <= CHUNK_MAX && self.q.len() == M * stride);
-        // SAFETY: the CPU has what `D` needs, as the caller vouches; row i of M, and 16 bytes for each of at most
-        // stride / 16 groups (asserted above); 32 bytes within a tile, 16 of an array of 16, 32 of one of 32.
+        assert!(groups.len() * GROUP <= self.stride && self.stride <= CHUNK_MAX);
+        assert!(self.q.len() == M * self.stride);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; group `g` is one of the chunk's, of which rows have at
+        // most stride / 16 (asserted above); 16 bytes of an array of 16, 32 of one of 32.
         unsafe {
             let mut totals = [[_mm256_setzero_si256(); 2]; M];
-            let low = _mm256_set1_epi8(15);
+            let mask = _mm256_set1_epi32(D::SCALE_MASK);
             for n in 0..2 {
                 let spread = _mm256_loadu_si256(SPREAD[n].as_ptr().cast());
+                let mut sums = [_mm256_setzero_si256(); M];
                 let passed = n * groups.len();
                 for (piece, groups) in groups.chunks(PIECE).enumerate() {
                     let first = piece * PIECE;
                     next.fetch(passed + first..passed + first + groups.len());
-                    for (g, tiles) in (first..).zip(groups) {
+                    for (g, two) in (first..).step_by(2).zip(groups.chunks(2)) {
                         let pair = _mm_loadu_si128(chunk.group_scales[g / 2].as_ptr().cast());
                         let pair = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pair), spread);
-                        let pair = _mm256_srl_epi16(pair, _mm_cvtsi32_si128(4 * (g as i32 % 2)));
-                        let scale = _mm256_and_si256(pair, _mm256_set1_epi32(D::SCALE_MASK));
-                        let a = _mm256_loadu_si256(tiles[0].as_ptr().add(32 * n).cast());
-                        let b = _mm256_loadu_si256(tiles[1].as_ptr().add(32 * n).cast());
-                        let w: [__m256i; GROUP_TILES] = [
-                            _mm256_and_si256(a, low),
-                            _mm256_and_si256(_mm256_srli_epi16::<4>(a), low),
-                            _mm256_and_si256(b, low),
-                            _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
-                        ];
-                        for i in 0..M {
-                            let x = q.add(i * stride + GROUP * g).cast::<i32>();
-                            let mut sum = _mm256_set1_epi32(starts[i][g]);
-                            for t in 0..GROUP_TILES {
-                                let x = _mm256_set1_epi32(x.add(t).read_unaligned());
-                                sum = D::dot_nibbles(sum, w[t], x);
-                            }
-                            totals[i][n] = _mm256_add_epi32(totals[i][n], _mm256_madd_epi16(sum, scale));
+                        let scale = _mm256_and_si256(pair, mask);
+                        self.int4_group::<D>(&two[0], n, g, scale, starts, &mut sums);
+                        if let Some(tiles) = two.get(1) {
+                            let scale = _mm256_and_si256(_mm256_srli_epi16::<4>(pair), mask);
+                            self.int4_group::<D>(tiles, n, g + 1, scale, starts, &mut sums);
                         }
                     }
                 }
+                for i in 0..M {
+                    totals[i][n] = sums[i];
+                }
             }
             totals
+        }
+    }
+
+    /// Adds the products of group `g`, eight outputs from `8 · n` on.
+    ///
+    /// # Safety
+    /// Rows have `16 · g + 16` bytes and more, and `g` is below the number of starts. The CPU has what `D` names, and
+    /// AVX2 and FMA.
+    #[inline(always)]
+    unsafe fn int4_group<D: Dots>(
+        &self,
+        tiles: &[[u8; TILE_BYTES]; 2],
+        n: usize,
+        g: usize,
+        scale: __m256i,
+        starts: &[Starts; M],
+        sums: &mut [__m256i; M],
+    ) {
+        // SAFETY: by the caller's promise; 32 bytes within a tile, 16 of row i of M.
+        unsafe {
+            let low = _mm256_set1_epi8(15);
+            let a = _mm256_loadu_si256(tiles[0].as_ptr().add(32 * n).cast());
+            let b = _mm256_loadu_si256(tiles[1].as_ptr().add(32 * n).cast());
+            let w: [__m256i; GROUP_TILES] = [
+                _mm256_and_si256(a, low),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(a), low),
+                _mm256_and_si256(b, low),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
+            ];
+            for i in 0..M {
+                let x = self.q.as_ptr().add(i * self.stride + GROUP * g).cast::<i32>();
+                let mut sum = _mm256_set1_epi32(starts[i][g]);
+                for t in 0..GROUP_TILES {
+                    sum = D::dot_nibbles(sum, w[t], _mm256_set1_epi32(x.add(t).read_unaligned()));
+                }
+                sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(sum, scale));
+            }
         }
     }
 }

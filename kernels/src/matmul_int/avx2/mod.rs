@@ -1,9 +1,11 @@
 //! Integer matrix products with AVX2, and with AVX-VNNI in either of its encodings.
 //!
 //! Few rows read the weights where they lie, packed (`few_rows.rs`). Many rows unpack a chunk of some stripes into the
-//! first-level cache and use it for all of them (`many_rows.rs`), in the form that the instruction set multiplies best.
+//! first-level cache and use it for all of them (`many_rows.rs`), in the form that the instruction set multiplies best
+//! (`forms.rs`).
 
 mod few_rows;
+mod forms;
 mod many_rows;
 
 use std::arch::x86_64::*;
@@ -209,11 +211,11 @@ unsafe fn matmul<D: Dots>(
         if rows.len() <= few_rows(format, D::VNNI) {
             few_rows::matmul::<D>(w, stripes, x, rows.start, out);
         } else if D::VNNI {
-            many_rows::matmul::<many_rows::Bytes<D>>(w, stripes, x, rows.start, scratch, out);
+            many_rows::matmul::<forms::Bytes<D>>(w, stripes, x, rows.start, scratch, out);
         } else if format == WeightFormat::Int8 {
-            many_rows::matmul::<many_rows::Words>(w, stripes, x, rows.start, scratch, out);
+            many_rows::matmul::<forms::Words>(w, stripes, x, rows.start, scratch, out);
         } else {
-            many_rows::matmul::<many_rows::Nibbles>(w, stripes, x, rows.start, scratch, out);
+            many_rows::matmul::<forms::Nibbles>(w, stripes, x, rows.start, scratch, out);
         }
     }
 }
@@ -280,7 +282,7 @@ unsafe fn peak_multiply<D: Dots>(rounds: usize) -> (usize, f32) {
                 sums[i] = if D::VNNI {
                     D::dot(sums[i], [w[i % 2]; 2], x)
                 } else {
-                    many_rows::multiply_words(sums[i], w[i % 2], x)
+                    forms::multiply_words(sums[i], w[i % 2], x)
                 };
             }
         }
