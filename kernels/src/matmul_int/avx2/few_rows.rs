@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, NextChunk, PIECE, PackedChunk};
+use super::nibbles::{nibbles, pair_of_scales};
 use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, TILE_BYTES, WeightFormat};
@@ -127,20 +128,6 @@ impl Chunk<'_> {
     }
 }
 
-/// For both halves of a stripe's outputs: see [`spread`].
-pub(super) const SPREAD: [[u8; 32]; 2] = [spread(0), spread(8)];
-
-/// Indices that spread bytes `first..first + 8` over eight lanes, for a shuffle of each of two copies of 16 bytes.
-const fn spread(first: u8) -> [u8; 32] {
-    let mut index = [0; 32];
-    let mut i = 0;
-    while i < 32 {
-        index[i] = first + (i / 4) as u8;
-        i += 1;
-    }
-    index
-}
-
 /// A chunk of some rows.
 struct Rows<'a, const M: usize> {
     q: &'a [i8],
@@ -232,20 +219,18 @@ impl<const M: usize> Rows<'_, M> {
         assert!(groups.len() * GROUP <= self.stride && self.stride <= CHUNK_MAX);
         assert!(self.q.len() == M * self.stride);
         // SAFETY: the CPU has what `D` needs, as the caller vouches; group `g` is one of the chunk's, of which rows have at
-        // most stride / 16 (asserted above); 16 bytes of an array of 16, 32 of one of 32.
+        // most stride / 16 (asserted above).
         unsafe {
             let mut totals = [[_mm256_setzero_si256(); 2]; M];
             let mask = _mm256_set1_epi32(D::SCALE_MASK);
             for n in 0..2 {
-                let spread = _mm256_loadu_si256(SPREAD[n].as_ptr().cast());
                 let mut sums = [_mm256_setzero_si256(); M];
                 let passed = n * groups.len();
                 for (piece, groups) in groups.chunks(PIECE).enumerate() {
                     let first = piece * PIECE;
                     next.fetch(passed + first..passed + first + groups.len());
                     for (g, two) in (first..).step_by(2).zip(groups.chunks(2)) {
-                        let pair = _mm_loadu_si128(chunk.group_scales[g / 2].as_ptr().cast());
-                        let pair = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pair), spread);
+                        let pair = pair_of_scales(&chunk, g, n);
                         let scale = _mm256_and_si256(pair, mask);
                         self.int4_group::<D>(&two[0], n, g, scale, starts, &mut sums);
                         if let Some(tiles) = two.get(1) {
@@ -277,17 +262,9 @@ impl<const M: usize> Rows<'_, M> {
         starts: &[Starts; M],
         sums: &mut [__m256i; M],
     ) {
-        // SAFETY: by the caller's promise; 32 bytes within a tile, 16 of row i of M.
+        // SAFETY: by the caller's promise; 16 bytes of row i of M.
         unsafe {
-            let low = _mm256_set1_epi8(15);
-            let a = _mm256_loadu_si256(tiles[0].as_ptr().add(32 * n).cast());
-            let b = _mm256_loadu_si256(tiles[1].as_ptr().add(32 * n).cast());
-            let w: [__m256i; GROUP_TILES] = [
-                _mm256_and_si256(a, low),
-                _mm256_and_si256(_mm256_srli_epi16::<4>(a), low),
-                _mm256_and_si256(b, low),
-                _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
-            ];
+            let w = nibbles(tiles, n);
             for i in 0..M {
                 let x = self.q.as_ptr().add(i * self.stride + GROUP * g).cast::<i32>();
                 let mut sum = _mm256_set1_epi32(starts[i][g]);

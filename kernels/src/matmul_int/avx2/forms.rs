@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 
 use super::super::PanelScratch;
 use super::super::packed::{GROUP_TILES, PackedChunk};
-use super::few_rows::SPREAD;
+use super::nibbles::{group_scales, nibbles};
 use super::{BLOCK_ROWS, Dots};
 use crate::layout::{CHUNK_MAX, GROUP, LANES, TILE_BYTES, WeightFormat};
 
@@ -143,14 +143,15 @@ impl<D: Dots> Form for Bytes<D> {
                 }
                 return;
             }
-            for (g, out) in (0..chunk.tiles.len() / 2).zip(out.as_chunks_mut::<GROUP_TILES>().0) {
+            let groups = chunk.tiles.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<GROUP_TILES>().0);
+            for (g, (tiles, out)) in groups.enumerate() {
                 for n in 0..2 {
                     let scales = group_scales(&chunk, g, n);
                     // A 16-bit product is that of both bytes, since 15 · 15 has no carry. With it
                     // `weight + 128 = nibble · scale + (128 - 8 · scale)`.
                     let factor = _mm256_and_si256(scales, _mm256_set1_epi16(0xFF));
                     let shift = _mm256_sub_epi8(high, _mm256_slli_epi16::<3>(scales));
-                    let nibbles = nibbles(&chunk, g, n);
+                    let nibbles = nibbles(tiles, n);
                     for (t, out) in out.iter_mut().enumerate() {
                         let w = _mm256_add_epi8(_mm256_mullo_epi16(nibbles[t], factor), shift);
                         _mm256_storeu_si256(out.as_mut_ptr().add(32 * n).cast(), w);
@@ -279,20 +280,20 @@ impl Form for Nibbles {
     unsafe fn unpack(_: WeightFormat, chunk: PackedChunk<'_>, out: &mut [u8]) {
         let (weights, rest) = out.split_at_mut(Self::SCALES);
         let (scales, starts) = rest.split_at_mut(Self::STARTS - Self::SCALES);
-        let groups = weights.as_chunks_mut::<TILE_BYTES>().0.as_chunks_mut::<GROUP_TILES>().0;
+        let weights = weights.as_chunks_mut::<TILE_BYTES>().0.as_chunks_mut::<GROUP_TILES>().0;
         let scales = scales.as_chunks_mut::<TILE_BYTES>().0;
         let starts = starts.first_chunk_mut::<TILE_BYTES>().expect("room for them");
         // SAFETY: by the caller's promise; 32 bytes within arrays of 64.
         unsafe {
             for n in 0..2 {
                 let mut total = _mm256_setzero_si256();
-                for (g, (out, scale_out)) in
-                    (0..chunk.tiles.len() / 2).zip(groups.iter_mut().zip(&mut *scales))
-                {
+                let groups = chunk.tiles.as_chunks::<2>().0.iter();
+                let outs = weights.iter_mut().zip(&mut *scales);
+                for (g, (tiles, (out, scale_out))) in groups.zip(outs).enumerate() {
                     let scale = _mm256_and_si256(group_scales(&chunk, g, n), _mm256_set1_epi32(0x000F_000F));
                     _mm256_storeu_si256(scale_out.as_mut_ptr().add(32 * n).cast(), scale);
                     let mut sum = _mm256_setzero_si256();
-                    let nibbles = nibbles(&chunk, g, n);
+                    let nibbles = nibbles(tiles, n);
                     for (t, out) in out.iter_mut().enumerate() {
                         let w = _mm256_sub_epi8(nibbles[t], _mm256_set1_epi8(8));
                         _mm256_storeu_si256(out.as_mut_ptr().add(32 * n).cast(), w);
@@ -362,42 +363,5 @@ impl Form for Nibbles {
             }
             totals
         }
-    }
-}
-
-/// The scales of group `g` of int4, eight outputs from `8 · n` on: each in all four bytes of its lane.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn group_scales(chunk: &PackedChunk<'_>, g: usize, n: usize) -> __m256i {
-    // SAFETY: 16 bytes of an array of 16, 32 of one of 32; the CPU has AVX2, as the caller vouches.
-    unsafe {
-        let pair = _mm_loadu_si128(chunk.group_scales[g / 2].as_ptr().cast());
-        let spread = _mm256_loadu_si256(SPREAD[n].as_ptr().cast());
-        let pair = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(pair), spread);
-        let scales = if g.is_multiple_of(2) { pair } else { _mm256_srli_epi16::<4>(pair) };
-        _mm256_and_si256(scales, _mm256_set1_epi8(15))
-    }
-}
-
-/// The nibbles of group `g` of int4, eight outputs from `8 · n` on: a register for every four k.
-///
-/// # Safety
-/// The CPU has AVX2.
-#[inline(always)]
-unsafe fn nibbles(chunk: &PackedChunk<'_>, g: usize, n: usize) -> [__m256i; GROUP_TILES] {
-    const { assert!(GROUP_TILES == 4, "two packed tiles are a group") };
-    // SAFETY: 32 bytes within tiles; the CPU has AVX2, as the caller vouches.
-    unsafe {
-        let low = _mm256_set1_epi8(15);
-        let load = |tile: usize| _mm256_loadu_si256(chunk.tiles[2 * g + tile].as_ptr().add(32 * n).cast());
-        let (a, b) = (load(0), load(1));
-        [
-            _mm256_and_si256(a, low),
-            _mm256_and_si256(_mm256_srli_epi16::<4>(a), low),
-            _mm256_and_si256(b, low),
-            _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
-        ]
     }
 }

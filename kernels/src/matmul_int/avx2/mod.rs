@@ -7,6 +7,7 @@
 mod few_rows;
 mod forms;
 mod many_rows;
+mod nibbles;
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
