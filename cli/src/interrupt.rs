@@ -1,5 +1,6 @@
 //! Ctrl-C: the first one asks the program to stop and clean up, the second one ends it at once.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
@@ -22,6 +23,16 @@ pub fn listen() -> anyhow::Result<CancelToken> {
     })
     .context("cannot listen for Ctrl-C")?;
     Ok(token)
+}
+
+/// Reads pictures in files (`None` is standard input), of which any may be a pipe that never ends: as
+/// [`while_waiting`] then. If all are plain files they end soon, and what is done so far can still be reported.
+pub fn while_reading<'a, T>(
+    paths: impl IntoIterator<Item = Option<&'a Path>>,
+    read: impl FnOnce() -> T,
+) -> T {
+    let ends_soon = |path: Option<&Path>| path.is_some_and(Path::is_file);
+    if paths.into_iter().all(ends_soon) { read() } else { while_waiting(read) }
 }
 
 /// Reads from what may be a pipe that never ends: there Ctrl-C ends the program at once, as nothing is half done.

@@ -150,7 +150,7 @@ impl<'a> Answerer<'a> {
     fn look_at(&mut self, source: &Source, looked: &mut Looked) -> Result<RgbImage, Failure> {
         let start = Instant::now();
         let Decoded { image: picture, is_truncated, .. } =
-            interrupt::while_waiting(|| source.decode(&self.decode))
+            interrupt::while_reading([source.path()], || source.decode(&self.decode))
                 .with_context(|| format!("cannot use picture {source}"))
                 .map_err(Failure::Picture)?;
         looked.decode += start.elapsed();

@@ -279,8 +279,9 @@ impl Run {
         cancel: &CancelToken,
     ) -> anyhow::Result<()> {
         let decode = |path: &PathBuf| decode_file(path, &ImageLimits::default());
+        let paths = picture.paths.iter().map(|path| Some(path.as_path()));
         let decoded: Result<Vec<RgbImage>, _> =
-            interrupt::while_waiting(|| picture.paths.iter().map(decode).collect());
+            interrupt::while_reading(paths, || picture.paths.iter().map(decode).collect());
         let images = match decoded {
             Ok(images) => images,
             Err(error) => {

@@ -341,7 +341,7 @@ impl Embedder {
             Some(Some(name)) => name,
             Some(None) => return Err(of_page(anyhow!("its name is not UTF-8; an index can keep no other"))),
         };
-        let bytes = interrupt::while_waiting(|| source.read(&self.decode.limits));
+        let bytes = interrupt::while_reading([source.path()], || source.read(&self.decode.limits));
         let bytes = bytes.map_err(|error| of_page(error.into()))?;
         let content = content_hash(&bytes);
         if let Some(page) = writer.find(name).filter(|page| page.content == content) {
