@@ -13,7 +13,7 @@ use palmtop::{
 use palmtop_convert::Recipe;
 use palmtop_kernels::layout::WeightFormat;
 use palmtop_kernels::{Isa, Kernels};
-use palmtop_tests::drafts::drafts;
+use palmtop_tests::drafts::{Draft, drafts};
 use palmtop_tests::{converted, data, uniform};
 
 const NEW_TOKENS: usize = 24;
@@ -72,6 +72,26 @@ fn sets() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|&isa| Kernels::new(Some(isa)).is_ok())
 }
 
+/// Tokens of a draft that are accepted at least, in an answer that goes on to its limit.
+fn acceptable(draft: &Draft, draft_tokens: usize) -> usize {
+    if draft.name == "every second token wrong" {
+        // Behind the first pass, each finds one right and one wrong.
+        return NEW_TOKENS / 2 - 2;
+    }
+    let (mut given, mut accepted) = (1, 0);
+    while given < draft.right {
+        let right = draft_tokens.min(draft.right - given).min(NEW_TOKENS - given - 1);
+        accepted += right;
+        given += right + 1;
+    }
+    if draft.name == "wrong in the middle" {
+        // Three tokens behind the wrong one are checked, and then all that are left.
+        let few = draft_tokens.min(3);
+        accepted += few + draft_tokens.min(NEW_TOKENS - given - few - 2);
+    }
+    accepted
+}
+
 #[test]
 fn any_draft_gives_the_bits_of_no_draft() {
     for (name, format, kv) in [
@@ -114,14 +134,14 @@ fn any_draft_gives_the_bits_of_no_draft() {
                         let what = format!("{name} {format} {isa}, {draft_tokens} at once: {}", draft.name);
                         assert_eq!(bits(&got[0]), bits(alone), "{what}");
                         let accepted = got[0].accepted_draft_tokens;
-                        assert!(accepted <= draft.right, "{what}: {accepted} accepted");
                         let passes = session.timings().decode_steps;
                         if way.grammar.is_none() && !way.stop_at_eos {
                             // The first token is the prefill's, and each pass gives one that no draft had to know.
                             assert_eq!(1 + passes + accepted, alone.tokens.len(), "{what}");
-                            if draft.right == alone.tokens.len() && draft_tokens == NEW_TOKENS {
-                                assert_eq!(passes, 1, "{what}");
-                            }
+                            assert!(
+                                accepted >= acceptable(&draft, draft_tokens),
+                                "{what}: {accepted} accepted"
+                            );
                         }
                     }
                 }

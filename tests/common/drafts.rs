@@ -6,7 +6,7 @@ pub struct Draft {
     pub name: &'static str,
     /// Its token ids; some may be in no vocabulary.
     pub tokens: Vec<u32>,
-    /// Tokens at its start that the answer begins with too: as many as can be accepted.
+    /// Tokens at its start that the answer begins with too.
     pub right: usize,
 }
 

@@ -359,7 +359,7 @@ impl Session {
             let mut state = sequence.state;
             states.push((i, state));
             let checked = self.limits.draft_tokens.min(sequence.limit - answer.tokens.len() - 1);
-            for &token in sequence.drafted(answer).iter().take(checked) {
+            for &token in sequence.draft.proposed(checked) {
                 if let Some(grammar) = &sequence.options.grammar {
                     let Some(next) = grammar.follow(state, token) else { break };
                     state = next;
@@ -410,7 +410,7 @@ impl Session {
                     self.answers[i].accepted_draft_tokens += 1;
                 }
                 self.choose(i, row + n, on_piece)?;
-                if !self.sequences[i].is_running() || !self.sequences[i].draft_holds() {
+                if !self.sequences[i].is_running() || !self.sequences[i].was_drafted {
                     break;
                 }
             }

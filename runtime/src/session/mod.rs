@@ -1,6 +1,7 @@
 //! A session: the memory and the threads that answer about pictures.
 
 mod answering;
+mod draft;
 pub mod embedding;
 mod exchange;
 pub mod grammar;

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::draft::Draft;
 use super::exchange::{Answer, GenerateOptions, Piece, StopReason};
 use super::grammar;
 use super::sampler::Choice;
@@ -57,9 +58,9 @@ pub(super) struct Sequence {
     /// The last tokens of the answer, those that no pass has had yet.
     pub queue: Vec<u32>,
     /// What the answer may turn out to be.
-    draft: Vec<u32>,
-    /// Whether it has, so far.
-    draft_holds: bool,
+    pub draft: Draft,
+    /// Whether its last token was the draft's.
+    pub was_drafted: bool,
     pub random: u64,
     /// Where it is in the grammar, if there is one.
     pub state: u32,
@@ -77,8 +78,8 @@ impl Sequence {
             detokenizer: Detokenizer::reserved(reserve, new_tokens)?,
             position: 0,
             queue: reserve.list(QUEUE_MAX)?,
-            draft: reserve.list(new_tokens)?,
-            draft_holds: false,
+            draft: Draft::new(reserve, new_tokens)?,
+            was_drafted: false,
             random: 0,
             state: grammar::START,
             stop: OnceLock::new(),
@@ -102,10 +103,9 @@ impl Sequence {
         self.position = prefix;
         self.queue.clear();
         // A token that the model does not have can never be chosen.
-        let known = draft.iter().take(limit).take_while(|&&token| (token as usize) < vocab);
-        self.draft.clear();
-        self.draft.extend(known);
-        self.draft_holds = true;
+        let known = draft.iter().copied().take(limit).take_while(|&token| (token as usize) < vocab);
+        self.draft.start(known);
+        self.was_drafted = false;
         self.random = options.sampling.seed;
         self.state = grammar::START;
         self.stop = OnceLock::new();
@@ -113,16 +113,6 @@ impl Sequence {
 
     pub fn is_running(&self) -> bool {
         self.phase == Phase::Running
-    }
-
-    /// Whether the answer so far is what the draft begins with.
-    pub fn draft_holds(&self) -> bool {
-        self.draft_holds
-    }
-
-    /// What may come next, as far as the draft still holds.
-    pub fn drafted(&self, answer: &Answer) -> &[u32] {
-        if self.draft_holds { self.draft.get(answer.tokens.len()..).unwrap_or(&[]) } else { &[] }
     }
 
     /// Makes a token the next one of the answer, and ends the answer if it is to end.
@@ -140,7 +130,7 @@ impl Sequence {
             self.finish(prompt, StopReason::EndOfSequence, answer, on_piece);
             return Ok(());
         }
-        self.draft_holds &= self.draft.get(answer.tokens.len()) == Some(&token);
+        self.was_drafted = self.draft.follow(&answer.tokens, token);
         let before = answer.text.len();
         self.detokenizer.push(&model.tokenizer(), token, &mut answer.text)?;
         answer.tokens.push(token);
