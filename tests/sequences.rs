@@ -73,18 +73,22 @@ fn sets() -> impl Iterator<Item = Isa> {
 }
 
 /// Tokens of a draft that are accepted at least, in an answer that goes on to its limit.
-fn acceptable(draft: &Draft, draft_tokens: usize) -> usize {
-    if draft.name == "every second token wrong" {
-        // Behind the first pass, each finds one right and one wrong.
+fn acceptable(draft: &Draft, answer: &[u32], draft_tokens: usize) -> usize {
+    // Where two tokens follow each other twice, a draft may go on at the wrong place.
+    let mut pairs: Vec<_> = answer.windows(2).collect();
+    pairs.sort();
+    let is_plain = pairs.windows(2).all(|two| two[0] != two[1]);
+    if is_plain && draft.name == "every second token wrong" {
+        // Each pass finds one right and one wrong.
         return NEW_TOKENS / 2 - 2;
     }
-    let (mut given, mut accepted) = (1, 0);
+    let (mut given, mut accepted) = (0, 0);
     while given < draft.right {
         let right = draft_tokens.min(draft.right - given).min(NEW_TOKENS - given - 1);
         accepted += right;
         given += right + 1;
     }
-    if draft.name == "wrong in the middle" {
+    if is_plain && draft.name == "wrong in the middle" {
         // Three tokens behind the wrong one are checked, and then all that are left.
         let few = draft_tokens.min(3);
         accepted += few + draft_tokens.min(NEW_TOKENS - given - few - 2);
@@ -94,10 +98,13 @@ fn acceptable(draft: &Draft, draft_tokens: usize) -> usize {
 
 #[test]
 fn any_draft_gives_the_bits_of_no_draft() {
-    for (name, format, kv) in [
-        ("tiny1", WeightFormat::Int8, KvFormat::Auto),
-        ("tiny2", WeightFormat::Int4, KvFormat::Int8),
-        ("tiny2", WeightFormat::F32, KvFormat::Auto),
+    // So many rows that they attend to each other in integers, with the draft's first tokens behind them.
+    let long = "cat ".repeat(250);
+    for (name, format, kv, prompt) in [
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto, "caption en"),
+        ("tiny1", WeightFormat::Int8, KvFormat::Auto, &long),
+        ("tiny2", WeightFormat::Int4, KvFormat::Int8, "caption en"),
+        ("tiny2", WeightFormat::F32, KvFormat::Auto, "caption en"),
     ] {
         let model = converted(name, uniform(format)).open();
         let (vocab, eos) = (model.config().text.vocab as u32, model.config().tokens.eos[0]);
@@ -113,8 +120,7 @@ fn any_draft_gives_the_bits_of_no_draft() {
             let alone: Vec<Answer> = ways
                 .iter()
                 .map(|way| {
-                    session.answer(&features[0], &["caption en"], way, &mut goes_on).expect("an answer")[0]
-                        .clone()
+                    session.answer(&features[0], &[prompt], way, &mut goes_on).expect("an answer")[0].clone()
                 })
                 .collect();
             let of_isa: Vec<_> = alone.iter().map(bits).collect();
@@ -128,8 +134,7 @@ fn any_draft_gives_the_bits_of_no_draft() {
                 let mut session = Session::new(&model, &with_drafts).expect("a small session");
                 for (way, alone) in ways.iter().zip(&alone) {
                     for draft in drafts(&alone.tokens, eos, vocab).into_iter().step_by(every) {
-                        let request =
-                            Request { pictures: &[&features[0]], prompt: "caption en", draft: &draft.tokens };
+                        let request = Request { pictures: &[&features[0]], prompt, draft: &draft.tokens };
                         let got = session.answer_requests(&[request], way, &mut goes_on).expect("an answer");
                         let what = format!("{name} {format} {isa}, {draft_tokens} at once: {}", draft.name);
                         assert_eq!(bits(&got[0]), bits(alone), "{what}");
@@ -139,7 +144,7 @@ fn any_draft_gives_the_bits_of_no_draft() {
                             // The first token is the prefill's, and each pass gives one that no draft had to know.
                             assert_eq!(1 + passes + accepted, alone.tokens.len(), "{what}");
                             assert!(
-                                accepted >= acceptable(&draft, draft_tokens),
+                                accepted >= acceptable(&draft, &alone.tokens, draft_tokens),
                                 "{what}: {accepted} accepted"
                             );
                         }
@@ -151,9 +156,9 @@ fn any_draft_gives_the_bits_of_no_draft() {
 }
 
 /// The demo's model says twelve tokens of its scene. Where little has changed, the last answer is the next one's draft,
-/// and right: the prefill gives the first token, a pass each draft token and one more, and the end is a token too.
+/// and right: the prefill and each pass give all draft tokens and one more, and the end is a token too.
 #[test]
-fn the_caption_of_a_still_scene_takes_two_passes() {
+fn the_caption_of_a_still_scene_takes_one_pass() {
     let demo = data().join("../../demo");
     let model = Model::open(&demo.join("demo.palm")).expect("the demo's model");
     let scene = decode_file(demo.join("scene.png"), &ImageLimits::default()).expect("the demo's picture");
@@ -161,7 +166,7 @@ fn the_caption_of_a_still_scene_takes_two_passes() {
     // A lamp that flickers, as far as pixels go.
     let later = scene.data().iter().map(|&x| x.saturating_add(2)).collect();
     let later = RgbImage::new(width, height, later).expect("a picture of the same size");
-    for (draft_tokens, passes) in [(0, 12), (4, 3), (8, 2), (12, 1)] {
+    for (draft_tokens, passes) in [(0, 12), (4, 2), (8, 1), (12, 0)] {
         let mut session = Session::new(&model, &limits(1, draft_tokens)).expect("a small session");
         let mut features = session.new_features().expect("memory");
         let mut draft = Vec::new();

@@ -82,6 +82,8 @@ pub(crate) struct Extent {
     pub batch: usize,
     /// Rows of the longest prefix.
     pub prefix: usize,
+    /// Spans of a pass.
+    pub spans: usize,
     /// Rows that go through the decoder in one pass.
     pub rows: usize,
     /// Rows that go through the LM head in one pass.
@@ -115,16 +117,17 @@ impl Extent {
         // At most 2¹⁰ pictures of 2¹⁶ rows: nothing here can overflow.
         let prefix = limits.pictures * config.image_rows() + limits.prompt_tokens;
         let answers = limits.new_tokens > 0;
+        // The first tokens of a draft go with the prefix.
+        let drafted = if answers { limits.draft_tokens } else { 0 };
         let (behind, logits) = match answers {
-            true => {
-                (limits.batch * (QUEUE_MAX + limits.draft_tokens), limits.batch * (1 + limits.draft_tokens))
-            }
+            true => (limits.batch * (QUEUE_MAX + drafted), limits.batch * (1 + drafted)),
             false => (0, 0),
         };
         Ok(Self {
             batch: limits.batch,
             prefix,
-            rows: prefix.max(behind),
+            spans: limits.batch.max(1 + usize::from(drafted > 0)),
+            rows: (prefix + drafted).max(behind),
             logits,
             answers,
             positions: prefix + limits.new_tokens,

@@ -33,12 +33,48 @@ pub(super) struct Pass {
 impl Pass {
     pub fn new(reserve: &mut Reserve, extent: &Extent, vocab: usize) -> Result<Self> {
         Ok(Self {
-            spans: reserve.list(extent.batch)?,
+            spans: reserve.list(extent.spans)?,
             tokens: reserve.list(extent.rows)?,
             running: reserve.list(extent.batch)?,
             states: reserve.list(extent.logits)?,
             head: HeadPart::new(reserve, vocab)?,
         })
+    }
+
+    fn clear(&mut self) {
+        self.spans.clear();
+        self.tokens.clear();
+        self.running.clear();
+        self.states.clear();
+    }
+
+    /// Adds the row of logits that the next token of sequence `i` is chosen from, and behind it up to `most` tokens that
+    /// its draft proposes, each with a row that the one after it is chosen from.
+    fn expect(&mut self, i: usize, sequence: &Sequence, most: usize) {
+        let mut state = sequence.state;
+        self.states.push((i, state));
+        for &token in sequence.draft.proposed(most) {
+            if let Some(grammar) = &sequence.options.grammar {
+                let Some(next) = grammar.follow(state, token) else { break };
+                state = next;
+            }
+            self.tokens.push(token);
+            self.states.push((i, state));
+        }
+    }
+
+    /// Selects the logits that tokens are chosen from.
+    fn select_expected(&mut self, sequences: &[Sequence]) {
+        let allowed = |&(i, state): &(usize, u32)| {
+            sequences[i].options.grammar.as_ref().and_then(|grammar| grammar.needed(state))
+        };
+        let sets = self.states.iter().map(allowed);
+        // Those of all sets of allowed tokens, or all if a row is free to choose.
+        if sets.clone().any(|set| set.is_none()) {
+            self.head.select_all();
+        } else {
+            self.head.select(sets.flatten());
+        }
     }
 }
 
@@ -278,16 +314,30 @@ impl Session {
         limit: usize,
         on_piece: OnPiece<'_>,
     ) -> Result<()> {
-        let grammar = options.grammar.as_ref();
-        select(&mut self.pass.head, [grammar.and_then(|g| g.needed(super::grammar::START))].into_iter());
-        self.answers[index].clear();
-        let rows =
-            self.prefill(index, request.pictures, request.prompt, &options.control(), &mut Trace::off())?;
-        self.answers[index].prompt_tokens = rows;
         let vocab = self.model.config().text.vocab;
-        self.sequences[index].start(rows, options, limit, request.draft, vocab);
-        self.choose(index, 0, on_piece)?;
-        self.queue_certain(index, on_piece)
+        self.answers[index].clear();
+        self.sequences[index].prepare(options, limit, request.draft, vocab);
+        let rows = self.add_prefix(index, request.pictures, request.prompt, &mut Trace::off())?;
+        // The draft's first tokens go with the prefix: for each, the weights need not be read again.
+        let tokens = self.pass.tokens.len();
+        self.pass.expect(index, &self.sequences[index], self.checked_at_most(index));
+        let drafted = self.pass.tokens.len() - tokens;
+        if drafted > 0 {
+            let (sees, logits) = (Sees::Causal, drafted);
+            let span = Span { sequence: index, position: rows, pictures: 0, tokens: drafted, sees, logits };
+            self.pass.spans.push(span);
+        }
+        self.pass.select_expected(&self.sequences);
+        self.run_pass(request.pictures, &options.control(), &mut Trace::off())?;
+        self.answers[index].prompt_tokens = rows;
+        self.sequences[index].run_from(rows);
+        self.take(index, 0, 1 + drafted, on_piece)
+    }
+
+    /// Tokens of its draft that the next pass may check for a sequence: one fewer than the answer can still have.
+    fn checked_at_most(&self, index: usize) -> usize {
+        let left = self.sequences[index].limit - self.answers[index].tokens.len();
+        self.limits.draft_tokens.min(left.saturating_sub(1))
     }
 
     /// Runs pictures and a prompt through the decoder; the logits behind them, as far as they are selected, become row
@@ -300,6 +350,19 @@ impl Session {
         watch: &dyn Watch,
         trace: &mut Trace<'_>,
     ) -> Result<usize> {
+        let rows = self.add_prefix(sequence, pictures, prompt, trace)?;
+        self.run_pass(pictures, watch, trace)?;
+        Ok(rows)
+    }
+
+    /// Begins another pass with pictures and a prompt. Returns their rows.
+    fn add_prefix(
+        &mut self,
+        sequence: usize,
+        pictures: &[&ImageFeatures],
+        prompt: &str,
+        trace: &mut Trace<'_>,
+    ) -> Result<usize> {
         let config = self.model.config();
         let tokens = self.prompts.tokenize(&self.model, prompt)?;
         let image_rows = pictures.len() * config.image_rows();
@@ -308,19 +371,28 @@ impl Session {
             let ids: Vec<i64> = image.chain(tokens.iter().copied()).map(i64::from).collect();
             trace.i64("input_ids", &ids);
         }
-        let span = Span {
+        self.pass.clear();
+        self.pass.tokens.extend_from_slice(tokens);
+        self.pass.spans.push(Span {
             sequence,
             position: 0,
             pictures: pictures.len(),
             tokens: tokens.len(),
             sees: Sees::Whole,
             logits: 1,
-        };
-        let rows = image_rows + tokens.len();
-        let batch =
-            Batch { spans: &[span], pictures: Pictures::All(pictures), tokens, first_angle: FIRST_ANGLE };
-        self.engine.forward(batch, Wanted::Logits(&self.pass.head), watch, trace)?;
-        Ok(rows)
+        });
+        Ok(image_rows + tokens.len())
+    }
+
+    fn run_pass(
+        &mut self,
+        pictures: &[&ImageFeatures],
+        watch: &dyn Watch,
+        trace: &mut Trace<'_>,
+    ) -> Result<()> {
+        let Pass { spans, tokens, head, .. } = &self.pass;
+        let batch = Batch { spans, pictures: Pictures::All(pictures), tokens, first_angle: FIRST_ANGLE };
+        self.engine.forward(batch, Wanted::Logits(head), watch, trace)
     }
 
     /// Runs tokens of one sequence through the decoder, each seeing itself and what came before; their logits become
@@ -341,54 +413,42 @@ impl Session {
 
     /// One pass for all running sequences; returns how many still are.
     fn pass(&mut self, on_piece: OnPiece<'_>) -> Result<usize> {
-        let Pass { spans, tokens, running, states, head } = &mut self.pass;
-        spans.clear();
-        tokens.clear();
-        running.clear();
-        states.clear();
-        for (i, sequence) in self.sequences.iter_mut().enumerate().filter(|(_, s)| s.is_running()) {
-            let answer = &mut self.answers[i];
-            if let Some(stop) = sequence.stop() {
-                sequence.finish(i, stop.into(), answer, on_piece);
+        self.pass.clear();
+        for i in 0..self.sequences.len() {
+            let sequence = &mut self.sequences[i];
+            if !sequence.is_running() {
                 continue;
             }
-            let first = tokens.len();
-            tokens.extend_from_slice(&sequence.queue);
-            // A row of logits behind the queue, and one behind every token of the draft that may be right: one fewer than tokens
-            // that the answer can still have.
-            let mut state = sequence.state;
-            states.push((i, state));
-            let checked = self.limits.draft_tokens.min(sequence.limit - answer.tokens.len() - 1);
-            for &token in sequence.draft.proposed(checked) {
-                if let Some(grammar) = &sequence.options.grammar {
-                    let Some(next) = grammar.follow(state, token) else { break };
-                    state = next;
-                }
-                tokens.push(token);
-                states.push((i, state));
+            if let Some(stop) = sequence.stop() {
+                sequence.finish(i, stop.into(), &mut self.answers[i], on_piece);
+                continue;
             }
-            spans.push(Span {
+            let checked = self.checked_at_most(i);
+            let (pass, sequence) = (&mut self.pass, &self.sequences[i]);
+            let first = pass.tokens.len();
+            pass.tokens.extend_from_slice(&sequence.queue);
+            pass.expect(i, sequence, checked);
+            let tokens = pass.tokens.len() - first;
+            pass.spans.push(Span {
                 sequence: i,
                 position: sequence.position,
                 pictures: 0,
-                tokens: tokens.len() - first,
+                tokens,
                 sees: Sees::Causal,
-                logits: tokens.len() - first - sequence.queue.len() + 1,
+                logits: tokens - sequence.queue.len() + 1,
             });
-            running.push(i);
+            pass.running.push(i);
         }
-        if running.is_empty() {
+        if self.pass.running.is_empty() {
             return Ok(0);
         }
-        let allowed = |&(i, state): &(usize, u32)| {
-            self.sequences[i].options.grammar.as_ref().and_then(|grammar| grammar.needed(state))
-        };
-        select(head, states.iter().map(allowed));
+        self.pass.select_expected(&self.sequences);
+        let Pass { spans, tokens, running, head, .. } = &self.pass;
         let batch = Batch { spans, pictures: Pictures::NONE, tokens, first_angle: FIRST_ANGLE };
         let watch = AllStop { sequences: &self.sequences, running };
         match self.engine.forward(batch, Wanted::Logits(head), &watch, &mut Trace::off()) {
             Err(Error::Cancelled | Error::DeadlinePassed) => {
-                for &i in &*running {
+                for &i in running {
                     let sequence = &mut self.sequences[i];
                     let stop =
                         sequence.stop().expect("a pass is given up only if all of its sequences are to stop");
@@ -403,21 +463,27 @@ impl Session {
         for span in 0..self.pass.spans.len() {
             let Span { sequence: i, logits, .. } = self.pass.spans[span];
             self.sequences[i].position += self.sequences[i].queue.len();
-            for n in 0..logits {
-                if n > 0 {
-                    // The token that the last row gave is the draft's, whose row this is.
-                    self.sequences[i].position += 1;
-                    self.answers[i].accepted_draft_tokens += 1;
-                }
-                self.choose(i, row + n, on_piece)?;
-                if !self.sequences[i].is_running() || !self.sequences[i].was_drafted {
-                    break;
-                }
-            }
+            self.take(i, row, logits, on_piece)?;
             row += logits;
-            self.queue_certain(i, on_piece)?;
         }
         Ok(self.sequences.iter().filter(|s| s.is_running()).count())
+    }
+
+    /// Takes the next tokens of sequence `i` from `rows` rows of logits, of which each but the first is a draft token's:
+    /// one, and as many more as the draft had right.
+    fn take(&mut self, i: usize, first: usize, rows: usize, on_piece: OnPiece<'_>) -> Result<()> {
+        for n in 0..rows {
+            if n > 0 {
+                // The token that the last row gave is the draft's, whose row this is.
+                self.sequences[i].position += 1;
+                self.answers[i].accepted_draft_tokens += 1;
+            }
+            self.choose(i, first + n, on_piece)?;
+            if !self.sequences[i].is_running() || !self.sequences[i].was_drafted {
+                break;
+            }
+        }
+        self.queue_certain(i, on_piece)
     }
 
     /// Chooses the next token of sequence `i` from a row of logits, and takes all that follow if they are certain up to
@@ -477,10 +543,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Selects the logits that tokens are chosen from: those of all sets of allowed tokens, or all if a row is free to
-/// choose.
-fn select<'a>(head: &mut HeadPart, sets: impl Iterator<Item = Option<&'a [u32]>> + Clone) {
-    if sets.clone().any(|set| set.is_none()) { head.select_all() } else { head.select(sets.flatten()) }
 }

@@ -86,21 +86,12 @@ impl Sequence {
         })
     }
 
-    /// Starts an answer behind a prefix of so many rows.
-    pub fn start(
-        &mut self,
-        prefix: usize,
-        options: &GenerateOptions,
-        limit: usize,
-        draft: &[u32],
-        vocab: usize,
-    ) {
-        self.phase = Phase::Running;
+    /// Makes ready for another answer.
+    pub fn prepare(&mut self, options: &GenerateOptions, limit: usize, draft: &[u32], vocab: usize) {
         self.number = NUMBER.fetch_add(1, Ordering::Relaxed);
         self.options.clone_from(options);
         self.limit = limit;
         self.detokenizer.reset(true);
-        self.position = prefix;
         self.queue.clear();
         // A token that the model does not have can never be chosen.
         let known = draft.iter().copied().take(limit).take_while(|&token| (token as usize) < vocab);
@@ -109,6 +100,12 @@ impl Sequence {
         self.random = options.sampling.seed;
         self.state = grammar::START;
         self.stop = OnceLock::new();
+    }
+
+    /// The answer begins, behind a prefix of so many rows.
+    pub fn run_from(&mut self, prefix: usize) {
+        self.phase = Phase::Running;
+        self.position = prefix;
     }
 
     pub fn is_running(&self) -> bool {

@@ -17,8 +17,9 @@ use crate::model::kv_format::KvElement;
 use crate::model::weights::{Matrix, RetrievalHead, Weights};
 use crate::system::memory::{Aligned, Reserve};
 
-/// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded.
-const BLOCK_ROWS: usize = 512;
+/// Rows that go through a matrix together; longer inputs go in blocks, so that memory stays bounded. A picture of 448
+/// pixels with a prompt and a draft of 32 tokens each takes two of them: weights are read once for each.
+const BLOCK_ROWS: usize = 544;
 
 /// Rows that go through the retrieval head together: it is stored in floats, and its input must not be what takes the
 /// most memory.
@@ -81,7 +82,7 @@ impl Buffers {
             element: KvElement::F32,
         };
         let rows =
-            RowLimits { rows: text_rows, spans: extent.batch, group: heads.group(), logits: extent.logits };
+            RowLimits { rows: text_rows, spans: extent.spans, group: heads.group(), logits: extent.logits };
         Ok(Self {
             hidden: reserve.aligned(times(patches, v.hidden).max(times(text_rows, t.hidden)))?,
             qkv: reserve.aligned(times(patches, 3 * v.hidden).max(times(text_rows, t.qkv())))?,
@@ -124,6 +125,23 @@ pub(crate) fn vector_blocks(rows: usize) -> impl Iterator<Item = Range<usize>> {
     blocks_of(VECTOR_ROWS, rows)
 }
 
-fn blocks_of(block: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..rows).step_by(block).map(move |from| from..rows.min(from + block))
+/// As few blocks of up to `most` rows as there can be, of about the same size.
+fn blocks_of(most: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let n = rows.div_ceil(most);
+    (0..n).map(move |i| i * rows / n..(i + 1) * rows / n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_few_and_of_about_the_same_size() {
+        let of = |most, rows| blocks_of(most, rows).collect::<Vec<_>>();
+        assert_eq!(of(8, 0), []);
+        assert_eq!(of(8, 8), [0..8]);
+        assert_eq!(of(8, 9), [0..4, 4..9]);
+        assert_eq!(of(8, 25), [0..6, 6..12, 12..18, 18..25]);
+        assert_eq!(blocks(1024 + 32 + 32).map(|block| block.len()).collect::<Vec<_>>(), [544, 544]);
+    }
 }

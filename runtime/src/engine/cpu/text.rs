@@ -239,18 +239,25 @@ impl CpuEngine {
     fn attend(&mut self, layer: Layer<'_>, spans: &[Span]) {
         let Layer { index, weights: w, config: t, .. } = layer;
         let (facts, heads) = (t.layer(index), t.attention_heads());
-        let (rows, layers_kept) = (self.buffers.rows.places().len(), self.layers_kept);
+        let layers_kept = self.layers_kept;
         let how =
             Scores { scale: facts.query_scale as f32, softcap: facts.attention_softcap.map(|c| c as f32) };
-        // A prefix alone, whose rows all see each other; with f32 keys and values, nothing is to be rounded.
-        let whole_prefix = matches!(spans, [Span { position: 0, sees: Sees::Whole, .. }]);
+        // With f32 keys and values, nothing is to be rounded.
         let rounds = self.kv.shape.element != KvElement::F32;
         let Buffers { qkv, attended, int8_kv, rows: layout, .. } = &mut self.buffers;
-        if whole_prefix && rounds && attends_in_integers(&w.qkv, &heads, rows) {
+        let mut tiles = layout.tiles();
+        // A prefix, whose rows all see each other; a draft may come behind it.
+        if let [Span { position: 0, sees: Sees::Whole, .. }, draft @ ..] = spans
+            && draft.iter().all(|span| span.sees == Sees::Causal)
+            && let rows = tiles.first().map_or(0, |tile| tile.span_rows)
+            && rounds
+            && attends_in_integers(&w.qkv, &heads, rows)
+        {
             int8_kv.attend(&mut self.compute, heads, how, qkv, rows, attended);
-        } else {
-            let (tiles, kernels) = (layout.tiles(), self.compute.kernels);
-            let (kv, attended) = (&self.kv, Disjoint::new(attended));
+            tiles = &tiles[tiles.partition_point(|tile| tile.span == 0)..];
+        }
+        if !tiles.is_empty() {
+            let (kernels, kv, attended) = (self.compute.kernels, &self.kv, Disjoint::new(attended));
             self.compute.pool.run(&mut self.compute.scratch, tiles.len() * t.kv_heads, |task, scratch| {
                 let (kv_head, place) = (task / tiles.len(), &tiles[task % tiles.len()]);
                 let span = &spans[place.span];
