@@ -11,18 +11,24 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::packed::{
-    Ahead, GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, prefetch, scale_bytes,
+    Ahead, GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, prefetch, prefetch_second_level,
+    scale_bytes,
 };
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
-use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 17;
+/// Up to so many rows multiply int4's nibbles, and then each group's sum with its scale; more rows multiply the nibbles
+/// with their scales first, once for all of them.
+const NIBBLE_ROWS: usize = 2;
 /// Rows of a register block over unpacked weights: 6 · 4 sums, 4 weights and an activation fill the registers.
 const BLOCK_ROWS: usize = 6;
-/// How far ahead of their use streams of packed weights are fetched, all that are side by side together.
+/// How far ahead of their use streams of packed weights are fetched, all that are side by side together …
 pub(super) const PREFETCH_BYTES: usize = 4096;
+/// … and nibbles, which are multiplied sooner than they come from memory.
+const PREFETCH_NIBBLES: usize = 8192;
 
 /// A tile of 16 outputs by 4 k.
 type Tile = [u8; TILE_BYTES];
@@ -96,14 +102,35 @@ impl PackedChunk<'_> {
         _mm512_xor_si512(load(&self.tiles[t]), _mm512_set1_epi8(-128))
     }
 
+    /// int4: the nibbles of group `g`, a register for every four k.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn nibbles(&self, g: usize) -> [__m512i; GROUP_TILES] {
+        const { assert!(GROUP_TILES == 4, "two packed tiles are a group") };
+        let low = _mm512_set1_epi8(15);
+        let (a, b) = (load(&self.tiles[2 * g]), load(&self.tiles[2 * g + 1]));
+        [
+            _mm512_and_si512(a, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(a), low),
+            _mm512_and_si512(b, low),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(b), low),
+        ]
+    }
+
+    /// int4: the scales of groups `2 · pair` and the one behind it, each in the low half of its output's lane.
+    #[target_feature(enable = "avx512f")]
+    fn scales_of_two(&self, pair: usize) -> [__m512i; 2] {
+        // SAFETY: 16 bytes are read from an array of 16.
+        let bytes = unsafe { _mm_loadu_si128(self.group_scales[pair].as_ptr().cast()) };
+        let both = _mm512_cvtepu8_epi32(bytes);
+        [_mm512_and_si512(both, _mm512_set1_epi32(15)), _mm512_srli_epi32::<4>(both)]
+    }
+
     /// int4: the four tiles of group `g`, as `weight + offset`.
     ///
     /// With nibbles in all bytes and the scale in 16-bit lanes, one product gives both bytes: 15 · 15 has no carry.
     /// Then `weight + offset = nibble · scale + (offset - 8 · scale)`.
     #[target_feature(enable = "avx512f,avx512bw")]
     fn int4(&self, g: usize, offset: i8) -> [__m512i; GROUP_TILES] {
-        const { assert!(GROUP_TILES == 4, "two packed tiles are a group") };
-        let low = _mm512_set1_epi8(15);
         // SAFETY: 16 bytes are read from an array of 16.
         let pair = unsafe { _mm_loadu_si128(self.group_scales[g / 2].as_ptr().cast()) };
         let pair = _mm512_broadcast_i32x4(pair);
@@ -117,17 +144,11 @@ impl PackedChunk<'_> {
             ),
         );
         let bytes = if g.is_multiple_of(2) { spread } else { _mm512_srli_epi16::<4>(spread) };
-        let bytes = _mm512_and_si512(bytes, low);
+        let bytes = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
         let scale = _mm512_and_si512(bytes, _mm512_set1_epi16(0xFF));
         let shift = _mm512_sub_epi8(_mm512_set1_epi8(offset), _mm512_slli_epi16::<3>(bytes));
         let weight = |nibbles| _mm512_add_epi8(_mm512_mullo_epi16(nibbles, scale), shift);
-        let (a, b) = (load(&self.tiles[2 * g]), load(&self.tiles[2 * g + 1]));
-        [
-            weight(_mm512_and_si512(a, low)),
-            weight(_mm512_and_si512(_mm512_srli_epi16::<4>(a), low)),
-            weight(_mm512_and_si512(b, low)),
-            weight(_mm512_and_si512(_mm512_srli_epi16::<4>(b), low)),
-        ]
+        self.nibbles(g).map(weight)
     }
 }
 
@@ -260,6 +281,24 @@ pub(super) fn accumulate(sum: __m512i, x_scale: f32, w_scale: __m512, first: boo
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), after) }
 }
 
+/// `-8 · Σ x` over the 16 bytes of each group of a row's chunk, four times each: what a group's sum of `nibble · x`
+/// starts at, since a weight is `nibble - 8`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn group_starts(q: &[i8], starts: &mut [i32; CHUNK_MAX / 4]) {
+    for (q, starts) in q.chunks(TILE_BYTES).zip(starts.as_chunks_mut::<LANES>().0) {
+        let mask = u64::MAX >> (TILE_BYTES - q.len());
+        // SAFETY: as many bytes are read as there are, and 16 numbers are written to an array of 16.
+        unsafe {
+            let x = _mm512_maskz_loadu_epi8(mask, q.as_ptr());
+            let fours = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(8), x);
+            let pairs = _mm512_add_epi32(fours, _mm512_shuffle_epi32::<0b10_11_00_01>(fours));
+            let sums = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
+            let negative = _mm512_sub_epi32(_mm512_setzero_si512(), sums);
+            _mm512_storeu_si512(starts.as_mut_ptr().cast(), negative);
+        }
+    }
+}
+
 /// Few rows: the stripes of a panel are read once, up to four side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 pub(super) fn stream(
@@ -318,7 +357,9 @@ fn stream_stripes<const M: usize, const S: usize>(
     let stripes: [&[u8]; S] = std::array::from_fn(|i| w.stripe(s + i));
     let mut totals = [[_mm512_setzero_ps(); S]; M];
     for c in 0..layout.chunks() {
-        let ahead = StreamAhead::new(layout, c, S, PREFETCH_BYTES / S);
+        let in_nibbles = layout.format == WeightFormat::Int4 && M <= NIBBLE_ROWS;
+        let distance = if in_nibbles { PREFETCH_NIBBLES } else { PREFETCH_BYTES };
+        let ahead = StreamAhead::new(layout, c, S, distance / S);
         for stripe in stripes {
             ahead.scales(stripe).into_iter().for_each(prefetch);
         }
@@ -326,20 +367,46 @@ fn stream_stripes<const M: usize, const S: usize>(
         let tiles = chunks[0].tiles.len();
         let (q, stride) = (x.q_rows(c, m, M), x.chunk());
         assert!(chunk_tiles(layout, c) * 4 <= stride && q.len() == M * stride);
-        let mut sums: [[__m512i; S]; M] =
-            std::array::from_fn(|i| [_mm512_set1_epi32(-128 * x.sum(c, m + i)); S]);
+        let mut sums: [[__m512i; S]; M] = match in_nibbles {
+            true => [[_mm512_setzero_si512(); S]; M],
+            false => std::array::from_fn(|i| [_mm512_set1_epi32(-128 * x.sum(c, m + i)); S]),
+        };
+        // SAFETY: row of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
+        let four = |row: usize, t: usize| unsafe {
+            _mm512_set1_epi32(q.as_ptr().add(row * stride + 4 * t).cast::<i32>().read_unaligned())
+        };
         let mut add = |t: usize, i: usize, tile: __m512i| {
             for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: row of M, and 4 bytes for each of at most stride / 4 tiles (asserted above).
-                let x = unsafe { q.as_ptr().add(row * stride + 4 * t).cast::<i32>().read_unaligned() };
-                sums[i] = _mm512_dpbusd_epi32(sums[i], tile, _mm512_set1_epi32(x));
+                sums[i] = _mm512_dpbusd_epi32(sums[i], tile, four(row, t));
             }
         };
         if layout.format == WeightFormat::Int8 {
             for t in 0..tiles {
                 for i in 0..S {
-                    prefetch(ahead.tile(&chunks[i].tiles[t], t));
+                    prefetch_second_level(ahead.tile(&chunks[i].tiles[t], t));
                     add(t, i, chunks[i].int8(t));
+                }
+            }
+        } else if in_nibbles {
+            let mut starts = [[0; CHUNK_MAX / 4]; M];
+            for (q, starts) in q.chunks_exact(stride).zip(&mut starts) {
+                group_starts(q, starts);
+            }
+            for pair in 0..(tiles / 2).div_ceil(2) {
+                for i in 0..S {
+                    let scales = chunks[i].scales_of_two(pair);
+                    for g in 2 * pair..(2 * pair + 2).min(tiles / 2) {
+                        prefetch_second_level(ahead.tile(&chunks[i].tiles[2 * g], 2 * g));
+                        prefetch_second_level(ahead.tile(&chunks[i].tiles[2 * g + 1], 2 * g + 1));
+                        let nibbles = chunks[i].nibbles(g);
+                        for row in 0..M {
+                            let mut sum = _mm512_set1_epi32(starts[row][4 * g]);
+                            for t in 0..GROUP_TILES {
+                                sum = _mm512_dpbusd_epi32(sum, nibbles[t], four(row, g * GROUP_TILES + t));
+                            }
+                            sums[row][i] = _mm512_dpwssd_epi32(sums[row][i], sum, scales[g % 2]);
+                        }
+                    }
                 }
             }
         } else {

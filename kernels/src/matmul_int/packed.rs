@@ -157,13 +157,22 @@ impl<'a> Ahead<'a> {
     }
 }
 
-/// Fetches a cache line.
+/// Fetches a cache line, into the first-level cache.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub fn prefetch(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a prefetch may be given any address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
+/// Fetches a cache line into the second-level cache, which can wait for more of them at once than the first.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn prefetch_second_level(address: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a prefetch may be given any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
 }
 
 /// Tiles after which is fetched what is due: not so many that the requests have to wait for each other.

@@ -57,14 +57,14 @@ pub(super) unsafe fn matmul<D: Dots>(
 }
 
 /// What the sums of a row's groups in a chunk start at; int8 has one sum, the first.
-type Starts = [i32; CHUNK_MAX / GROUP];
+pub(super) type Starts = [i32; CHUNK_MAX / GROUP];
 
 /// Of chunk `c` of rows from `m` on.
 ///
 /// # Safety
 /// The CPU has what `D` names, and AVX2 and FMA.
 #[inline(always)]
-unsafe fn make_starts<D: Dots>(
+pub(super) unsafe fn make_starts<D: Dots>(
     format: WeightFormat,
     x: &QuantizedRows<'_>,
     c: usize,

@@ -1,6 +1,7 @@
 //! Integer matrix products with AVX2, and with AVX-VNNI in either of its encodings.
 //!
-//! Few rows read the weights where they lie, packed (`few_rows.rs`). Many rows unpack a chunk of some stripes into the
+//! One row and a few of int8 stream the packed weights (`streams.rs`), and some more rows read them where they lie, too
+//! (`few_rows.rs`). Many rows unpack a chunk of some stripes into the
 //! first-level cache and use it for all of them (`many_rows.rs`), in the form that the instruction set multiplies best
 //! (`forms.rs`).
 
@@ -8,6 +9,7 @@ mod few_rows;
 mod forms;
 mod many_rows;
 mod nibbles;
+mod streams;
 
 use std::arch::x86_64::*;
 use std::hint::black_box;
@@ -209,7 +211,9 @@ unsafe fn matmul<D: Dots>(
     // SAFETY: as this function's.
     unsafe {
         let format = w.layout().format;
-        if rows.len() <= few_rows(format, D::VNNI) {
+        if rows.len() <= streams::rows_max(format) {
+            streams::matmul::<D>(w, stripes, x, rows.start, out);
+        } else if rows.len() <= few_rows(format, D::VNNI) {
             few_rows::matmul::<D>(w, stripes, x, rows.start, out);
         } else if D::VNNI {
             many_rows::matmul::<forms::Bytes<D>>(w, stripes, x, rows.start, scratch, out);
