@@ -1,19 +1,16 @@
 //! Few rows: packed weights are read where they lie, chunk by chunk, the stripes of a panel in turn, and the panel's
 //! next chunk is fetched meanwhile.
-//!
-//! int8 rows go through `vpdpbusd`, or `vpmaddubsw` with signs moved so that nothing saturates. int4 multiplies
-//! nibbles, group by group: sixteen products fit 16 bits, and one `vpmaddwd` both widens their sum and multiplies it
-//! with the group's scale.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, NextChunk, PIECE, PackedChunk};
-use super::nibbles::{nibbles, pair_of_scales};
+use super::nibbles::pair_of_scales;
+use super::rows::{Rows, Starts, make_starts};
 use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
 use crate::activations::QuantizedRows;
-use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, TILE_BYTES, WeightFormat};
+use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, WeightFormat};
 
 /// Rows from `m` on, as many as `out` has. What they need for a chunk is made once for all stripes.
 ///
@@ -56,39 +53,6 @@ pub(super) unsafe fn matmul<D: Dots>(
     }
 }
 
-/// What the sums of a row's groups in a chunk start at; int8 has one sum, the first.
-pub(super) type Starts = [i32; CHUNK_MAX / GROUP];
-
-/// Of chunk `c` of rows from `m` on.
-///
-/// # Safety
-/// The CPU has what `D` names, and AVX2 and FMA.
-#[inline(always)]
-pub(super) unsafe fn make_starts<D: Dots>(
-    format: WeightFormat,
-    x: &QuantizedRows<'_>,
-    c: usize,
-    m: usize,
-    starts: &mut [Starts],
-) {
-    for (i, starts) in starts.iter_mut().enumerate() {
-        if format == WeightFormat::Int8 {
-            starts[0] = D::start(x.sum(c, m + i));
-            continue;
-        }
-        for (x, start) in x.q(c, m + i).as_chunks::<GROUP>().0.iter().zip(starts) {
-            // SAFETY: 16 bytes are read from an array of 16; the CPU has AVX2, as the caller vouches.
-            let sum = unsafe {
-                let x = _mm_loadu_si128(x.as_ptr().cast());
-                let x = _mm_madd_epi16(_mm_maddubs_epi16(_mm_set1_epi8(8), x), _mm_set1_epi16(-1));
-                let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
-                _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x)))
-            };
-            *start = sum & D::START_MASK;
-        }
-    }
-}
-
 /// A chunk of stripe `s`, number `j` of the panel.
 struct Chunk<'a> {
     w: &'a PackedMatrix<'a>,
@@ -110,7 +74,7 @@ impl Chunk<'_> {
         let &Self { w, s, j, x, c, next } = self;
         let starts = starts.first_chunk::<M>().expect("M rows");
         let out = out.first_chunk_mut::<M>().expect("M rows");
-        let rows = Rows::<M> { q: x.q_rows(c, m, M), stride: x.chunk() };
+        let rows = Rows::<M>::new(x, c, m);
         let stripe = w.stripe(s);
         let chunk = PackedChunk::new(w, stripe, c);
         // SAFETY: as this function's.
@@ -128,12 +92,6 @@ impl Chunk<'_> {
     }
 }
 
-/// A chunk of some rows.
-struct Rows<'a, const M: usize> {
-    q: &'a [i8],
-    stride: usize,
-}
-
 impl<const M: usize> Rows<'_, M> {
     /// The sums of a chunk of int8.
     ///
@@ -149,7 +107,7 @@ impl<const M: usize> Rows<'_, M> {
         /// Tiles from one sum to the other and back.
         const TURN: usize = 2;
         const { assert!(PIECE.is_multiple_of(TURN)) };
-        assert!(chunk.tiles.len() * 4 <= self.stride && self.q.len() == M * self.stride);
+        self.check(chunk.tiles.len());
         // SAFETY: the CPU has what `D` needs, as the caller vouches; tile `t` is one of the chunk's, of which rows have at
         // most stride / 4 (asserted above).
         unsafe {
@@ -181,27 +139,6 @@ impl<const M: usize> Rows<'_, M> {
         }
     }
 
-    /// Adds the products of tile `t`.
-    ///
-    /// # Safety
-    /// Rows have `4 · t + 4` bytes and more. The CPU has what `D` names, and AVX2 and FMA.
-    #[inline(always)]
-    unsafe fn int8_tile<D: Dots>(&self, tile: &[u8; TILE_BYTES], t: usize, sums: &mut [[__m256i; 2]; M]) {
-        // SAFETY: by the caller's promise; 32 bytes within a tile, 4 of row i of M.
-        unsafe {
-            let mut w = [[_mm256_setzero_si256(); 2]; 2];
-            for n in 0..2 {
-                w[n] = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
-            }
-            for i in 0..M {
-                let x = self.q.as_ptr().add(i * self.stride + 4 * t).cast::<i32>().read_unaligned();
-                for n in 0..2 {
-                    sums[i][n] = D::dot(sums[i][n], w[n], _mm256_set1_epi32(x));
-                }
-            }
-        }
-    }
-
     /// The sums of a chunk of int4, eight outputs after the other: so the sums of six rows and the weights of a group
     /// fit the registers.
     ///
@@ -216,8 +153,7 @@ impl<const M: usize> Rows<'_, M> {
     ) -> [[__m256i; 2]; M] {
         const { assert!(PIECE.is_multiple_of(2), "two groups share their bytes of scales") };
         let groups = chunk.tiles.as_chunks::<2>().0;
-        assert!(groups.len() * GROUP <= self.stride && self.stride <= CHUNK_MAX);
-        assert!(self.q.len() == M * self.stride);
+        self.check(groups.len() * GROUP_TILES);
         // SAFETY: the CPU has what `D` needs, as the caller vouches; group `g` is one of the chunk's, of which rows have at
         // most stride / 16 (asserted above).
         unsafe {
@@ -244,35 +180,6 @@ impl<const M: usize> Rows<'_, M> {
                 }
             }
             totals
-        }
-    }
-
-    /// Adds the products of group `g`, eight outputs from `8 · n` on.
-    ///
-    /// # Safety
-    /// Rows have `16 · g + 16` bytes and more, and `g` is below the number of starts. The CPU has what `D` names, and
-    /// AVX2 and FMA.
-    #[inline(always)]
-    unsafe fn int4_group<D: Dots>(
-        &self,
-        tiles: &[[u8; TILE_BYTES]; 2],
-        n: usize,
-        g: usize,
-        scale: __m256i,
-        starts: &[Starts; M],
-        sums: &mut [__m256i; M],
-    ) {
-        // SAFETY: by the caller's promise; 16 bytes of row i of M.
-        unsafe {
-            let w = nibbles(tiles, n);
-            for i in 0..M {
-                let x = self.q.as_ptr().add(i * self.stride + GROUP * g).cast::<i32>();
-                let mut sum = _mm256_set1_epi32(starts[i][g]);
-                for t in 0..GROUP_TILES {
-                    sum = D::dot_nibbles(sum, w[t], _mm256_set1_epi32(x.add(t).read_unaligned()));
-                }
-                sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(sum, scale));
-            }
         }
     }
 }

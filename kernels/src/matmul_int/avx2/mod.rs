@@ -9,6 +9,7 @@ mod few_rows;
 mod forms;
 mod many_rows;
 mod nibbles;
+mod rows;
 mod streams;
 
 use std::arch::x86_64::*;

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, PackedChunk, StreamAhead, prefetch, prefetch_second_level};
-use super::few_rows::{Starts, make_starts};
-use super::nibbles::{nibbles, pair_of_scales};
+use super::nibbles::pair_of_scales;
+use super::rows::{Rows, Starts, make_starts};
 use super::{Dots, accumulate, scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, WeightFormat};
@@ -108,101 +108,78 @@ unsafe fn side_by_side<D: Dots, const M: usize, const S: usize>(
                 prefetch(line);
             }
         }
-        let rows = Rows::<M> { q: x.q_rows(c, m, M), stride: x.chunk() };
+        let rows = Rows::<M>::new(x, c, m);
         // SAFETY: as this function's.
         unsafe {
             make_starts::<D>(layout.format, x, c, m, &mut starts);
             // More rows than one are int8's.
             let sums = match M == 1 && is_int4 {
-                true => rows.int4::<D, S>(&chunks, &starts, &ahead),
-                false => rows.int8::<D, S>(&chunks, &starts, &ahead),
+                true => rows.int4_side_by_side::<D, S>(&chunks, &starts, &ahead),
+                false => rows.int8_side_by_side::<D, S>(&chunks, &starts, &ahead),
             };
             for i in 0..S {
                 let scales = scales(stripes[i], c);
                 for r in 0..M {
                     let out = &mut out[r].as_chunks_mut().0[j + i];
-                    accumulate(sums[r][i], x.scale(c, m + r), scales, c == 0, out);
+                    accumulate(sums[i][r], x.scale(c, m + r), scales, c == 0, out);
                 }
             }
         }
     }
 }
 
-/// Sums of `M` rows and `S` stripes.
-type Sums<const M: usize, const S: usize> = [[[__m256i; 2]; S]; M];
-
-/// A chunk of some rows.
-struct Rows<'a, const M: usize> {
-    q: &'a [i8],
-    stride: usize,
-}
+/// Sums of `S` stripes and `M` rows.
+type Sums<const M: usize, const S: usize> = [[[__m256i; 2]; M]; S];
 
 impl<const M: usize> Rows<'_, M> {
-    /// Four bytes from `4 · t` on of row `r`, eight times.
-    ///
-    /// # Safety
-    /// The row has them. The CPU has AVX2.
-    #[inline(always)]
-    unsafe fn four(&self, r: usize, t: usize) -> __m256i {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            _mm256_set1_epi32(self.q.as_ptr().add(r * self.stride + 4 * t).cast::<i32>().read_unaligned())
-        }
-    }
-
     /// The sums of a chunk of int8.
     ///
     /// # Safety
     /// The CPU has what `D` names, and AVX2 and FMA.
     #[inline(always)]
-    unsafe fn int8<D: Dots, const S: usize>(
+    unsafe fn int8_side_by_side<D: Dots, const S: usize>(
         &self,
         chunks: &[PackedChunk<'_>; S],
         starts: &[Starts; M],
         ahead: &StreamAhead,
     ) -> Sums<M, S> {
         let tiles = chunks[0].tiles.len();
-        assert!(4 * tiles <= self.stride && self.q.len() == M * self.stride);
-        // SAFETY: the CPU has what `D` needs, as the caller vouches; 32 bytes lie within a tile, and rows have 4 for each
-        // of them (asserted above).
+        self.check(tiles);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; rows have 4 bytes for each tile (checked above).
         unsafe {
-            let mut sums = [[[_mm256_setzero_si256(); 2]; S]; M];
-            for r in 0..M {
-                sums[r] = [[_mm256_set1_epi32(starts[r][0]); 2]; S];
+            let mut sums = [[[_mm256_setzero_si256(); 2]; M]; S];
+            for of_stripe in &mut sums {
+                for r in 0..M {
+                    of_stripe[r] = [_mm256_set1_epi32(starts[r][0]); 2];
+                }
             }
             for t in 0..tiles {
                 for i in 0..S {
                     let tile = &chunks[i].tiles[t];
                     prefetch_second_level(ahead.tile(tile, t));
-                    for n in 0..2 {
-                        let w = D::weights(_mm256_loadu_si256(tile.as_ptr().add(32 * n).cast()));
-                        for r in 0..M {
-                            sums[r][i][n] = D::dot(sums[r][i][n], w, self.four(r, t));
-                        }
-                    }
+                    self.int8_tile::<D>(tile, t, &mut sums[i]);
                 }
             }
             sums
         }
     }
 
-    /// The sums of a chunk of int4: see [`few_rows`](super::few_rows).
+    /// The sums of a chunk of int4.
     ///
     /// # Safety
     /// The CPU has what `D` names, and AVX2 and FMA.
     #[inline(always)]
-    unsafe fn int4<D: Dots, const S: usize>(
+    unsafe fn int4_side_by_side<D: Dots, const S: usize>(
         &self,
         chunks: &[PackedChunk<'_>; S],
         starts: &[Starts; M],
         ahead: &StreamAhead,
     ) -> Sums<M, S> {
         let groups = chunks[0].tiles.len() / 2;
-        assert!(groups * GROUP <= self.stride && self.stride <= CHUNK_MAX);
-        assert!(self.q.len() == M * self.stride);
-        // SAFETY: the CPU has what `D` needs, as the caller vouches; rows have 16 bytes for each group (asserted above).
+        self.check(groups * GROUP_TILES);
+        // SAFETY: the CPU has what `D` needs, as the caller vouches; rows have 16 bytes for each group (checked above).
         unsafe {
-            let mut sums = [[[_mm256_setzero_si256(); 2]; S]; M];
+            let mut sums = [[[_mm256_setzero_si256(); 2]; M]; S];
             let mask = _mm256_set1_epi32(D::SCALE_MASK);
             // Two groups share their bytes of scales.
             for first in (0..groups).step_by(2) {
@@ -211,20 +188,21 @@ impl<const M: usize> Rows<'_, M> {
                     for (t, tile) in tiles.iter().enumerate() {
                         prefetch_second_level(ahead.tile(tile, 2 * first + t));
                     }
+                    let groups = tiles.as_chunks::<2>().0;
                     for n in 0..2 {
-                        let scales = pair_of_scales(&chunks[i], first, n);
-                        for (g, tiles) in (first..).zip(tiles.as_chunks::<2>().0) {
-                            let scale = if g == first { scales } else { _mm256_srli_epi16::<4>(scales) };
-                            let scale = _mm256_and_si256(scale, mask);
-                            let w = nibbles(tiles, n);
-                            for r in 0..M {
-                                let mut sum = _mm256_set1_epi32(starts[r][g]);
-                                for t in 0..GROUP_TILES {
-                                    sum = D::dot_nibbles(sum, w[t], self.four(r, GROUP_TILES * g + t));
-                                }
-                                let sums = &mut sums[r][i][n];
-                                *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(sum, scale));
-                            }
+                        let pair = pair_of_scales(&chunks[i], first, n);
+                        let mut of_half = [_mm256_setzero_si256(); M];
+                        for r in 0..M {
+                            of_half[r] = sums[i][r][n];
+                        }
+                        let scale = _mm256_and_si256(pair, mask);
+                        self.int4_group::<D>(&groups[0], n, first, scale, starts, &mut of_half);
+                        if let Some(tiles) = groups.get(1) {
+                            let scale = _mm256_and_si256(_mm256_srli_epi16::<4>(pair), mask);
+                            self.int4_group::<D>(tiles, n, first + 1, scale, starts, &mut of_half);
+                        }
+                        for r in 0..M {
+                            sums[i][r][n] = of_half[r];
                         }
                     }
                 }
