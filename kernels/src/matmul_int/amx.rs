@@ -161,7 +161,7 @@ unsafe fn many(
     let mut sums = [Sums::default(), Sums::default()];
     for c in 0..layout.chunks() {
         let panel = Panel::new(w, stripes.clone(), c, tiles.k, scratch);
-        let mut ahead = Ahead::new(w, &stripes, c, rows.len().div_ceil(2 * TILE_ROWS));
+        let ahead = Ahead::new(w, &stripes, c, rows.len().div_ceil(2 * TILE_ROWS));
         let mut tail = [[0i8; CHUNK_MAX]; TILE_ROWS];
         let whole = rows.len() / TILE_ROWS * TILE_ROWS;
         for (i, tail) in tail.iter_mut().enumerate().take(rows.len() - whole) {
@@ -179,7 +179,7 @@ unsafe fn many(
         let mut waiting: Option<Block> = None;
         let [mut now, mut before] = sums.each_mut();
         for m in (0..rows.len()).step_by(2 * TILE_ROWS) {
-            ahead.step();
+            ahead.fetch(m / (2 * TILE_ROWS), prefetch);
             let two_rows = rows.len() - m > TILE_ROWS;
             let step = if two_rows { 2 } else { 4 };
             for s in (0..stripes.len()).step_by(step) {

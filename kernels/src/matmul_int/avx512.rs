@@ -11,8 +11,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::packed::{
-    Ahead, GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, prefetch, prefetch_second_level,
-    scale_bytes,
+    Ahead, GROUP_TILES, PackedChunk, StreamAhead, check, chunk_tiles, prefetch, prefetch_far, scale_bytes,
 };
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
@@ -174,10 +173,10 @@ fn blocked(
         for (scale, s) in scale.iter_mut().zip(stripes.clone()) {
             *scale = scales(w.stripe(s), c);
         }
-        let mut ahead = Ahead::new(w, &stripes, c, out.len().div_ceil(BLOCK_ROWS));
-        let mut m = first_row;
-        for out in out.chunks_mut(BLOCK_ROWS) {
-            ahead.step();
+        let ahead = Ahead::new(w, &stripes, c, out.len().div_ceil(BLOCK_ROWS));
+        for (b, out) in out.chunks_mut(BLOCK_ROWS).enumerate() {
+            let m = first_row + b * BLOCK_ROWS;
+            ahead.fetch(b, prefetch);
             let block = Block { unpacked, stripes: stripes.len(), scale: &scale, c, x, m };
             match out.len() {
                 1 => block.rows::<1>(out),
@@ -187,7 +186,6 @@ fn blocked(
                 5 => block.rows::<5>(out),
                 _ => block.rows::<BLOCK_ROWS>(out),
             }
-            m += out.len();
         }
     }
 }
@@ -383,7 +381,7 @@ fn stream_stripes<const M: usize, const S: usize>(
         if layout.format == WeightFormat::Int8 {
             for t in 0..tiles {
                 for i in 0..S {
-                    prefetch_second_level(ahead.tile(&chunks[i].tiles[t], t));
+                    prefetch_far(ahead.tile(&chunks[i].tiles[t], t));
                     add(t, i, chunks[i].int8(t));
                 }
             }
@@ -396,8 +394,8 @@ fn stream_stripes<const M: usize, const S: usize>(
                 for i in 0..S {
                     let scales = chunks[i].scales_of_two(pair);
                     for g in 2 * pair..(2 * pair + 2).min(tiles / 2) {
-                        prefetch_second_level(ahead.tile(&chunks[i].tiles[2 * g], 2 * g));
-                        prefetch_second_level(ahead.tile(&chunks[i].tiles[2 * g + 1], 2 * g + 1));
+                        prefetch_far(ahead.tile(&chunks[i].tiles[2 * g], 2 * g));
+                        prefetch_far(ahead.tile(&chunks[i].tiles[2 * g + 1], 2 * g + 1));
                         let nibbles = chunks[i].nibbles(g);
                         for row in 0..M {
                             let mut sum = _mm512_set1_epi32(starts[row][4 * g]);

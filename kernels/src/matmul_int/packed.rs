@@ -114,46 +114,40 @@ impl StreamAhead {
     }
 }
 
-/// Fetches the panel's next chunk bit by bit while the present one is multiplied.
-#[cfg(target_arch = "x86_64")]
+/// The packed tiles that a panel needs behind chunk `c`, of the next chunk or of the next panel's first one: they are
+/// fetched part by part while rows are multiplied, which takes longer than weights take to come, so that unpacking need
+/// not wait for memory.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub struct Ahead<'a> {
-    stripes: [&'a [u8]; PANEL_STRIPES],
-    at: usize,
-    step: usize,
+    tiles: [&'a [[u8; TILE_BYTES]]; PANEL_STRIPES],
+    /// Tiles of a part.
+    part: usize,
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl<'a> Ahead<'a> {
-    /// While chunk `c` of `stripes` takes `steps` steps.
-    pub fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, steps: usize) -> Self {
-        let layout = w.layout();
-        let next = if c + 1 < layout.chunks() { c + 1 } else { 0 };
-        // Behind the last chunk comes the first one of the next panel.
-        let shift = if next == 0 { PANEL_STRIPES } else { 0 };
-        let (from, to) = if layout.format == WeightFormat::Int8 {
-            (next * layout.chunk() * LANES, chunk_tiles(layout, next) * TILE_BYTES)
-        } else {
-            (next * layout.chunk() * LANES / 2, chunk_tiles(layout, next) * TILE_BYTES / 2)
-        };
-        let piece = std::array::from_fn(|j| {
-            let s = stripes.start + j + shift;
-            if s < layout.stripes() {
-                &w.stripe(s)[layout.tiles_offset()..][from..from + to]
-            } else {
-                &[][..]
-            }
-        });
-        Self { stripes: piece, at: 0, step: to.div_ceil(steps).next_multiple_of(TILE_BYTES) }
-    }
-
-    /// Fetches what is due.
-    pub fn step(&mut self) {
-        for bytes in self.stripes {
-            for line in bytes.iter().skip(self.at).take(self.step).step_by(TILE_BYTES) {
-                prefetch(line);
+    /// In so many parts.
+    #[inline(always)]
+    pub fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, parts: usize) -> Self {
+        let is_last = c + 1 == w.layout().chunks();
+        let mut tiles: [&[[u8; TILE_BYTES]]; PANEL_STRIPES] = [&[]; PANEL_STRIPES];
+        for (j, s) in stripes.clone().enumerate() {
+            let (s, c) = if is_last { (s + stripes.len(), 0) } else { (s, c + 1) };
+            if s < w.layout().stripes() {
+                tiles[j] = PackedChunk::new(w, w.stripe(s), c).tiles;
             }
         }
-        self.at += self.step;
+        Self { tiles, part: tiles[0].len().div_ceil(parts.max(1)) }
+    }
+
+    /// Calls `fetch` with the address of every tile of a part.
+    #[inline(always)]
+    pub fn fetch(&self, part: usize, fetch: impl Fn(*const u8)) {
+        for tiles in &self.tiles {
+            for tile in tiles.iter().skip(part * self.part).take(self.part) {
+                fetch(tile.as_ptr());
+            }
+        }
     }
 }
 
@@ -169,7 +163,7 @@ pub fn prefetch(address: *const u8) {
 /// Fetches a cache line into the second-level cache, which can wait for more of them at once than the first.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn prefetch_second_level(address: *const u8) {
+pub fn prefetch_far(address: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
     // SAFETY: a prefetch may be given any address.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::PANEL;
-use super::super::packed::{GROUP_TILES, PackedChunk, StreamAhead, prefetch, prefetch_second_level};
+use super::super::packed::{GROUP_TILES, PackedChunk, StreamAhead, prefetch, prefetch_far};
 use super::nibbles::pair_of_scales;
 use super::rows::{Rows, Starts, make_starts};
 use super::{Dots, accumulate, scales};
@@ -156,7 +156,7 @@ impl<const M: usize> Rows<'_, M> {
             for t in 0..tiles {
                 for i in 0..S {
                     let tile = &chunks[i].tiles[t];
-                    prefetch_second_level(ahead.tile(tile, t));
+                    prefetch_far(ahead.tile(tile, t));
                     self.int8_tile::<D>(tile, t, &mut sums[i]);
                 }
             }
@@ -186,7 +186,7 @@ impl<const M: usize> Rows<'_, M> {
                 for i in 0..S {
                     let tiles = &chunks[i].tiles[2 * first..2 * groups.min(first + 2)];
                     for (t, tile) in tiles.iter().enumerate() {
-                        prefetch_second_level(ahead.tile(tile, 2 * first + t));
+                        prefetch_far(ahead.tile(tile, 2 * first + t));
                     }
                     let groups = tiles.as_chunks::<2>().0;
                     for n in 0..2 {

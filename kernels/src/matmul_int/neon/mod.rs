@@ -16,12 +16,12 @@ use std::ops::Range;
 
 use self::dots::{Base, Dotprod, Dots};
 use self::few_rows::stream;
-use self::panel::{Ahead, unpack_panel};
-use super::packed::{GROUP_TILES, check, scale_bytes};
+use self::panel::unpack_panel;
+use super::packed::{Ahead, GROUP_TILES, check, scale_bytes};
 use super::{PANEL, PANEL_STRIPES, PanelScratch};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES};
-use crate::simd::neon::ROUNDS;
+use crate::simd::neon::{ROUNDS, prefetch_far};
 
 /// From so many rows on, weights are unpacked once into the first-level cache and used for all rows.
 const UNPACK_FROM_ROWS: usize = 3;
@@ -104,7 +104,7 @@ unsafe fn matmul<D: Dots>(
         let ahead = Ahead::new(w, &stripes, c, rows.len().div_ceil(D::BLOCK_ROWS));
         for (b, out) in out.chunks_mut(D::BLOCK_ROWS).enumerate() {
             let m = rows.start + b * D::BLOCK_ROWS;
-            ahead.fetch(b);
+            ahead.fetch(b, prefetch_far);
             for (j, scales) in scales.iter().enumerate().take(stripes.len()) {
                 let weights = cast_i8(&scratch.0[j][..tiles * TILE_BYTES]);
                 // SAFETY: as this function's.

@@ -6,12 +6,13 @@ use std::hint::black_box;
 use std::ops::Range;
 
 use super::dots::Dotprod;
-use super::panel::{Ahead, unpack_panel};
+use super::panel::unpack_panel;
 use super::{START, Tile, UNPACK_FROM_ROWS, accumulate, cast_i8, matmul, panel_scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, LANES, PackedMatrix, TILE_BYTES};
-use crate::matmul_int::packed::{GROUP_TILES, check};
+use crate::matmul_int::packed::{Ahead, GROUP_TILES, check};
 use crate::matmul_int::{PANEL, PANEL_STRIPES, PanelScratch};
+use crate::simd::neon::prefetch_far;
 
 /// Rows of a register block: 3 · 8 sums of two by two, 3 activations, and the weights in turn.
 const PAIR_ROWS: usize = 6;
@@ -46,7 +47,7 @@ pub unsafe fn matmul_integer_i8mm(
         let mut pairs = [[0i8; 16]; PAIR_ROWS / 2 * CHUNK_MAX / 8];
         for (b, out) in out[..rows.len()].chunks_mut(PAIR_ROWS).enumerate() {
             let m = rows.start + b * PAIR_ROWS;
-            ahead.fetch(b);
+            ahead.fetch(b, prefetch_far);
             pair_rows(x, c, m, out.len(), tiles / 2, &mut pairs);
             for j in 0..stripes.len() {
                 let weights = cast_i8(&scratch.0[j][..tiles * TILE_BYTES]);

@@ -6,8 +6,7 @@ use std::ops::Range;
 use super::Aligned;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
 use crate::matmul_int::packed::{GROUP_TILES, PackedChunk, chunk_tiles};
-use crate::matmul_int::{PANEL_STRIPES, PanelScratch};
-use crate::simd::neon::prefetch_far;
+use crate::matmul_int::PanelScratch;
 
 impl PackedChunk<'_> {
     /// int4: the scales of group `g`, one byte per output.
@@ -36,40 +35,6 @@ pub(super) const fn spread(q: u8, all: bool) -> [u8; 16] {
     index
 }
 const TO_BYTES: [[u8; 16]; 4] = [spread(0, true), spread(1, true), spread(2, true), spread(3, true)];
-
-/// The packed tiles that a panel needs behind chunk `c`, of the next chunk or of the next panel's first one: they are
-/// fetched into the second-level cache part by part while rows are multiplied, which takes longer than weights take to
-/// come, so that unpacking need not wait for memory.
-pub(super) struct Ahead<'a> {
-    tiles: [&'a [[u8; TILE_BYTES]]; PANEL_STRIPES],
-    /// Tiles of a part.
-    part: usize,
-}
-
-impl<'a> Ahead<'a> {
-    /// In so many parts.
-    #[inline(always)]
-    pub(super) fn new(w: &PackedMatrix<'a>, stripes: &Range<usize>, c: usize, parts: usize) -> Self {
-        let is_last = c + 1 == w.layout().chunks();
-        let mut tiles: [&[[u8; TILE_BYTES]]; PANEL_STRIPES] = [&[]; PANEL_STRIPES];
-        for (j, s) in stripes.clone().enumerate() {
-            let (s, c) = if is_last { (s + stripes.len(), 0) } else { (s, c + 1) };
-            if s < w.layout().stripes() {
-                tiles[j] = PackedChunk::new(w, w.stripe(s), c).tiles;
-            }
-        }
-        Self { tiles, part: tiles[0].len().div_ceil(parts.max(1)) }
-    }
-
-    #[inline(always)]
-    pub(super) fn fetch(&self, part: usize) {
-        for tiles in &self.tiles {
-            for tile in tiles.iter().skip(part * self.part).take(self.part) {
-                prefetch_far(tile.as_ptr());
-            }
-        }
-    }
-}
 
 /// Writes chunk `c` of the panel as signed bytes, each stripe's tiles one behind the other, and zeros up to whole
 /// groups; gives the tiles of a stripe.
