@@ -5,8 +5,8 @@ table of docs/performance.md: tokens, passes over the decoder, and time.
     python3 demo/drafts.py [--palmtop target/release/palmtop]
 
 Needs only Python and the program (cargo build --release). *The same* are answers that are the last one again: a still
-scene. Passes are those behind the prefill, which gives the first token; without a draft each gives one more, the last
-one the end. The command checks 8 tokens of a draft in a pass.
+scene. Passes are those behind the prefill, which gives the first token and what of the draft follows it; without a draft
+each gives one more, the last one the end. The command checks 8 tokens of a draft in a pass.
 """
 
 import argparse

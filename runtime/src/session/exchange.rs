@@ -18,10 +18,10 @@ pub struct Request<'a> {
     /// What stands between `<bos>` and the final newline, which is added.
     pub prompt: &'a str,
     /// Token ids that the answer may turn out to be, such as the last answer about the same scene. Up to
-    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens) of them are checked in one pass over the weights. Behind a wrong
-    /// one the draft goes on, at first three tokens a pass: where the answer's last two tokens are found in it, or as if the
-    /// wrong one stood for one of its own. The answer is the one without a draft, to the bit; only its time depends on the
-    /// draft.
+    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens) of them are checked in one pass over the weights, the first ones
+    /// together with the prompt. Behind a wrong one the draft goes on, at first three tokens a pass: where the answer's last
+    /// two tokens are found in it, or as if the wrong one stood for one of its own. The answer is the one without a draft, to
+    /// the bit; only its time depends on the draft.
     pub draft: &'a [u32],
 }
 
