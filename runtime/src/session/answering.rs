@@ -48,8 +48,8 @@ impl Pass {
         self.states.clear();
     }
 
-    /// Adds the row of logits that the next token of sequence `i` is chosen from, and behind it up to `most` tokens that
-    /// its draft proposes, each with a row that the one after it is chosen from.
+    /// Adds the row of logits that the next token of sequence `i` is chosen from, and behind it up to `most` tokens
+    /// that its draft proposes, each with a row that the one after it is chosen from.
     fn expect(&mut self, i: usize, sequence: &Sequence, most: usize) {
         let mut state = sequence.state;
         self.states.push((i, state));
@@ -85,8 +85,8 @@ pub(super) const FIRST_ANGLE: usize = 1;
 type OnPiece<'a> = &'a mut dyn FnMut(Piece<'_>) -> ControlFlow<()>;
 
 impl Session {
-    /// Answers up to [`Limits::batch`](crate::Limits::batch) prompts about one picture together; each exactly as it would be
-    /// answered alone. The prompts are what stands between `<bos>` and the final newline, which is added here.
+    /// Answers up to [`Limits::batch`](crate::Limits::batch) prompts about one picture together; each exactly as it
+    /// would be answered alone. The prompts are what stands between `<bos>` and the final newline, which is added here.
     ///
     /// `on_piece` hears every token of every prompt; `Break` stops that prompt's answer. If the call is cancelled or
     /// its deadline passes, at any time, the answers so far come back; those that were not done are marked with the
@@ -173,8 +173,8 @@ impl Session {
     /// chooses its first token. [`step`](Self::step) goes on with it, [`end`](Self::end) makes room for another.
     ///
     /// # Errors
-    /// As [`answer`](Self::answer); [`UsageError::NoFreeSequence`] if all of the batch are taken; [`Error::Cancelled`] and
-    /// [`Error::DeadlinePassed`] during the prefill. Nothing has then begun, and other sequences are as they were.
+    /// As [`answer`](Self::answer); [`UsageError::NoFreeSequence`] if all of the batch are taken; [`Error::Cancelled`]
+    /// and [`Error::DeadlinePassed`] during the prefill. Nothing has then begun, and other sequences are as they were.
     pub fn begin(
         &mut self,
         request: &Request<'_>,
@@ -469,8 +469,8 @@ impl Session {
         Ok(self.sequences.iter().filter(|s| s.is_running()).count())
     }
 
-    /// Takes the next tokens of sequence `i` from `rows` rows of logits, of which each but the first is a draft token's:
-    /// one, and as many more as the draft had right.
+    /// Takes the next tokens of sequence `i` from `rows` rows of logits, of which each but the first is a draft
+    /// token's: one, and as many more as the draft had right.
     fn take(&mut self, i: usize, first: usize, rows: usize, on_piece: OnPiece<'_>) -> Result<()> {
         for n in 0..rows {
             if n > 0 {

@@ -8,8 +8,8 @@
 use crate::error::Result;
 use crate::system::memory::Reserve;
 
-/// Tokens that are proposed until so many were right in succession behind a wrong one: with the one that is certain they
-/// make four rows, which a product takes in little more than the time of one.
+/// Tokens that are proposed until so many were right in succession behind a wrong one: with the one that is certain
+/// they make four rows, which a product takes in little more than the time of one.
 const PROPOSED_AFTER_ERROR: usize = 3;
 /// After so many wrong ones in succession nothing is proposed before two tokens of the answer are found in the draft.
 const ERRORS_MAX: usize = 2;

@@ -18,10 +18,10 @@ pub struct Request<'a> {
     /// What stands between `<bos>` and the final newline, which is added.
     pub prompt: &'a str,
     /// Token ids that the answer may turn out to be, such as the last answer about the same scene. Up to
-    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens) of them are checked in one pass over the weights, the first ones
-    /// together with the prompt. Behind a wrong one the draft goes on, at first three tokens a pass: where the answer's last
-    /// two tokens are found in it, or as if the wrong one stood for one of its own. The answer is the one without a draft, to
-    /// the bit; only its time depends on the draft.
+    /// [`Limits::draft_tokens`](crate::Limits::draft_tokens) of them are checked in one pass over the weights, the
+    /// first ones together with the prompt. Behind a wrong one the draft goes on, at first three tokens a pass: where
+    /// the answer's last two tokens are found in it, or as if the wrong one stood for one of its own. The answer is the
+    /// one without a draft, to the bit; only its time depends on the draft.
     pub draft: &'a [u32],
 }
 
@@ -134,8 +134,8 @@ pub enum StopReason {
 pub struct Timings {
     /// Resizing, patches and image encoder of the last [`Session::encode`](super::Session::encode).
     pub encode: Duration,
-    /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits; of sequences
-    /// that were begun, since no other was running.
+    /// Prefill of all prompts of the last [`Session::answer`](super::Session::answer), up to their first logits; of
+    /// sequences that were begun, since no other was running.
     pub prefill: Duration,
     /// The last [prefix](super::Session::prefix), or the vectors of the last page or question.
     pub rows: Duration,
