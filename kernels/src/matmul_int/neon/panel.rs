@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use super::Aligned;
 use crate::layout::{LANES, PackedMatrix, TILE_BYTES, WeightFormat};
-use crate::matmul_int::packed::{GROUP_TILES, PackedChunk, chunk_tiles};
 use crate::matmul_int::PanelScratch;
+use crate::matmul_int::packed::{GROUP_TILES, PackedChunk, chunk_tiles};
 
 impl PackedChunk<'_> {
     /// int4: the scales of group `g`, one byte per output.
