@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     /// What is proposed behind each token of the answer, at most four tokens.
-    fn proposals<'a>(draft: &'a mut Draft, answer: &[u32]) -> Vec<Vec<u32>> {
+    fn proposals(draft: &mut Draft, answer: &[u32]) -> Vec<Vec<u32>> {
         let follow = |i: usize| {
             draft.follow(&answer[..i], answer[i]);
             draft.proposed(4).to_vec()
