@@ -479,7 +479,7 @@ impl Session {
                 self.answers[i].accepted_draft_tokens += 1;
             }
             self.choose(i, first + n, on_piece)?;
-            if !self.sequences[i].is_running() || !self.sequences[i].was_drafted {
+            if !self.sequences[i].is_running() || !self.sequences[i].draft.was_right() {
                 break;
             }
         }

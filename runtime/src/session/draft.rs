@@ -45,16 +45,15 @@ impl Draft {
         &rest[..rest.len().min(trusted).min(most)]
     }
 
-    /// Follows the answer's next token, which comes behind `answer`. True if it was the first of those
-    /// [`proposed`](Self::proposed).
-    pub fn follow(&mut self, answer: &[u32], token: u32) -> bool {
+    /// Follows the answer's next token, which comes behind `answer`.
+    pub fn follow(&mut self, answer: &[u32], token: u32) {
         if let Some(next) = &mut self.next
             && self.tokens.get(*next) == Some(&token)
         {
             *next += 1;
             self.right += 1;
             self.wrong = 0;
-            return true;
+            return;
         }
         self.right = 0;
         self.wrong += 1;
@@ -62,7 +61,11 @@ impl Draft {
         let instead = self.next.map_or(answer.len(), |next| next + 1);
         let found = answer.last().and_then(|&before| self.behind([before, token], instead));
         self.next = found.or((self.wrong <= ERRORS_MAX).then_some(instead));
-        false
+    }
+
+    /// Whether the last token that was followed was the first of those [`proposed`](Self::proposed) before it.
+    pub fn was_right(&self) -> bool {
+        self.right > 0
     }
 
     /// The place behind `pair` that is closest to `near`.

@@ -59,8 +59,6 @@ pub(super) struct Sequence {
     pub queue: Vec<u32>,
     /// What the answer may turn out to be.
     pub draft: Draft,
-    /// Whether its last token was the draft's.
-    pub was_drafted: bool,
     pub random: u64,
     /// Where it is in the grammar, if there is one.
     pub state: u32,
@@ -79,7 +77,6 @@ impl Sequence {
             position: 0,
             queue: reserve.list(QUEUE_MAX)?,
             draft: Draft::new(reserve, new_tokens)?,
-            was_drafted: false,
             random: 0,
             state: grammar::START,
             stop: OnceLock::new(),
@@ -96,7 +93,6 @@ impl Sequence {
         // A token that the model does not have can never be chosen.
         let known = draft.iter().copied().take(limit).take_while(|&token| (token as usize) < vocab);
         self.draft.start(known);
-        self.was_drafted = false;
         self.random = options.sampling.seed;
         self.state = grammar::START;
         self.stop = OnceLock::new();
@@ -127,7 +123,7 @@ impl Sequence {
             self.finish(prompt, StopReason::EndOfSequence, answer, on_piece);
             return Ok(());
         }
-        self.was_drafted = self.draft.follow(&answer.tokens, token);
+        self.draft.follow(&answer.tokens, token);
         let before = answer.text.len();
         self.detokenizer.push(&model.tokenizer(), token, &mut answer.text)?;
         answer.tokens.push(token);

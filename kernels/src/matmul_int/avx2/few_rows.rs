@@ -6,13 +6,13 @@ use std::ops::Range;
 
 use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, NextChunk, PIECE, PackedChunk};
-use super::nibbles::pair_of_scales;
 use super::rows::{Rows, Starts, make_starts};
 use super::{BLOCK_ROWS, Dots, FEW_ROWS, accumulate, scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, PackedMatrix, WeightFormat};
 
-/// Rows from `m` on, as many as `out` has. What they need for a chunk is made once for all stripes.
+/// Rows from `m` on, as many as `out` has, at least two: fewer stream. What they need for a chunk is made once for all
+/// stripes.
 ///
 /// # Safety
 /// The CPU has what `D` names, and AVX2 and FMA.
@@ -39,8 +39,6 @@ pub(super) unsafe fn matmul<D: Dots>(
                 // SAFETY: as this function's.
                 unsafe {
                     match out.len() {
-                        0 => {}
-                        1 => chunk.block::<D, 1>(m, starts, out),
                         2 => chunk.block::<D, 2>(m, starts, out),
                         3 => chunk.block::<D, 3>(m, starts, out),
                         4 => chunk.block::<D, 4>(m, starts, out),
@@ -155,10 +153,9 @@ impl<const M: usize> Rows<'_, M> {
         let groups = chunk.tiles.as_chunks::<2>().0;
         self.check(groups.len() * GROUP_TILES);
         // SAFETY: the CPU has what `D` needs, as the caller vouches; group `g` is one of the chunk's, of which rows have at
-        // most stride / 16 (asserted above).
+        // most stride / 16 (checked above).
         unsafe {
             let mut totals = [[_mm256_setzero_si256(); 2]; M];
-            let mask = _mm256_set1_epi32(D::SCALE_MASK);
             for n in 0..2 {
                 let mut sums = [_mm256_setzero_si256(); M];
                 let passed = n * groups.len();
@@ -166,13 +163,7 @@ impl<const M: usize> Rows<'_, M> {
                     let first = piece * PIECE;
                     next.fetch(passed + first..passed + first + groups.len());
                     for (g, two) in (first..).step_by(2).zip(groups.chunks(2)) {
-                        let pair = pair_of_scales(&chunk, g, n);
-                        let scale = _mm256_and_si256(pair, mask);
-                        self.int4_group::<D>(&two[0], n, g, scale, starts, &mut sums);
-                        if let Some(tiles) = two.get(1) {
-                            let scale = _mm256_and_si256(_mm256_srli_epi16::<4>(pair), mask);
-                            self.int4_group::<D>(tiles, n, g + 1, scale, starts, &mut sums);
-                        }
+                        self.int4_two_groups::<D>(&chunk, two, n, g, starts, &mut sums);
                     }
                 }
                 for i in 0..M {

@@ -6,9 +6,9 @@
 
 use std::arch::x86_64::*;
 
-use super::super::packed::GROUP_TILES;
+use super::super::packed::{GROUP_TILES, PackedChunk};
 use super::Dots;
-use super::nibbles::nibbles;
+use super::nibbles::{nibbles, pair_of_scales};
 use crate::activations::QuantizedRows;
 use crate::layout::{CHUNK_MAX, GROUP, TILE_BYTES, WeightFormat};
 
@@ -48,9 +48,9 @@ pub(super) unsafe fn make_starts<D: Dots>(
 /// A chunk of `M` rows.
 pub(super) struct Rows<'a, const M: usize> {
     /// All of them, one behind the other.
-    pub q: &'a [i8],
+    q: &'a [i8],
     /// Bytes of each.
-    pub stride: usize,
+    stride: usize,
 }
 
 impl<'a, const M: usize> Rows<'a, M> {
@@ -87,13 +87,41 @@ impl<'a, const M: usize> Rows<'a, M> {
         }
     }
 
+    /// Adds the products of group `g`, an even one, and of the one behind it, if there are two: they share their bytes
+    /// of scales. Eight outputs from `8 · n` on.
+    ///
+    /// # Safety
+    /// Rows have 16 bytes for each of the groups up to these, which are below the number of starts. The CPU has what
+    /// `D` names, and AVX2 and FMA.
+    #[inline(always)]
+    pub unsafe fn int4_two_groups<D: Dots>(
+        &self,
+        chunk: &PackedChunk<'_>,
+        groups: &[[[u8; TILE_BYTES]; 2]],
+        n: usize,
+        g: usize,
+        starts: &[Starts; M],
+        sums: &mut [__m256i; M],
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let mask = _mm256_set1_epi32(D::SCALE_MASK);
+            let pair = pair_of_scales(chunk, g, n);
+            self.int4_group::<D>(&groups[0], n, g, _mm256_and_si256(pair, mask), starts, sums);
+            if let Some(group) = groups.get(1) {
+                let scale = _mm256_and_si256(_mm256_srli_epi16::<4>(pair), mask);
+                self.int4_group::<D>(group, n, g + 1, scale, starts, sums);
+            }
+        }
+    }
+
     /// Adds the products of group `g`, eight outputs from `8 · n` on.
     ///
     /// # Safety
     /// Rows have `16 · g + 16` bytes and more, and `g` is below the number of starts. The CPU has what `D` names, and
     /// AVX2 and FMA.
     #[inline(always)]
-    pub unsafe fn int4_group<D: Dots>(
+    unsafe fn int4_group<D: Dots>(
         &self,
         tiles: &[[u8; TILE_BYTES]; 2],
         n: usize,

@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use super::super::PANEL;
 use super::super::packed::{GROUP_TILES, PackedChunk, StreamAhead, prefetch, prefetch_far};
-use super::nibbles::pair_of_scales;
 use super::rows::{Rows, Starts, make_starts};
 use super::{Dots, accumulate, scales};
 use crate::activations::QuantizedRows;
@@ -179,32 +178,23 @@ impl<const M: usize> Rows<'_, M> {
         self.check(groups * GROUP_TILES);
         // SAFETY: the CPU has what `D` needs, as the caller vouches; rows have 16 bytes for each group (checked above).
         unsafe {
-            let mut sums = [[[_mm256_setzero_si256(); 2]; M]; S];
-            let mask = _mm256_set1_epi32(D::SCALE_MASK);
-            // Two groups share their bytes of scales.
+            let mut halves = [[[_mm256_setzero_si256(); M]; 2]; S];
             for first in (0..groups).step_by(2) {
                 for i in 0..S {
                     let tiles = &chunks[i].tiles[2 * first..2 * groups.min(first + 2)];
                     for (t, tile) in tiles.iter().enumerate() {
                         prefetch_far(ahead.tile(tile, 2 * first + t));
                     }
-                    let groups = tiles.as_chunks::<2>().0;
+                    let two = tiles.as_chunks::<2>().0;
                     for n in 0..2 {
-                        let pair = pair_of_scales(&chunks[i], first, n);
-                        let mut of_half = [_mm256_setzero_si256(); M];
-                        for r in 0..M {
-                            of_half[r] = sums[i][r][n];
-                        }
-                        let scale = _mm256_and_si256(pair, mask);
-                        self.int4_group::<D>(&groups[0], n, first, scale, starts, &mut of_half);
-                        if let Some(tiles) = groups.get(1) {
-                            let scale = _mm256_and_si256(_mm256_srli_epi16::<4>(pair), mask);
-                            self.int4_group::<D>(tiles, n, first + 1, scale, starts, &mut of_half);
-                        }
-                        for r in 0..M {
-                            sums[i][r][n] = of_half[r];
-                        }
+                        self.int4_two_groups::<D>(&chunks[i], two, n, first, starts, &mut halves[i][n]);
                     }
+                }
+            }
+            let mut sums = [[[_mm256_setzero_si256(); 2]; M]; S];
+            for i in 0..S {
+                for r in 0..M {
+                    sums[i][r] = [halves[i][0][r], halves[i][1][r]];
                 }
             }
             sums
